@@ -1,0 +1,160 @@
+"""Hybrid classifier on a timm CNN: backbone, then optionally morphology, fusion and attention.
+
+What is unusual:
+- attribute names match the original system's, so that its published weights load as they are;
+- the variants are rows of one table and differ only in which modules exist;
+- `forward_features` ends at the backbone's last map and `forward_head` does the rest, so an explanation
+  needs the gradient of the head alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from pawmatch.errors import BadOption, UnknownVariant, UnsupportedBackbone
+from pawmatch.models.attention import ATTENTION_MODES, HeadAttention, TokenAttention
+from pawmatch.models.morphology import MorphologicalExtractor, feature_fusion, fuse
+
+
+class Parts(NamedTuple):
+    """Which modules a variant has beside backbone and classifier."""
+
+    attention: bool
+    morphology: bool
+
+
+VARIANTS: dict[str, Parts] = {
+    "cnn": Parts(attention=False, morphology=False),
+    "cnn_transformer": Parts(attention=True, morphology=False),
+    "cnn_transformer_mfe": Parts(attention=True, morphology=True),
+}
+
+# Shape arguments of timm's CNNs. A config from a stranger must not reach the arguments that make timm
+# download or unpickle a file.
+BACKBONE_ARGUMENTS = frozenset(
+    {"channels", "layers", "depths", "dims", "stem_width", "drop_path_rate", "avg_down", "stem_type"}
+)
+CLASSIFIER_DROPOUT = 0.3
+
+
+def create_backbone(
+    name: str, arguments: Mapping[str, Any] | None = None, *, pretrained: bool = False
+) -> nn.Module:
+    """Create timm's CNN `name` without its classifier.
+
+    Raises UnsupportedBackbone if timm does not know the name, or if the network's last feature map is
+    not (N, C, h, w); raises BadOption for an argument outside BACKBONE_ARGUMENTS.
+    """
+    options = dict(arguments or {})
+    if unknown := sorted(set(options) - BACKBONE_ARGUMENTS):
+        known = ", ".join(sorted(BACKBONE_ARGUMENTS))
+        raise BadOption(f"Backbone argument {unknown[0]!r} is not accepted; use one of {known}.")
+    if not isinstance(name, str) or ":" in name or not timm.is_model(name):
+        raise UnsupportedBackbone(
+            f"timm knows no model named {name!r}; pick a CNN that timm.list_models() names."
+        )
+    try:
+        # The meta device computes shapes only: a look at the map costs no arithmetic.
+        with torch.device("meta"):
+            probe = timm.create_model(name, num_classes=0, **options).eval()
+            image = torch.empty(1, *probe.pretrained_cfg.get("input_size", (3, 224, 224)))
+            feature_map = probe.forward_features(image)
+    except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as exc:
+        raise UnsupportedBackbone(
+            f"Backbone {name!r} cannot be built with {options or 'its defaults'}; "
+            "use a timm CNN such as convnextv2_base."
+        ) from exc
+    is_nchw = (
+        isinstance(feature_map, Tensor)
+        and feature_map.ndim == 4
+        and feature_map.shape[1] == probe.num_features
+    )
+    if not is_nchw:
+        raise UnsupportedBackbone(
+            f"Backbone {name!r} gives no (N, C, h, w) feature map; "
+            "use a CNN such as convnextv2_base, not a vision transformer."
+        )
+    backbone: nn.Module = timm.create_model(
+        name, num_classes=0, pretrained=pretrained, **options
+    )
+    return backbone
+
+
+class Hybrid(nn.Module):
+    """CNN, CNN + Transformer or CNN + Transformer + MFE on one timm backbone."""
+
+    def __init__(
+        self,
+        *,
+        variant: str,
+        num_classes: int,
+        backbone: str = "convnextv2_base",
+        backbone_config: Mapping[str, Any] | None = None,
+        attention_mode: str = "heads",
+        attention_heads: int | None = None,
+        morphology_channels: int = 64,
+        morphology_width: int = 128,
+        pretrained_backbone: bool = False,
+    ) -> None:
+        super().__init__()
+        if variant not in VARIANTS:
+            raise UnknownVariant(f"Variant {variant!r} is unknown; use one of {', '.join(VARIANTS)}.")
+        if attention_mode not in ATTENTION_MODES:
+            raise BadOption(
+                f"attention_mode {attention_mode!r} is unknown; use one of {', '.join(ATTENTION_MODES)}."
+            )
+        parts = VARIANTS[variant]
+        self.backbone = create_backbone(backbone, backbone_config, pretrained=pretrained_backbone)
+        channels = int(self.backbone.num_features)  # type: ignore[arg-type]
+        # Some CNNs widen the pooled vector with a last 1x1 convolution (MobileNetV4: 960 -> 1280).
+        self.feature_dim = int(getattr(self.backbone, "head_hidden_size", channels))
+        self.tokens = parts.attention and attention_mode == "tokens"
+        if parts.morphology:
+            self.morphological_extractor = MorphologicalExtractor(
+                self.feature_dim, grid_channels=morphology_channels, width=morphology_width
+            )
+            self.feature_fusion = feature_fusion(self.feature_dim)
+        else:
+            self.register_module("morphological_extractor", None)
+            self.register_module("feature_fusion", None)
+        if self.tokens:
+            self.attention: nn.Module | None = TokenAttention(channels, heads=attention_heads)
+        elif parts.attention:
+            published = attention_mode == "published"
+            self.attention = HeadAttention(
+                self.feature_dim, heads=attention_heads, published=published
+            )
+        else:
+            self.register_module("attention", None)
+        self.classifier = nn.Sequential(
+            nn.LayerNorm(self.feature_dim),
+            nn.Dropout(CLASSIFIER_DROPOUT),
+            nn.Linear(self.feature_dim, num_classes),
+        )
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> the backbone's last feature map (N, C, h, w)."""
+        feature_map: Tensor = self.backbone.forward_features(images)  # type: ignore[operator]
+        return feature_map
+
+    def forward_head(self, feature_map: Tensor) -> Tensor:
+        """Feature map (N, C, h, w) -> logits (N, classes)."""
+        if self.tokens and self.attention is not None:
+            feature_map = self.attention(feature_map)
+        features: Tensor = self.backbone.forward_head(feature_map)  # type: ignore[operator]
+        if self.morphological_extractor is not None:
+            morphology = self.morphological_extractor(features)
+            features = fuse(self.feature_fusion, features, morphology)
+        if self.attention is not None and not self.tokens:
+            features = self.attention(features)
+        logits: Tensor = self.classifier(features)
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> logits (N, classes)."""
+        return self.forward_head(self.forward_features(images))

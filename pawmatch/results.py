@@ -1,0 +1,158 @@
+"""What a prediction and an explanation consist of: frozen dataclasses of plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One class with its calibrated confidence in [0, 1]."""
+
+    label: str
+    name: str
+    confidence: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The candidate as JSON values."""
+        return {"label": self.label, "name": self.name, "confidence": self.confidence}
+
+
+@dataclass(frozen=True)
+class ReviewReason:
+    """Why a person should check: a stable code and a sentence in plain words."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Review:
+    """Whether a person should check the answer, why, and the confidence below which that is asked."""
+
+    needed: bool
+    reasons: tuple[ReviewReason, ...]
+    threshold: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The review decision as JSON values."""
+        reasons = [{"code": reason.code, "message": reason.message} for reason in self.reasons]
+        return {"needed": self.needed, "reasons": reasons, "threshold": self.threshold}
+
+
+@dataclass(frozen=True)
+class VariantAnswer:
+    """The first choice of one of the task's variants, with its calibrated confidence."""
+
+    variant: str
+    label: str
+    name: str
+    confidence: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer as JSON values."""
+        return {
+            "variant": self.variant,
+            "label": self.label,
+            "name": self.name,
+            "confidence": self.confidence,
+        }
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Which model answered: where its weights are from, its variant, backbone and class count."""
+
+    source: str
+    variant: str
+    backbone: str
+    classes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The model's description as JSON values."""
+        return {
+            "source": self.source,
+            "variant": self.variant,
+            "backbone": self.backbone,
+            "classes": self.classes,
+        }
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image, calibrated, sorted by confidence, not renormalised over the top k."""
+
+    task: str
+    model: ModelInfo
+    predictions: tuple[Candidate, ...]
+    review: Review
+    candidates_90: tuple[str, ...]
+    variants: tuple[VariantAnswer, ...]
+    timing_ms: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def top(self) -> Candidate:
+        """The class with the highest confidence."""
+        return self.predictions[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The prediction as the JSON object that every interface gives."""
+        return {
+            "task": self.task,
+            "model": self.model.to_dict(),
+            "predictions": [candidate.to_dict() for candidate in self.predictions],
+            "review": self.review.to_dict(),
+            "candidates_90": list(self.candidates_90),
+            "variants": [answer.to_dict() for answer in self.variants],
+            "timing_ms": dict(self.timing_ms),
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """Where one variant found evidence for one class.
+
+    `values` is float32 (h, w) of the upright image, scaled to [0, 1]; `raw_max` is the largest value
+    before that scaling, so that a map of nothing can be told from a map of something (0 means that
+    no region speaks for the class). `confidence` is the variant's calibrated confidence in `label`.
+    """
+
+    variant: str
+    label: str
+    values: NDArray[np.float32]
+    raw_max: float
+    confidence: float
+    grid: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A prediction with one heatmap and one overlay per variant, all for the same label."""
+
+    prediction: Prediction
+    label: str
+    name: str
+    heatmaps: Mapping[str, Heatmap]
+    overlays: Mapping[str, Image.Image]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The prediction's JSON object with an added `explanation` entry (no pixels)."""
+        heatmaps = {
+            variant: {
+                "confidence": heatmap.confidence,
+                "raw_max": heatmap.raw_max,
+                "grid": list(heatmap.grid),
+            }
+            for variant, heatmap in self.heatmaps.items()
+        }
+        explained = {"label": self.label, "name": self.name, "heatmaps": heatmaps}
+        return {**self.prediction.to_dict(), "explanation": explained}
