@@ -121,17 +121,38 @@ class Prediction:
 class Heatmap:
     """Where one variant found evidence for one class.
 
-    `values` is float32 (h, w) of the upright image, scaled to [0, 1]; `raw_max` is the largest value
-    before that scaling, so that a map of nothing can be told from a map of something (0 means that
-    no region speaks for the class). `confidence` is the variant's calibrated confidence in `label`.
+    `cam` is the coarse map itself, float32 (grid rows, grid columns) scaled to [0, 1]; `raw_max` is the
+    largest value before that scaling, so that a map of nothing can be told from a map of something: 0
+    means that no region speaks for the class. `box` is the part of the upright image that the model saw
+    (left, top, right, bottom, in pixels), `size` that image's width and height. `confidence` is the
+    variant's calibrated confidence in `label`.
     """
 
     variant: str
     label: str
-    values: NDArray[np.float32]
+    cam: NDArray[np.float32]
     raw_max: float
     confidence: float
-    grid: tuple[int, int]
+    box: tuple[float, float, float, float]
+    size: tuple[int, int]
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """The map over the upright image, float32 (h, w) in [0, 1]; 0 outside the part that was seen.
+
+        Made anew at each call: a stored explanation stays small.
+        """
+        import cv2
+        import numpy as np
+
+        width, height = self.size
+        left, top, right, bottom = (round(edge) for edge in self.box)
+        values = np.zeros((height, width), dtype=np.float32)
+        # Bilinear adds no detail that the coarse map does not have.
+        values[top:bottom, left:right] = cv2.resize(
+            self.cam, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR
+        )
+        return values
 
 
 @dataclass(frozen=True)
@@ -150,7 +171,7 @@ class Explanation:
             variant: {
                 "confidence": heatmap.confidence,
                 "raw_max": heatmap.raw_max,
-                "grid": list(heatmap.grid),
+                "grid": list(heatmap.cam.shape),
             }
             for variant, heatmap in self.heatmaps.items()
         }

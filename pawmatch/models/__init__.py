@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from pawmatch.errors import BadOption
+from pawmatch.models.base import ImageModel
 from pawmatch.models.chae import Chae
 from pawmatch.models.hybrid import VARIANTS, Hybrid
 
 FAMILIES: dict[str, type[Hybrid] | type[Chae]] = {"hybrid": Hybrid, "chae": Chae}
 
-__all__ = ["FAMILIES", "VARIANTS", "Chae", "Hybrid", "build_model"]
+__all__ = ["FAMILIES", "VARIANTS", "Chae", "Hybrid", "ImageModel", "build_model"]
 
 
-def build_model(*, family: str, variant: str, num_classes: int, **config: Any) -> nn.Module:
+def build_model(*, family: str, variant: str, num_classes: int, **config: Any) -> ImageModel:
     """Build a model with random weights from the values that a checkpoint's config holds.
 
     Raises BadOption for an unknown family, an unknown config value or an impossible one,

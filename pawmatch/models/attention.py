@@ -82,4 +82,5 @@ class TokenAttention(nn.Module):
         mixed = nn.functional.scaled_dot_product_attention(q, k, v)
         mixed = mixed.transpose(1, 2).reshape(n, h * w, -1)
         tokens = tokens + self.fc_out(mixed)
-        return tokens.transpose(1, 2).reshape(n, c, h, w)
+        mixed_map: Tensor = tokens.transpose(1, 2).reshape(n, c, h, w)
+        return mixed_map

@@ -11,11 +11,13 @@ What is unusual:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from pawmatch.errors import BadOption, UnknownVariant
+from pawmatch.models.base import ImageModel
 from pawmatch.models.hybrid import VARIANTS
 from pawmatch.models.morphology import MorphologicalExtractor, feature_fusion, fuse
 
@@ -59,8 +61,10 @@ class EncoderLayer(nn.Module):
         return out
 
 
-class Chae(nn.Module):
+class Chae(ImageModel):
     """CHAE and its two neighbours: the stem alone, and CHAE with a narrow MFE on its CLS vector."""
+
+    features_module = "stem"
 
     def __init__(
         self,
@@ -95,7 +99,7 @@ class Chae(nn.Module):
         self.stem = nn.Sequential(
             *(
                 StemBlock(before, after, kernel=kernel, dropout=stem_dropout)
-                for before, after in zip(widths, widths[1:], strict=False)
+                for before, after in pairwise(widths)
             )
         )
         self.encoder: nn.Sequential | None = None
@@ -123,7 +127,7 @@ class Chae(nn.Module):
         self.classifier = nn.Linear(width, num_classes)
 
     def positions(self, height: int, width: int) -> Tensor:
-        """Position embedding for an h x w map, (1 + h*w, W): resized where the grid is not the trained one."""
+        """Position embedding (1 + h*w, W) for an h x w map, resized where its grid is another one."""
         if (height, width) == (self.grid, self.grid):
             return self.position_embedding
         grid = self.position_embedding[1:].T.reshape(1, -1, self.grid, self.grid)
@@ -150,7 +154,3 @@ class Chae(nn.Module):
             features = fuse(self.feature_fusion, features, self.morphological_extractor(features))
         logits: Tensor = self.classifier(self.norm(features))
         return logits
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [0, 1] -> logits (N, classes)."""
-        return self.forward_head(self.forward_features(images))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pawmatch.errors import BadOption, UnknownVariant, UnsupportedBackbone
 from pawmatch.models.attention import ATTENTION_MODES, HeadAttention, TokenAttention
+from pawmatch.models.base import ImageModel
 from pawmatch.models.morphology import MorphologicalExtractor, feature_fusion, fuse
 
 
@@ -37,7 +38,17 @@ VARIANTS: dict[str, Parts] = {
 # Shape arguments of timm's CNNs. A config from a stranger must not reach the arguments that make timm
 # download or unpickle a file.
 BACKBONE_ARGUMENTS = frozenset(
-    {"channels", "layers", "depths", "dims", "stem_width", "drop_path_rate", "avg_down", "stem_type"}
+    {
+        "avg_down",
+        "channels",
+        "depths",
+        "dims",
+        "drop_path_rate",
+        "layers",
+        "output_stride",
+        "stem_type",
+        "stem_width",
+    }
 )
 CLASSIFIER_DROPOUT = 0.3
 
@@ -61,7 +72,7 @@ def create_backbone(
     try:
         # The meta device computes shapes only: a look at the map costs no arithmetic.
         with torch.device("meta"):
-            probe = timm.create_model(name, num_classes=0, **options).eval()
+            probe: Any = timm.create_model(name, num_classes=0, **options).eval()
             image = torch.empty(1, *probe.pretrained_cfg.get("input_size", (3, 224, 224)))
             feature_map = probe.forward_features(image)
     except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as exc:
@@ -85,8 +96,10 @@ def create_backbone(
     return backbone
 
 
-class Hybrid(nn.Module):
+class Hybrid(ImageModel):
     """CNN, CNN + Transformer or CNN + Transformer + MFE on one timm backbone."""
+
+    features_module = "backbone"
 
     def __init__(
         self,
@@ -154,7 +167,3 @@ class Hybrid(nn.Module):
             features = self.attention(features)
         logits: Tensor = self.classifier(features)
         return logits
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) -> logits (N, classes)."""
-        return self.forward_head(self.forward_features(images))

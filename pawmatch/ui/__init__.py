@@ -1,0 +1,1 @@
+"""The page and its API: present, handlers, layout, endpoints, server; each imports only those before it."""

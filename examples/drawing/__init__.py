@@ -1,0 +1,1 @@
+"""Procedural drawing used to make the example pictures."""

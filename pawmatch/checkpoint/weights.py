@@ -1,0 +1,214 @@
+"""model.safetensors: read its header before trusting it, compare with the model, read and write tensors.
+
+Names and shapes are compared with a model on the meta device, so a file that announces more than it
+holds, or more than its config describes, is refused before memory is taken for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from pawmatch.errors import (
+    KeyMismatch,
+    LabelCountMismatch,
+    NotACheckpoint,
+    ShapeMismatch,
+    TruncatedFile,
+)
+
+WEIGHTS_FILE = "model.safetensors"
+LARGEST_HEADER = 16 * 2**20  # bytes; the largest model here needs 60 kB
+PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
+FLOAT_TYPES = frozenset({"F16", "BF16", "F32"})
+STORED_TYPES = {torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
+LARGEST_HALF = torch.finfo(torch.float16).max
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """What a weights file says about one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def is_pickle(start: bytes) -> bool:
+    """Whether a file that starts so is a zip archive or a pickle, as torch.save writes them."""
+    # The length that opens a safetensors file may begin with any byte; its header begins with a brace.
+    return (start[8:9] != b"{" and start[:1] == b"\x80") or start[:4] == b"PK\x03\x04"
+
+
+def read_header(path: Path, source: str) -> dict[str, StoredTensor]:
+    """Names, types and shapes in a safetensors file whose size is exactly what its header announces."""
+    with path.open("rb") as file:
+        start = file.read(9)
+        if is_pickle(start):
+            raise NotACheckpoint(
+                f"The weights of {source} are a pickle, which is never loaded; "
+                "convert it with `pawmatch import FILE`."
+            )
+        file.seek(0)
+        size = path.stat().st_size
+        header, offset = parse_header(file, size, source)
+    header.pop("__metadata__", None)
+    tensors: dict[str, StoredTensor] = {}
+    ranges: list[tuple[int, int]] = []
+    for name, entry in header.items():
+        try:
+            dtype, shape = entry["dtype"], tuple(entry["shape"])
+            begin, end = entry["data_offsets"]
+            if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
+                raise ValueError("negative or fractional")
+        except (KeyError, TypeError, ValueError) as exc:
+            raise unreadable(source) from exc
+        tensors[name] = StoredTensor(str(dtype), shape)
+        ranges.append((begin, end))
+    expected = 0
+    for begin, end in sorted(ranges):
+        if begin != expected or end < begin:
+            raise unreadable(source)
+        expected = end
+    if size != offset + expected:
+        raise TruncatedFile(
+            f"The weights of {source} have {size:,} bytes where their header announces "
+            f"{offset + expected:,}; download or copy them again."
+        )
+    return tensors
+
+
+def parse_header(file: BinaryIO, size: int, source: str) -> tuple[dict[str, Any], int]:
+    """The JSON header of a safetensors file, and the offset at which the tensors begin."""
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length + 8 > size:
+        # A web page or a text in place of the file gives an absurd length; a short file a sensible one.
+        if size >= 8 and length > LARGEST_HEADER:
+            raise unreadable(source)
+        raise TruncatedFile(f"The weights of {source} are cut short; download or copy them again.")
+    if length > LARGEST_HEADER:
+        raise NotACheckpoint(f"The weights of {source} have a header above {LARGEST_HEADER:,} bytes.")
+    try:
+        header = json.loads(file.read(length))
+    except (ValueError, RecursionError) as exc:
+        raise unreadable(source) from exc
+    if not isinstance(header, dict):
+        raise unreadable(source)
+    return header, 8 + length
+
+
+def unreadable(source: str) -> NotACheckpoint:
+    """The error for a weights file that does not follow the format."""
+    return NotACheckpoint(f"The weights of {source} are no safetensors file; download them again.")
+
+
+def compare(stored: Mapping[str, StoredTensor], model: nn.Module, labels: int, source: str) -> None:
+    """Raise a named error, the gravest first, unless the file has exactly the model's tensors."""
+    expected = model.state_dict()
+    missing = [name for name in expected if name not in stored]
+    unexpected = [name for name in stored if name not in expected]
+    if missing or unexpected:
+        parts = [("lack", missing), ("hold the unexpected", unexpected)]
+        found = " and ".join(f"{verb} {some(names)}" for verb, names in parts if names)
+        raise KeyMismatch(
+            f"The weights of {source} {found}; the variant or architecture in the config does not fit."
+        )
+    for name, tensor in expected.items():
+        shape, wanted = stored[name].shape, tuple(tensor.shape)
+        if shape == wanted:
+            continue
+        if name in head_names(expected) and shape[1:] == wanted[1:] and len(shape) == len(wanted):
+            raise LabelCountMismatch(
+                f"The classifier of {source} has {shape[0]} outputs and there are {labels} labels; "
+                "give the list of labels that the weights were trained with."
+            )
+        raise ShapeMismatch(
+            f"The parameter {name} of {source} has shape {list(shape)}, not {list(wanted)}; "
+            "the architecture in the config does not fit the weights."
+        )
+    for name, tensor in expected.items():
+        dtype = stored[name].dtype
+        known = FLOAT_TYPES if tensor.is_floating_point() else {stored_type(tensor.dtype)}
+        if dtype not in known:
+            raise NotACheckpoint(
+                f"The parameter {name} of {source} is stored as {dtype[:20]}; "
+                "store fractions as F16, BF16 or F32 and counts as I64."
+            )
+
+
+def stored_type(dtype: torch.dtype) -> str:
+    """The safetensors name of an integer or boolean type."""
+    return STORED_TYPES.get(dtype, str(dtype))
+
+
+def describe(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
+    """What a weights file would say about tensors in memory; all fractions count as F32."""
+    return {
+        name: StoredTensor(
+            "F32" if tensor.is_floating_point() else stored_type(tensor.dtype), tuple(tensor.shape)
+        )
+        for name, tensor in tensors.items()
+    }
+
+
+def head_names(names: Iterable[str]) -> frozenset[str]:
+    """The last layer's parameters: the two last names under `classifier`."""
+    return frozenset([name for name in names if name.startswith("classifier.")][-2:])
+
+
+def some(names: list[str]) -> str:
+    """Up to three names and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(name[:100] for name in names[:3]) + more
+
+
+def read_tensors(path: Path, source: str) -> dict[str, Tensor]:
+    """All tensors of a file whose header was compared: fractions as float32, none NaN or infinite."""
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            for name in file.keys():  # noqa: SIM118 - not a dict
+                tensor = file.get_tensor(name)
+                dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+                tensors[name] = tensor.to(dtype, copy=True)  # off the mapped file
+    except SafetensorError as exc:
+        raise unreadable(source) from exc
+    check_finite(tensors, source)
+    return tensors
+
+
+def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise NotACheckpoint if a tensor holds NaN or infinity: every answer would be NaN."""
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise NotACheckpoint(f"The parameter {name} of {source} holds NaN or infinity; train it again.")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, half: bool) -> None:
+    """Write a safetensors file in one step: a reader sees the old file or the new one, never a part."""
+    check_finite(tensors, path.parent.name)
+    stored = {name: stored_form(tensor, half=half) for name, tensor in tensors.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(save(stored))  # save_file would make it readable to its owner alone
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def stored_form(tensor: Tensor, *, half: bool) -> Tensor:
+    """The tensor as it goes to disk, in memory of its own."""
+    tensor = tensor.detach().cpu()
+    if tensor.is_floating_point():
+        # A BatchNorm variance may exceed what float16 holds; such a tensor stays float32.
+        fits = half and (tensor.numel() == 0 or float(tensor.abs().max()) <= LARGEST_HALF)
+        tensor = tensor.to(torch.float16 if fits else torch.float32)
+    return tensor.clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,55 @@
+"""What commands share: lines for people, JSON for programs, the options that choose a model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+
+def printable(text: str) -> str:
+    """The text with control characters, and bytes that no encoding explains, written as escapes.
+
+    A file may be named with terminal commands or a line break; neither must reach the terminal.
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] for people."""
+    return f"{share:.1%}"
+
+
+def say(line: str) -> None:
+    """A line of the result; written at once, for whoever follows a long run."""
+    print(printable(line), flush=True)
+
+
+def note(message: str) -> None:
+    """A line about the run itself, which is not part of its result."""
+    print(f"pawmatch: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def complain(message: str) -> None:
+    """One line that says what went wrong."""
+    note(f"error: {message}")
+
+
+def say_json(value: Any, *, indent: int | None = None) -> None:
+    """A JSON value in ASCII: exact whatever the terminal's encoding, and free of control characters."""
+    print(json.dumps(value, indent=indent, allow_nan=False), flush=True)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that classify."""
+    parser.add_argument("--task", default="breed", help="breed or artist (default: breed)")
+    parser.add_argument(
+        "--source",
+        metavar="SRC",
+        help="weights: a folder, or hf://user/repo[/subfolder][@revision] (default: the bundled ones)",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+    parser.add_argument("--engine", default="auto", help="auto, torch or openvino (default: auto)")

@@ -1,0 +1,96 @@
+"""`pawmatch explain`: show where each of the architectures found its evidence."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pawmatch.commands.console import add_model_options, complain, note, percent, say, say_json
+from pawmatch.commands.records import json_record
+from pawmatch.errors import ImageError
+from pawmatch.tasks import VARIANT_NAMES
+
+if TYPE_CHECKING:
+    from pawmatch.results import Explanation
+
+SUMMARY = "Show where each architecture found evidence for a breed or an artist."
+EPILOG = """\
+Writes NAME.<variant>.jpg for each variant, and NAME.sheet.jpg with all of them side by side, where
+NAME is the image's name without its ending. Files of that name are replaced.
+"""
+QUALITY = 92  # of the JPEG files; lower values make edges of the colours visible
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `explain`."""
+    parser.add_argument("image", metavar="IMAGE", help="the image to explain")
+    add_model_options(parser)
+    parser.add_argument("--label", metavar="NAME", help="what to look for (default: the first answer)")
+    parser.add_argument(
+        "--out", type=Path, default=Path(), metavar="DIR", help="where to write (default: this folder)"
+    )
+    parser.add_argument(
+        "--colormap", default="jet", metavar="MAP", help="jet, cividis or viridis (default: jet)"
+    )
+    parser.add_argument(
+        "--strength",
+        type=float,
+        default=0.6,
+        metavar="X",
+        help="strength of the colours, 0 to 1 (default: 0.6)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain one image and write the pictures; 1 if the image cannot be used."""
+    from pawmatch.loading import load
+
+    classifier = load(args.task, args.source, args.device, args.engine)
+    if classifier.notice:
+        note(classifier.notice)
+    try:
+        explanation = classifier.explain(
+            args.image, args.label, colormap=args.colormap, strength=args.strength
+        )
+    except ImageError as exc:
+        if args.json:
+            say_json(json_record(args.image, exc))
+        else:
+            complain(f"{args.image}: {exc}")
+        return 1
+    files = write_pictures(explanation, args.out, Path(args.image).stem)
+    if args.json:
+        values = explanation.to_dict()
+        values["explanation"]["files"] = {name: str(path) for name, path in files.items()}
+        say_json(values, indent=2)
+    else:
+        describe(explanation, files)
+    return 0
+
+
+def write_pictures(explanation: Explanation, out: Path, stem: str) -> dict[str, Path]:
+    """Write one picture per variant and the sheet; returns variant or "sheet" -> file."""
+    from pawmatch.commands.sheet import draw_sheet
+
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = {**explanation.overlays, "sheet": draw_sheet(explanation)}
+    files = {name: out / f"{stem}.{name}.jpg" for name in pictures}
+    for name, picture in pictures.items():
+        picture.save(files[name], quality=QUALITY)
+    return files
+
+
+def describe(explanation: Explanation, files: dict[str, Path]) -> None:
+    """What was found, and which files were written."""
+    say(f"Evidence for {explanation.name}:")
+    answers = {answer.variant: answer for answer in explanation.prediction.variants}
+    for variant, heatmap in explanation.heatmaps.items():
+        found = percent(heatmap.confidence) if heatmap.raw_max > 0 else "none anywhere in the image"
+        answer = answers[variant]
+        say(f"  {VARIANT_NAMES[variant]}: {found}; its answer is {answer.name}, {percent(answer.confidence)}")
+    for reason in explanation.prediction.review.reasons:
+        say(f"  check: {reason.message}")
+    for path in files.values():
+        say(f"wrote {path}")

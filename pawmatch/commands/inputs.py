@@ -1,0 +1,89 @@
+"""From paths as given to images one by one, and to an answer or an error for each, in order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pawmatch.errors import ImageNotFound, ImageUnreadable, PawMatchError
+
+if TYPE_CHECKING:
+    from pawmatch.predict import Classifier
+    from pawmatch.results import Prediction
+
+# HEIC is not accepted, yet listed: a phone's photo that is passed over in silence would be missed.
+SUFFIXES = {
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png"),
+    *(".tif", ".tiff", ".webp"),
+}
+
+Found = tuple[str, PawMatchError | None]
+
+
+def find_images(paths: Iterable[str]) -> Iterator[Found]:
+    """Every file given, and every image in the folders given and below, sorted by name.
+
+    Hidden files and links to folders are passed over. A folder that cannot be listed, or in which
+    there is no image, comes out with the error that says so.
+    """
+    for path in paths:
+        # A path that the system cannot even look up, such as a much too long one, is left to the reader.
+        if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some of them
+            yield path, None
+            continue
+        found = False
+        for entry in walk(path):
+            found = True
+            yield entry
+        if not found:
+            yield path, ImageNotFound("There is no image in this folder; name one that holds images.")
+
+
+def walk(folder: str) -> Iterator[Found]:
+    """The images in a folder and its subfolders, with constant memory for any number of folders."""
+    unreadable: list[OSError] = []
+    for place, folders, files in os.walk(folder, onerror=unreadable.append):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield os.path.join(place, name), None  # noqa: PTH118 - keeps "./" as it was given
+        while unreadable:
+            yield refused(unreadable.pop())
+    while unreadable:
+        yield refused(unreadable.pop())
+
+
+def refused(exc: OSError) -> Found:
+    """What comes out for a folder that cannot be listed."""
+    reason = f"The folder cannot be listed ({exc.strerror}); check its permissions."
+    return str(exc.filename), ImageUnreadable(reason)
+
+
+def answers(
+    classifier: Classifier, inputs: Iterable[Found], top_k: int
+) -> Iterator[tuple[str, Prediction | PawMatchError]]:
+    """Each input with its answer or its error, in order; only one batch is in memory at a time."""
+    waiting: deque[Found] = deque()
+
+    def usable() -> Iterator[str]:
+        for file, error in inputs:
+            waiting.append((file, error))
+            if error is None:
+                yield file
+
+    def failed() -> Iterator[tuple[str, PawMatchError]]:
+        while waiting and (error := waiting[0][1]) is not None:
+            yield waiting.popleft()[0], error
+
+    for result in classifier.predict_batch(usable(), top_k=top_k):
+        yield from failed()
+        yield waiting.popleft()[0], result
+    yield from failed()
+
+
+def is_one_image(paths: Sequence[str]) -> bool:
+    """Whether a single file was named, as against a folder or several."""
+    return len(paths) == 1 and not os.path.isdir(paths[0])  # noqa: PTH112 - as above

@@ -1,0 +1,124 @@
+"""`pawmatch train`: a recipe and a folder of images in, a checkpoint folder out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pawmatch.commands.console import say
+from pawmatch.errors import BadOption, UnknownVariant
+from pawmatch.settings import whole
+from pawmatch.tasks import VARIANT_NAMES
+
+SUMMARY = "Train one variant on a folder of images."
+EPILOG = """\
+The data folder holds train/ and val/, each with one subfolder of images per class; without these two,
+a fifth of the images is held out for validation. A run that was cut goes on where it stopped when the
+same command is given again.
+
+example:
+  pawmatch train --recipe breed-starter --variant cnn --data photos --out runs/cnn --set epochs=2
+"""
+PRECISIONS = ("bfloat16", "float16")
+
+
+class ListRecipes(argparse.Action):
+    """Prints the bundled recipes and ends the program, as --version does."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        from pawmatch.training.recipe import RECIPES, read_recipe
+
+        for path in sorted(RECIPES.glob("*.toml")):
+            say(f"{path.stem}: {' '.join(read_recipe(path.stem).about.split())}")
+        parser.exit()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `train`."""
+    parser.add_argument(
+        "--list-recipes", action=ListRecipes, nargs=0, help="list the bundled recipes and exit"
+    )
+    parser.add_argument("--recipe", required=True, metavar="NAME", help="a bundled recipe, or a .toml file")
+    parser.add_argument(
+        "--variant", help=f"{', '.join(VARIANT_NAMES)}; left out where the recipe is for one of them"
+    )
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of images")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the checkpoint")
+    parser.add_argument("--init", metavar="SRC", help="checkpoint to start from (default: the recipe's base)")
+    parser.add_argument(
+        "--outside",
+        type=Path,
+        metavar="DIR",
+        help="images that do not belong to the task, from which the scope gate learns to say no",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change a value of the recipe, such as epochs=2; may be given several times",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+    parser.add_argument("--workers", default="1", metavar="N", help="processes that load images (default: 1)")
+    parser.add_argument("--threads", metavar="N", help="threads for arithmetic (default: torch's choice)")
+    parser.add_argument("--compile", action="store_true", help="compile the model first; pays on long runs")
+    parser.add_argument("--autocast", metavar="TYPE", help="bfloat16 or float16 (default: full float32)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and write the checkpoint."""
+    from pawmatch.training.recipe import read_recipe
+
+    workers = number("--workers", args.workers, lowest=0)
+    threads = number("--threads", args.threads, lowest=1) if args.threads is not None else None
+    if args.autocast is not None and args.autocast not in PRECISIONS:
+        raise BadOption(f"--autocast is {args.autocast!r}; use {' or '.join(PRECISIONS)}.")
+    recipe = read_recipe(args.recipe, args.overrides)
+    variant = args.variant or recipe.variant
+    if not variant:
+        raise BadOption(f"Recipe {recipe.name} is for every variant; add --variant cnn or another.")
+    if variant not in VARIANT_NAMES:  # asked here, before the images are read
+        raise UnknownVariant(f"Variant {variant!r} is unknown; use one of {', '.join(VARIANT_NAMES)}.")
+
+    import torch
+
+    from pawmatch.engines import resolve_device
+    from pawmatch.training.loop import Settings
+    from pawmatch.training.run import run_training
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    settings = Settings(
+        device=resolve_device(args.device),
+        workers=workers,
+        compile=args.compile,
+        autocast=args.autocast or "",
+    )
+    run_training(
+        recipe,
+        variant,
+        args.data,
+        args.out,
+        init=args.init,
+        outside=args.outside,
+        settings=settings,
+        report=say,
+    )
+    return 0
+
+
+def number(flag: str, text: str, *, lowest: int) -> int:
+    """A whole number from a flag; raises BadOption naming both."""
+    try:
+        return whole(lowest, 1024)(text)
+    except ValueError as exc:
+        raise BadOption(f"{flag} is {text!r}; {exc}.") from exc

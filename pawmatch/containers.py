@@ -1,0 +1,252 @@
+"""Cut image files down to their picture: what surrounds it is dropped before a decoder sees it.
+
+Metadata is where small files do large harm. Five thousand EXIF entries may all point at the same 60 kB
+and be read into 300 MB; a compressed comment unpacks to gigabytes; a progressive JPEG repeats a scan of
+60 bytes for hours. None of it is needed here except the orientation and a colour profile of sane size.
+It also means that no position, name or date in a photo travels further.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+MOST_PIECES = 50_000  # segments, chunks or blocks; a 20 MB PNG in the usual chunks of 8 kB has 2,500
+MOST_SCANS = 50  # passes over a progressive JPEG; encoders make about ten
+LARGEST_PROFILE = 2**20  # bytes of a colour profile in a PNG; Pillow refuses the file beyond
+LARGEST_RLE = 2 * 2**20  # bytes of a run-length coded BMP, which Pillow decodes in Python
+
+
+class TooManyPieces(Exception):
+    """A file would keep its decoder busy out of all proportion to its picture."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file without its metadata: the bytes, the EXIF orientation (1 to 8), and what was cut off."""
+
+    data: bytes
+    orientation: int = 1
+    animated: bool = False
+    paged: bool = False
+
+
+def strip(data: bytes, image_format: str) -> Picture:
+    """The picture in `data`, a file of the format that Pillow calls `image_format`.
+
+    Damage is left for the decoder to find. Raises TooManyPieces, or one of struct.error and IndexError
+    where a file ends within a structure that has to be read.
+    """
+    return _STRIP.get(image_format, Picture)(data)
+
+
+def exif_orientation(exif: bytes) -> int:
+    """The orientation that an EXIF block states, or 1 where it states none that makes sense."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for position in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", exif, position)
+            if tag == 0x0112:
+                layout = {1: "B", 3: "H", 4: "I"}.get(kind, "H")
+                (value,) = struct.unpack_from(f"{order}{layout}", exif, position + 8)
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass  # a damaged EXIF block says nothing, and must not cost the photo
+    return 1
+
+
+# --- JPEG
+
+_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # all but restarts, padding and escaped data
+_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+# Comments and application segments go, except JFIF (0) and Adobe (14), which settle the colour space.
+_JPEG_DROPPED = {0xFE, *range(0xE1, 0xEE), 0xEF}
+
+
+def _strip_jpeg(data: bytes) -> Picture:
+    kept, orientation, scans, position = [b"\xff\xd8"], 1, 0, 2
+    for _ in range(MOST_PIECES):
+        found = _JPEG_MARKER.search(data, position)
+        if found is None or (scans and found[0][1] == _EOI):
+            return Picture(b"".join(kept), orientation)
+        marker, start, position = found[0][1], found.start(), found.end()
+        if marker in (_SOI, _EOI):
+            continue
+        if marker == _SOS:
+            scans += 1
+            if scans == 1:  # from here on only the decoder proper reads, and it skips metadata
+                kept.append(data[start:])
+            if scans > MOST_SCANS:
+                raise TooManyPieces(f"more than {MOST_SCANS} scans")
+        content = position + 2
+        position += max(2, int.from_bytes(data[position:content]))
+        if scans:
+            continue
+        if marker == 0xE1 and orientation == 1 and data.startswith(b"Exif\0\0", content):
+            orientation = exif_orientation(data[content:position])
+        if marker not in _JPEG_DROPPED or data.startswith(b"ICC_PROFILE\0", content):
+            kept.append(data[start:position])
+    raise TooManyPieces(f"more than {MOST_PIECES} segments")
+
+
+# --- PNG
+
+_PNG_KEPT = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
+_PNG_TEXT = {b"tEXt", b"zTXt"}
+_RAW_PROFILE = b"Raw profile type exif\0"
+
+
+def _strip_png(data: bytes) -> Picture:
+    kept, orientation, animated, position = [data[:8]], 1, False, 8
+    for _ in range(MOST_PIECES):
+        header = data[position : position + 8]
+        kind, content = header[4:], position + 8
+        length = int.from_bytes(header[:4])
+        chunk = data[position : content + length + 4]
+        position += len(chunk)
+        body = chunk[8:-4]
+        if kind in _PNG_KEPT or (kind == b"iCCP" and _is_sane_profile(chunk)):
+            kept.append(chunk)
+        elif kind == b"eXIf":
+            orientation = exif_orientation(body)
+        elif kind in _PNG_TEXT and body.startswith(_RAW_PROFILE):
+            orientation = _raw_profile_orientation(body, packed=kind == b"zTXt")
+        elif kind == b"acTL":
+            animated = int.from_bytes(body[:4]) > 1
+        if kind == b"IEND" or position >= len(data):
+            return Picture(b"".join(kept), orientation, animated=animated)
+    raise TooManyPieces(f"more than {MOST_PIECES} chunks")
+
+
+def _is_sane_profile(chunk: bytes) -> bool:
+    packed = chunk[8:-4].partition(b"\0")[2]
+    intact = packed.startswith(b"\0") and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
+    return intact and 0 < len(_unpack(packed[1:], LARGEST_PROFILE)) < LARGEST_PROFILE
+
+
+def _raw_profile_orientation(body: bytes, *, packed: bool) -> int:
+    """The orientation in an EXIF block that ImageMagick wrote as text: name, length, hexadecimal lines."""
+    text = body.removeprefix(_RAW_PROFILE)
+    lines = (_unpack(text[1:], 200_000) if packed else text).split(b"\n")
+    try:
+        return exif_orientation(bytes.fromhex(b"".join(lines[3:]).decode("ascii")))
+    except ValueError:
+        return 1
+
+
+def _unpack(packed: bytes, most: int) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(packed, most)
+    except zlib.error:
+        return b""
+
+
+# --- GIF
+
+_GIF_CONTROL = b"\xf9"
+
+
+def _strip_gif(data: bytes) -> Picture:
+    """Header, the first frame with its control block (which says what is transparent), and the end."""
+    position = 13 + _gif_colours(data[10])
+    head, control, frame = data[:position], b"", b""
+    for _ in range(MOST_PIECES):
+        start, kind = position, data[position : position + 1]
+        if kind in (b"", b";"):
+            return Picture(head + (frame or data[position:]) + b";")
+        if kind == b"!":
+            position = _gif_blocks_end(data, start + 2)
+            if data[start + 1 : start + 2] == _GIF_CONTROL:
+                control = data[start:position]
+        elif kind == b"," and frame:
+            return Picture(head + frame + b";", animated=True)
+        elif kind == b",":
+            position = _gif_blocks_end(data, start + 11 + _gif_colours(data[start + 9]))
+            frame = control + data[start:position]
+        else:
+            position += 1  # stray bytes between blocks are common and skipped by every decoder
+    raise TooManyPieces(f"more than {MOST_PIECES} blocks")
+
+
+def _gif_colours(flags: int) -> int:
+    return 3 * 2 ** (flags % 8 + 1) if flags & 0x80 else 0
+
+
+def _gif_blocks_end(data: bytes, position: int) -> int:
+    for _ in range(2 * MOST_PIECES):  # blocks hold at most 255 bytes: 20 MB make 80,000
+        length = data[position] if position < len(data) else 0
+        position += 1 + length
+        if length == 0:
+            return position
+    raise TooManyPieces(f"more than {2 * MOST_PIECES} blocks")
+
+
+# --- TIFF
+
+_TIFF_KEPT = {
+    *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325),
+    *(332, 338, 339, 347, 512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532, 34675, 50674),
+}
+_TIFF_ORIENTATION = 274
+_TIFF_OFFSETS = (273, 324)  # one per strip or tile
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+
+
+def _strip_tiff(data: bytes) -> Picture:
+    """The same file with a shorter table of tags in the old one's place, so that no position changes."""
+    order = "<" if data.startswith(b"II") else ">"
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, start)
+    table = data[start + 2 : start + 2 + 12 * count]
+    rest = data[start + 2 + 12 * count :][:4]
+    kept: dict[int, bytes] = {}
+    claimed, orientation = 0, 1
+    for position in range(0, len(table) - 11, 12):
+        tag, kind, number = struct.unpack_from(f"{order}HHI", table, position)
+        if tag == _TIFF_ORIENTATION:
+            (value,) = struct.unpack_from(f"{order}H", table, position + 8)
+            orientation = value if 1 <= value <= 8 else 1
+        elif tag in _TIFF_KEPT and tag not in kept and kind in _TIFF_SIZES:
+            kept[tag] = table[position : position + 12]
+            claimed += number * _TIFF_SIZES[kind]
+            if tag in _TIFF_OFFSETS and number > MOST_PIECES:
+                raise TooManyPieces(f"more than {MOST_PIECES} strips")
+    if claimed > len(data):
+        raise TooManyPieces("tags that claim more bytes than the file has")
+    directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept.values()) + b"\0\0\0\0"
+    shortened = data[:start] + directory + data[start + len(directory) :]
+    return Picture(shortened, orientation, paged=rest.strip(b"\0") != b"")
+
+
+# --- the others
+
+
+def _strip_avif(data: bytes) -> Picture:
+    # Renaming the kind of the EXIF item makes the decoder pass over it. The orientation of an AVIF image
+    # is stored apart from EXIF, which the format's standard says to ignore for this.
+    entry = re.compile(rb"(infe\x02.{7}|infe\x03.{9})Exif", re.DOTALL)
+    return Picture(entry.sub(rb"\1skip", data))
+
+
+def _check_bmp(data: bytes) -> Picture:
+    if data[30:34] in (b"\1\0\0\0", b"\2\0\0\0") and len(data) > LARGEST_RLE:
+        raise TooManyPieces(f"more than {LARGEST_RLE} bytes of run-length code")
+    return Picture(data)
+
+
+_STRIP: dict[str, Callable[[bytes], Picture]] = {
+    "JPEG": _strip_jpeg,
+    "PNG": _strip_png,
+    "GIF": _strip_gif,
+    "TIFF": _strip_tiff,
+    "AVIF": _strip_avif,
+    "BMP": _check_bmp,
+}

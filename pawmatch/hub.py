@@ -1,0 +1,289 @@
+"""The Hugging Face Hub: where a `hf://` source points, files from one commit of it, and uploads.
+
+Every failure of the library below comes out as RepoNotFound, AccessDenied or HubUnavailable. Waiting is
+short: a service that starts must not hang on a Hub that does not answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import (
+    CommitOperationAdd,
+    HfApi,
+    constants,
+    errors,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+)
+from huggingface_hub.file_download import repo_folder_name
+
+from pawmatch.errors import AccessDenied, BadOption, HubError, HubUnavailable, RepoNotFound
+
+PREFIX = "hf://"
+KINDS = {"models": "model", "spaces": "space"}
+ANSWER_TIMEOUT = 5.0  # seconds until the Hub's first answer; downloads have the library's own limits
+DEFAULT_REVISION = "main"
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
+REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]{0,199}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A place on the Hub: `subfolder` is a folder, or for imports a file, inside the repository."""
+
+    repo: str
+    subfolder: str = ""
+    revision: str | None = None
+    kind: str = "model"
+
+    def __str__(self) -> str:
+        kind = "spaces/" if self.kind == "space" else ""
+        place = f"/{self.subfolder}" if self.subfolder else ""
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{PREFIX}{kind}{self.repo}{place}{revision}"
+
+    def path(self, name: str = "") -> str:
+        """The path inside the repository of the file or folder `name` below this place."""
+        return "/".join(part for part in (self.subfolder, name) if part)
+
+    def below(self, name: str) -> HubSource:
+        """The place `name` below this one."""
+        return replace(self, subfolder=self.path(name))
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One state of a repository: `files` it has, or for a `cached` one those that were downloaded."""
+
+    source: HubSource
+    sha: str
+    files: frozenset[str]
+    cached: bool
+
+    def names(self, place: HubSource) -> list[str]:
+        """The paths of the files at and below `place`, relative to it."""
+        start = f"{place.subfolder}/" if place.subfolder else ""
+        return sorted(file.removeprefix(start) for file in self.files if file.startswith(start))
+
+
+def is_hub_source(source: str) -> bool:
+    """Whether `source` names a place on the Hub."""
+    return source.startswith(PREFIX)
+
+
+def parse(source: str) -> HubSource:
+    """The place that `hf://user/repo`, `hf://user/repo/subfolder@revision` or `hf://spaces/...` names.
+
+    Raises BadOption for anything else, `..` and backslashes in particular.
+    """
+    place, at, revision = source.removeprefix(PREFIX).partition("@")
+    parts = place.split("/")
+    kind = KINDS.get(parts[0], "model")
+    if parts[0] in KINDS:
+        parts = parts[1:]
+    names_are_plain = all(NAME.fullmatch(part) and ".." not in part for part in parts)
+    revision_is_plain = not at or (REVISION.fullmatch(revision) and ".." not in revision)
+    if not is_hub_source(source) or len(parts) < 2 or not names_are_plain or not revision_is_plain:
+        raise BadOption(f"{source[:200]!r} is no place on the Hub; write hf://user/repo/subfolder@revision.")
+    return HubSource("/".join(parts[:2]), "/".join(parts[2:]), revision or None, kind)
+
+
+def with_commit(source: HubSource, use: Callable[[Commit], Result]) -> Result:
+    """Give `use` the current commit, so that all it downloads is of one state.
+
+    If the Hub fails, before or while `use` runs, `use` gets the last commit with which it succeeded.
+    """
+    try:
+        commit = look_up(source)
+        result = use(commit)
+    except HubUnavailable:
+        last = cached_commit(source)
+        if last is None:
+            raise
+        return use(last)
+    remember(commit)
+    return result
+
+
+def newest_commit(source: HubSource) -> Commit:
+    """The current commit, or the one that served last if the Hub cannot be reached."""
+    try:
+        return look_up(source)
+    except HubUnavailable:
+        last = cached_commit(source)
+        if last is None:
+            raise
+        return last
+
+
+def fetch(source: HubSource, names: Sequence[str]) -> tuple[Path, Commit]:
+    """Download the files `names` below `source`, and give the local folder that stands for `source`."""
+    return with_commit(source, lambda commit: (download(commit, source, names), commit))
+
+
+def look_up(source: HubSource) -> Commit:
+    """Ask the Hub which commit the source's revision is at, and which files that has."""
+    with mapped(source):
+        info = HfApi().repo_info(
+            source.repo, repo_type=source.kind, revision=source.revision, timeout=ANSWER_TIMEOUT
+        )
+        files = frozenset(entry.rfilename for entry in getattr(info, "siblings", None) or ())
+        sha = info.sha or ""
+    if not COMMIT.fullmatch(sha):
+        raise HubUnavailable(f"The Hub's answer about {source} names no commit; check HF_ENDPOINT.")
+    return Commit(source, sha, files, cached=False)
+
+
+def cached_commit(source: HubSource) -> Commit | None:
+    """The commit that served last for the source's revision, if any of it is in the Hub's cache."""
+    revision = source.revision or DEFAULT_REVISION
+    repository = cache_folder(source)
+    with suppress(OSError):
+        sha = revision
+        if not COMMIT.fullmatch(revision):
+            sha = (repository / "refs" / revision).read_text().strip()
+        snapshot = repository / "snapshots" / sha
+        if COMMIT.fullmatch(sha) and snapshot.is_dir():
+            files = [path.relative_to(snapshot) for path in snapshot.rglob("*") if path.is_file()]
+            return Commit(source, sha, frozenset(file.as_posix() for file in files), cached=True)
+    return None
+
+
+def download(commit: Commit, place: HubSource, names: Sequence[str]) -> Path:
+    """Download files of `commit` into the Hub's cache, and give the local folder that stands for `place`.
+
+    A file appears in the cache only when all of its bytes are there.
+    """
+    if missing := [name for name in names if place.path(name) not in commit.files]:
+        if commit.cached:
+            raise HubUnavailable(
+                f"The Hub cannot be reached and the cached copy of {place} lacks {missing[0]}."
+            )
+        raise RepoNotFound(f"There is no {missing[0]} in {place}; check the spelling, or name a subfolder.")
+    snapshot = cache_folder(place) / "snapshots" / commit.sha
+    for name in names:
+        path = place.path(name)
+        if (snapshot / path).is_file():
+            continue
+        with mapped(place):
+            # hf_hub_download waits for minutes where the Hub is silent: ask once, briefly, before.
+            url = hf_hub_url(place.repo, path, repo_type=place.kind, revision=commit.sha)
+            get_hf_file_metadata(url, timeout=ANSWER_TIMEOUT)
+            hf_hub_download(
+                place.repo,
+                path,
+                repo_type=place.kind,
+                revision=commit.sha,
+                etag_timeout=ANSWER_TIMEOUT,
+            )
+    return snapshot / place.subfolder
+
+
+def cache_folder(source: HubSource) -> Path:
+    """The repository's folder in the Hub's cache, whose layout the Hub documents."""
+    folder = repo_folder_name(repo_id=source.repo, repo_type=source.kind)
+    return Path(constants.HF_HUB_CACHE) / folder
+
+
+def remember(commit: Commit) -> None:
+    """Make `commit` the one that serves when the Hub cannot be reached.
+
+    The library would note a commit before its files are complete; then an interrupted download would
+    hide the last one that works.
+    """
+    revision = commit.source.revision or DEFAULT_REVISION
+    if COMMIT.fullmatch(revision):
+        return
+    path = cache_folder(commit.source) / "refs" / revision
+    temporary = path.with_name(f".{path.name}.tmp")
+    with suppress(OSError):  # a read-only cache serves as well, only not for the next commit
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(commit.sha)
+        temporary.replace(path)
+
+
+def upload(folder: Path, place: HubSource, names: Sequence[str], *, private: bool, message: str) -> str:
+    """Upload the files `names` of `folder`, those that exist, and give the web address of the place.
+
+    One commit, so that no reader ever sees new weights beside an old config. Creates the repository, and
+    the branch that `place.revision` names, where they are missing.
+    """
+    branch = place.revision or DEFAULT_REVISION
+    files = [
+        CommitOperationAdd(path_in_repo=place.path(name), path_or_fileobj=folder / name)
+        for name in names
+        if (folder / name).is_file()
+    ]
+    with mapped(place):
+        api = HfApi()
+        page = api.create_repo(place.repo, private=private, exist_ok=True)
+        if branch != DEFAULT_REVISION:
+            api.create_branch(place.repo, branch=branch, exist_ok=True)
+        api.create_commit(place.repo, files, commit_message=message, revision=branch)
+    return f"{page.url}/tree/{branch}/{place.subfolder}".rstrip("/")
+
+
+@contextmanager
+def mapped(source: HubSource) -> Iterator[None]:
+    """Turn every error of the Hub's library into one of ours. Only calls of the library belong inside."""
+    try:
+        yield
+    # The library's own errors, then those of its HTTP client, which is another one from version to
+    # version: nothing of either may reach a user.
+    except Exception as exc:
+        raise translated(exc, source) from exc
+
+
+def translated(exc: BaseException, source: HubSource) -> HubError | BadOption:
+    """The error of ours that says what `exc` means for `source`."""
+    if isinstance(exc, errors.LocalEntryNotFoundError) and exc.__cause__ is not None:
+        return translated(exc.__cause__, source)
+    status = exc.response.status_code if isinstance(exc, errors.HfHubHTTPError) else None
+    if isinstance(exc, errors.GatedRepoError | errors.DisabledRepoError | errors.LocalTokenNotFoundError):
+        return denied(source)
+    if isinstance(exc, errors.RepositoryNotFoundError):
+        # The Hub gives the same answer for a private repository, so as not to say that it exists.
+        return RepoNotFound(
+            f"There is no repository {source.repo} on the Hub that your token may see; "
+            "check the spelling, or log in with `hf auth login` if it is private."
+        )
+    if isinstance(exc, errors.RevisionNotFoundError):
+        revision = source.revision or DEFAULT_REVISION
+        return RepoNotFound(f"{source.repo} has no branch, tag or commit {revision!r}; check the spelling.")
+    if isinstance(exc, errors.HFValidationError):
+        return RepoNotFound(f"{source.repo!r} cannot be the name of a repository; write hf://user/repo.")
+    if isinstance(exc, errors.RemoteEntryNotFoundError) or status == 404:
+        return RepoNotFound(f"{source} does not exist on the Hub; check the spelling.")
+    if status in (401, 403):
+        return denied(source)
+    if status == 429:
+        return HubUnavailable(
+            f"The Hub asks to slow down and did not hand out {source}; try again in some minutes."
+        )
+    if status is not None:
+        return HubUnavailable(f"The Hub answered {status} for {source}; try again later.")
+    if isinstance(exc, ValueError) and str(exc).startswith("Invalid metadata"):
+        said = " ".join(str(exc).split())[:300].rstrip(".")
+        return BadOption(f"The Hub refuses the model card for {source}: {said}.")
+    if isinstance(exc, OSError) and exc.strerror and not isinstance(exc, ConnectionError):
+        return HubUnavailable(f"{source} could not be stored in the Hub's cache: {exc.strerror}.")
+    return HubUnavailable(f"The Hub could not be reached for {source}; check the connection and try again.")
+
+
+def denied(source: HubSource) -> AccessDenied:
+    """The error for a repository that the token at hand does not open."""
+    return AccessDenied(
+        f"The Hub does not give access to {source.repo}; ask for access on its page "
+        "and log in with `hf auth login` or set HF_TOKEN."
+    )

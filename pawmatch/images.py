@@ -1,0 +1,237 @@
+"""Open an image safely, for the page, the command line and Python alike: RGB, upright, bounded.
+
+A file goes through these gates in order: its size in bytes, its first bytes (filetypes.py), the cut that
+leaves only the picture (containers.py), the pixel count that its header announces, decoding, and the
+change to 8-bit sRGB (pixels.py). Each gate has its own sentence for what it turns away. Sentences name
+neither the file nor its folder, so that they can be shown to anyone; who knows the file can put its name
+in front.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image
+
+from pawmatch.containers import TooManyPieces, exif_orientation, strip
+from pawmatch.errors import (
+    BrokenImage,
+    ImageError,
+    ImageNotFound,
+    ImageTooLarge,
+    ImageUnreadable,
+    UnsupportedFormat,
+)
+from pawmatch.filetypes import EXPORT, accepted_format, refusal
+from pawmatch.pixels import fitting_size, to_rgb, upright
+
+ROTATED = "Image was rotated according to its EXIF tag"
+ANIMATED = "The file is animated: only its first frame was used"
+PAGED = "The file has several pages: only its first was used"
+
+_MB = 2**20
+_COMMON = {"JPEG", "PNG", "GIF", "WEBP"}  # these have no rare kinds that Pillow cannot read
+
+ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large a file may be in bytes and in pixels, and how long the longer side of the result."""
+
+    max_bytes: int = 20 * _MB
+    max_pixels: int = 40_000_000
+    longest_side: int = 2048
+
+
+DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """An RGB image, the right way up, and what should be known about how it came to be.
+
+    `format` is Pillow's name of the file's format, or None for an image that came from no file. `width`
+    and `height` are those of the whole upright picture; `image` is smaller where it was reduced.
+    """
+
+    image: Image.Image
+    warnings: tuple[str, ...]
+    format: str | None
+    width: int
+    height: int
+
+
+def open_image(source: ImageSource) -> Image.Image:
+    """The image in a path, bytes, an open binary file or a Pillow image: RGB, upright, at most 2048 long.
+
+    Raises a leaf of ImageError. A Pillow image is not changed, and the result shares nothing with it.
+    """
+    return read_image(source).image
+
+
+def read_image(
+    source: ImageSource, *, limits: Limits = DEFAULT_LIMITS, min_side: int | None = None
+) -> LoadedImage:
+    """As open_image, with what is known about the image.
+
+    `min_side` is the length of the shorter side that the caller needs: large JPEG photos may then be
+    decoded at a half, a quarter or an eighth of their size, several times faster.
+    """
+    if isinstance(source, Image.Image):
+        return _decode(source, None, limits, min_side)
+    data, name = _read(source, limits.max_bytes)
+    if reason := refusal(data, name):
+        raise UnsupportedFormat(reason)
+    return _decode(data, accepted_format(data), limits, min_side)
+
+
+# --- from the source to bytes
+
+
+def _read(source: Any, max_bytes: int) -> tuple[bytes, str]:
+    """The content of a source and the name that it goes by, if any."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data, name = bytes(source), ""
+    elif source is None or source == "":
+        raise ImageNotFound("No image was given; choose one and try again.")
+    elif isinstance(source, (str, os.PathLike)):
+        data, name = _read_path(source, max_bytes), os.fspath(source)
+    elif hasattr(source, "read"):
+        data, name = _read_stream(source, max_bytes), getattr(source, "name", "")
+    else:
+        kind = type(source).__name__
+        raise UnsupportedFormat(
+            f"An image is given as a path, bytes, an open file or a Pillow image, not as {kind}."
+        )
+    _check_bytes(len(data), max_bytes)
+    return data, name if isinstance(name, str) else ""
+
+
+def _read_path(source: str | os.PathLike[str], max_bytes: int) -> bytes:
+    if isinstance(source, str) and source.startswith(("http://", "https://")):
+        raise ImageNotFound("This is a web address, not a file; download the picture and give that file.")
+    path = Path(source)
+    try:
+        # Asked before opening: to open a pipe waits for a writer, and to open a device may move it.
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise ImageUnreadable("This is a folder, not an image file; give the files in it.")
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageUnreadable("This is a device, pipe or socket, not an image file; give a file.")
+        _check_bytes(found.st_size, max_bytes)
+        with path.open("rb") as file:
+            return _read_stream(file, max_bytes)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as exc:  # ValueError: no possible path
+        raise ImageNotFound("There is no such file; check its name and folder.") from exc
+    except PermissionError as exc:
+        raise ImageUnreadable("The file may not be read; ask for permission or copy it.") from exc
+    except OSError as exc:
+        raise ImageUnreadable(f"The file cannot be read ({exc.strerror}); check its name and disk.") from exc
+
+
+def _read_stream(stream: IO[bytes], max_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    missing = max_bytes + 1  # one more than allowed, so that too much is noticed without reading it all
+    try:
+        if hasattr(stream, "seekable") and stream.seekable():
+            stream.seek(0)
+        while missing > 0 and (part := stream.read(missing)):
+            parts.append(bytes(part))
+            missing -= len(part)
+    except TypeError as exc:
+        raise ImageUnreadable("The file is open as text; open it in binary mode.") from exc
+    # The stream is the caller's and may be anything: an upload, a member of an archive, a connection.
+    except Exception as exc:
+        raise ImageUnreadable("The file cannot be read to its end; copy it and try again.") from exc
+    return b"".join(parts)
+
+
+def _check_bytes(size: int, max_bytes: int) -> None:
+    if size > max_bytes:
+        raise ImageTooLarge(
+            f"The file is larger than the {max_bytes / _MB:.0f} MB accepted; save it smaller and try again."
+        )
+
+
+# --- from bytes to pixels
+
+
+def _decode(
+    source: bytes | Image.Image, image_format: str | None, limits: Limits, min_side: int | None
+) -> LoadedImage:
+    kind = f"{image_format} image" if image_format else "image"
+    try:
+        if isinstance(source, Image.Image):
+            _check_pixels(source, limits)
+            return _finish(source, _orientation_of(source), source.size, [], limits)
+        return _decode_file(source, image_format or "", limits, min_side)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+        most = f"{limits.max_pixels / 1e6:g} megapixels"
+        raise ImageTooLarge(f"The image claims more than {most}; make it smaller and try again.") from exc
+    except TooManyPieces as exc:
+        raise BrokenImage(f"This {kind} is put together in a way that is not accepted; {EXPORT}.") from exc
+    # Decoders meet arbitrary bytes here, and Pillow lets through whatever they stumble over: OSError,
+    # SyntaxError, ValueError, struct.error, IndexError, KeyError, TypeError, EOFError, zlib.error,
+    # OverflowError, MemoryError and more. All of them mean the same to the owner of the file.
+    except Exception as exc:
+        if image_format in _COMMON:
+            raise BrokenImage(f"This {kind} is damaged or cut short; copy or download it again.") from exc
+        raise BrokenImage(f"This {kind} is damaged or of a rare kind; {EXPORT}.") from exc
+
+
+def _decode_file(data: bytes, image_format: str, limits: Limits, min_side: int | None) -> LoadedImage:
+    picture = strip(data, image_format)
+    with Image.open(BytesIO(picture.data), formats=(image_format,)) as image:
+        _check_pixels(image, limits)
+        size = image.size
+        image.draft(None, _least_size(size, limits, min_side))
+        animated = picture.animated or getattr(image, "is_animated", False)
+        notes = [ANIMATED] * animated + [PAGED] * picture.paged
+        orientation = picture.orientation
+        if orientation == 1:  # WebP and AVIF keep it where Pillow finds it
+            orientation = exif_orientation(image.info.get("exif", b""))
+        return _finish(image, orientation, size, notes, limits)
+
+
+def _finish(
+    image: Image.Image, orientation: int, size: tuple[int, int], notes: list[str], limits: Limits
+) -> LoadedImage:
+    rgb = upright(to_rgb(image, limits.longest_side), orientation)
+    width, height = reversed(size) if orientation > 4 else size  # above 4 are the quarter turns
+    notes = [ROTATED] * (orientation > 1) + notes
+    return LoadedImage(rgb, tuple(notes), image.format, width, height)
+
+
+def _orientation_of(image: Image.Image) -> int:
+    """The orientation that a Pillow image still carries; those turned upright before carry none."""
+    image.load()
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # as in _decode; a damaged EXIF block must not cost the photo
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _least_size(size: tuple[int, int], limits: Limits, min_side: int | None) -> tuple[int, int]:
+    """The smallest size that a JPEG may be decoded at."""
+    width, height = fitting_size(*size, limits.longest_side)
+    scale = min(1.0, min_side / min(width, height)) if min_side else 1.0
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _check_pixels(image: Image.Image, limits: Limits) -> None:
+    if min(image.size) < 1:
+        raise BrokenImage("The image has no pixels; give another one.")
+    if image.width * image.height > limits.max_pixels:
+        raise ImageTooLarge(
+            f"The image has {image.width * image.height / 1e6:.0f} megapixels, and at most "
+            f"{limits.max_pixels / 1e6:g} are accepted; make it smaller and try again."
+        )

@@ -1,0 +1,30 @@
+"""load: from a task and a source to a classifier that is ready to answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pawmatch.checkpoint import load_task
+from pawmatch.engines import resolve_device
+from pawmatch.explain import ExplainingClassifier
+from pawmatch.tasks import find_task
+
+
+def load(
+    task: str,
+    source: str | Path | None = None,
+    device: str = "auto",
+    engine: str = "auto",
+    *,
+    strict: bool = True,
+) -> ExplainingClassifier:
+    """Load every variant that `source` has for `task`.
+
+    `source` is None for the bundled starter weights, a folder, or `hf://user/repo[/subfolder][@revision]`.
+    With `strict` off, a Hub repository that cannot be had is replaced by the bundled weights, and the
+    classifier's `notice` says so. Raises UnknownTask, BadOption, CheckpointError and HubError.
+    """
+    name = find_task(task).name
+    place = resolve_device(device)
+    checkpoints = load_task(source, name, place, strict=strict)
+    return ExplainingClassifier(name, checkpoints, engine=engine, device=place)

@@ -1,0 +1,211 @@
+"""Classifier: an image in, a calibrated Prediction out, from all variants of a task at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from pawmatch.checkpoint import Checkpoint
+from pawmatch.confidence import calibrated, candidate_set, decide_review, scope_score
+from pawmatch.engines import Engine, create_engine
+from pawmatch.errors import BadOption, ImageError, KeyMismatch, PawMatchError
+from pawmatch.images import LoadedImage, read_image
+from pawmatch.labels import display_name
+from pawmatch.models import ImageModel
+from pawmatch.results import Candidate, ModelInfo, Prediction, VariantAnswer
+from pawmatch.tasks import find_task
+
+ImageSource = str | Path | bytes | Image.Image
+BATCH_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Member:
+    """One variant of a task, ready to run."""
+
+    checkpoint: Checkpoint
+    engine: Engine
+
+    @property
+    def variant(self) -> str:
+        """The variant's name as the API has it."""
+        return self.checkpoint.config.variant
+
+    @property
+    def model(self) -> ImageModel:
+        """The whole model; its head runs in torch whatever the engine is."""
+        return self.checkpoint.model
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What every variant made of one image: feature maps (1, C, h, w) and logits (classes,)."""
+
+    loaded: LoadedImage
+    feature_maps: dict[str, Tensor]
+    logits: dict[str, NDArray[np.float32]]
+    timing_ms: dict[str, float]
+
+
+class Classifier:
+    """The variants of one task; `main` is the one whose answer is given.
+
+    `notice` is one line to show when another model than the one asked for serves. Safe to call from
+    several threads: nothing is stored on the models.
+    """
+
+    def __init__(
+        self, task: str, checkpoints: Sequence[Checkpoint], *, engine: str = "auto", device: str = "cpu"
+    ) -> None:
+        self.task = find_task(task)
+        self.members = {
+            checkpoint.config.variant: Member(checkpoint, create_engine(engine, checkpoint.model, device))
+            for checkpoint in checkpoints
+        }
+        preferred = self.task.main_variant
+        self.main = self.members.get(preferred) or list(self.members.values())[-1]
+        config = self.main.checkpoint.config
+        self.labels = config.labels
+        self.names = tuple(display_name(label) for label in self.labels)
+        self.variants = tuple(self.members)
+        self.source = self.main.checkpoint.source
+        self.notice = next((c.notice for c in checkpoints if c.notice), None)
+        for member in self.members.values():
+            if member.checkpoint.config.labels != self.labels:
+                raise KeyMismatch(
+                    f"Variants {self.main.variant} and {member.variant} of {self.source} have different "
+                    "labels; train them on the same classes."
+                )
+
+    @property
+    def info(self) -> ModelInfo:
+        """The main variant's description."""
+        config = self.main.checkpoint.config
+        backbone = str(config.architecture.get("backbone", config.family))
+        return ModelInfo(self.source, config.variant, backbone, len(config.labels))
+
+    def predict(self, image: ImageSource, top_k: int = 5) -> Prediction:
+        """Classify one image: a path, the bytes of a file, or a PIL image.
+
+        Raises ImageError if the image cannot be used, BadOption if `top_k` is not between 1 and the
+        number of classes.
+        """
+        self._check_top_k(top_k)
+        return self._prediction(self._examine([self._load(image)])[0], top_k)
+
+    def predict_batch(
+        self, images: Iterable[ImageSource], top_k: int = 5
+    ) -> Iterator[Prediction | PawMatchError]:
+        """Classify many images, giving one Prediction or PawMatchError each, in order, as they come."""
+        self._check_top_k(top_k)
+        queue = iter(images)
+        while chunk := list(islice(queue, BATCH_SIZE)):
+            loaded = [self._try_load(image) for image in chunk]
+            readable = [entry for entry in loaded if not isinstance(entry, PawMatchError)]
+            examined = iter(self._examine(readable))
+            for entry in loaded:
+                yield entry if isinstance(entry, PawMatchError) else self._prediction(next(examined), top_k)
+
+    def _check_top_k(self, top_k: int) -> None:
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= len(self.labels):
+            raise BadOption(f"top_k is {top_k!r}; give a whole number from 1 to {len(self.labels)}.")
+
+    def _load(self, image: ImageSource) -> tuple[LoadedImage, float]:
+        started = time.perf_counter()
+        return read_image(image), 1000 * (time.perf_counter() - started)
+
+    def _try_load(self, image: ImageSource) -> tuple[LoadedImage, float] | ImageError:
+        try:
+            return self._load(image)
+        except ImageError as exc:
+            return exc
+
+    def _examine(self, loaded: Sequence[tuple[LoadedImage, float]]) -> list[Examined]:
+        """Run every variant on a batch; equal inputs are prepared once, a shared backbone runs once."""
+        if not loaded:
+            return []
+        started = time.perf_counter()
+        batches: dict[object, Tensor] = {}
+        maps: dict[object, Tensor] = {}
+        feature_maps: dict[str, Tensor] = {}
+        for variant, member in self.members.items():
+            config = member.checkpoint.config
+            if config.input not in batches:
+                prepared = [config.input.prepare(entry.image) for entry, _ in loaded]
+                batches[config.input] = torch.stack(prepared)
+            shared = (config.backbone_group or variant, config.input)
+            if shared not in maps:
+                maps[shared] = member.engine.features(batches[config.input])
+            feature_maps[variant] = maps[shared]
+        after_features = time.perf_counter()
+        with torch.no_grad():
+            logits = {
+                variant: member.model.forward_head(feature_maps[variant]).float().cpu().numpy()
+                for variant, member in self.members.items()
+            }
+        after_head = time.perf_counter()
+        share = 1000 / len(loaded)
+        return [
+            Examined(
+                loaded=entry,
+                feature_maps={variant: maps_[row : row + 1] for variant, maps_ in feature_maps.items()},
+                logits={variant: values[row] for variant, values in logits.items()},
+                timing_ms={
+                    "decode": round(decode_ms, 1),
+                    "features": round((after_features - started) * share, 1),
+                    "head": round((after_head - after_features) * share, 1),
+                },
+            )
+            for row, (entry, decode_ms) in enumerate(loaded)
+        ]
+
+    def probabilities(self, variant: str, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Calibrated probabilities (classes,) of one variant's logits (classes,)."""
+        calibration = self.members[variant].checkpoint.config.calibration
+        return calibrated(logits, calibration.temperature)
+
+    def _prediction(self, examined: Examined, top_k: int) -> Prediction:
+        config = self.main.checkpoint.config
+        calibration = config.calibration
+        probabilities = self.probabilities(self.main.variant, examined.logits[self.main.variant])
+        order = np.argsort(-probabilities, kind="stable")[:top_k]
+        answers = tuple(self._answer(variant, row) for variant, row in examined.logits.items())
+        gate = calibration.scope_gate
+        feature_map = examined.feature_maps[self.main.variant][0].float().cpu().numpy()
+        in_scope = gate is None or scope_score(gate, feature_map) >= gate.threshold
+        review = decide_review(
+            task=self.task.name,
+            calibration=calibration,
+            probabilities=probabilities,
+            answers=answers,
+            names=self.names,
+            in_scope=in_scope,
+            size=(examined.loaded.width, examined.loaded.height),
+        )
+        candidates = candidate_set(probabilities, calibration.conformal_quantile)
+        return Prediction(
+            task=self.task.name,
+            model=self.info,
+            predictions=tuple(
+                Candidate(self.labels[i], self.names[i], float(probabilities[i])) for i in order.tolist()
+            ),
+            review=review,
+            candidates_90=tuple(self.names[index] for index in candidates),
+            variants=answers,
+            timing_ms=examined.timing_ms,
+            warnings=examined.loaded.warnings,
+        )
+
+    def _answer(self, variant: str, logits: NDArray[np.float32]) -> VariantAnswer:
+        probabilities = self.probabilities(variant, logits)
+        best = int(probabilities.argmax())
+        return VariantAnswer(variant, self.labels[best], self.names[best], float(probabilities[best]))

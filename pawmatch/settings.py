@@ -1,0 +1,148 @@
+"""Settings of the service: one table, read from PAWMATCH_* variables or from the flags of `serve`."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from pawmatch.errors import BadOption
+
+PREFIX = "PAWMATCH_"
+TRUE = ("1", "true", "yes", "on")
+FALSE = ("0", "false", "no", "off")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the table: how a setting is named, what it does, what it is if nothing is said."""
+
+    name: str
+    default: Any
+    help: str
+    parse: Callable[[str], Any]
+    choices: tuple[str, ...] = ()
+
+    @property
+    def variable(self) -> str:
+        """The environment variable, such as PAWMATCH_PORT."""
+        return PREFIX + self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        """The flag of `pawmatch serve`, such as --port."""
+        return "--" + self.name.replace("_", "-")
+
+    def read(self, text: str, origin: str) -> Any:
+        """The value that `text` stands for; raises BadOption naming `origin` and the text."""
+        try:
+            value = self.parse(text)
+        except ValueError as exc:
+            raise BadOption(f"{origin} is {text!r}; {exc}.") from exc
+        if self.choices and value not in self.choices:
+            raise BadOption(f"{origin} is {text!r}; use one of {', '.join(self.choices)}.")
+        return value
+
+
+def whole(lowest: int, highest: int) -> Callable[[str], int]:
+    """A parser of whole numbers in a range."""
+
+    def parse(text: str) -> int:
+        # int() alone would also take "1_000" and Arabic digits.
+        if not (text.isascii() and text.isdigit()) or not lowest <= int(text) <= highest:
+            raise ValueError(f"use a whole number from {lowest} to {highest}")
+        return int(text)
+
+    return parse
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ValueError("use a number from 0 to 1")
+    return value
+
+
+def yes_or_no(text: str) -> bool:
+    """A switch."""
+    if text.lower() not in TRUE + FALSE:
+        raise ValueError("use yes or no")
+    return text.lower() in TRUE
+
+
+def host_name(text: str) -> str:
+    """A name or address without scheme, path or port."""
+    if not text or any(sign in text for sign in "/ @?#") or text.count(":") == 1:
+        raise ValueError("use a host name or an address such as 127.0.0.1")
+    return text
+
+
+def setting(default: Any, help: str, parse: Callable[[str], Any] = str, choices: tuple[str, ...] = ()) -> Any:
+    """A field of Settings that carries its row of the table."""
+    return field(default=default, metadata={"help": help, "parse": parse, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the service needs to know before it starts."""
+
+    breed_source: str | None = setting(None, "breed weights: a folder or hf://user/repo; bundled if empty")
+    artist_source: str | None = setting(None, "artist weights: a folder or hf://user/repo; bundled if empty")
+    device: str = setting("auto", "where the models run: auto, cpu, cuda or cuda:1")
+    engine: str = setting("auto", "what runs them", choices=("auto", "torch", "openvino"))
+    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for every interface", host_name)
+    port: int = setting(7860, "port to listen on", whole(1, 65535))
+    max_upload_mb: int = setting(20, "largest upload in megabytes", whole(1, 200))
+    queue_size: int = setting(32, "how many requests may wait; more are turned away", whole(1, 10_000))
+    colormap: str = setting("jet", "colours of the heatmaps at first", choices=("jet", "cividis", "viridis"))
+    strength: float = setting(0.6, "strength of the heatmaps at first, 0 to 1", share)
+    warm_up: bool = setting(True, "load the models right after the start, not at the first photo", yes_or_no)
+
+    def source(self, task: str) -> str | None:
+        """Where the weights of a task come from; None for the bundled ones."""
+        return {"breed": self.breed_source, "artist": self.artist_source}.get(task)
+
+    @classmethod
+    def from_environ(
+        cls, environ: Mapping[str, str], flags: Mapping[str, str | None] | None = None
+    ) -> Settings:
+        """Settings from variables, overridden by `flags` (name -> text as typed, None if not given).
+
+        An empty text counts as not given. Raises BadOption naming the variable or flag and its value.
+        """
+        values: dict[str, Any] = {}
+        for option in OPTIONS:
+            given = {option.flag: (flags or {}).get(option.name)}
+            given |= {name: environ.get(name) for name in (option.variable, *COMMON.get(option.name, ()))}
+            for origin, text in given.items():
+                if text and text.strip():
+                    values[option.name] = option.read(text.strip(), origin)
+                    break
+        if "host" not in values:
+            values["host"] = hosting_address(environ)
+        return cls(**values)
+
+
+# Variables that hosts and Gradio itself use for the same thing; ours goes first.
+COMMON = {"port": ("GRADIO_SERVER_PORT", "PORT"), "host": ("GRADIO_SERVER_NAME",)}
+
+
+def hosting_address(environ: Mapping[str, str]) -> str:
+    """The address to listen on when nobody gave one: open on a Space, else this computer only.
+
+    HOST counts only if it is an address: some shells keep the computer's name in it.
+    """
+    try:
+        return str(ipaddress.ip_address(environ.get("HOST", "")))
+    except ValueError:
+        return "0.0.0.0" if environ.get("SPACE_ID") else Settings.host
+
+
+OPTIONS: tuple[Option, ...] = tuple(
+    Option(entry.name, entry.default, **entry.metadata) for entry in fields(Settings)
+)

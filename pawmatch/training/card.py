@@ -1,0 +1,93 @@
+"""The model card that lies beside a checkpoint: what it is, how good, on what, under which terms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from pawmatch.checkpoint import CheckpointConfig
+from pawmatch.tasks import VARIANT_NAMES, find_task
+from pawmatch.training.recipe import Recipe
+
+
+def write_card(folder: Path, config: CheckpointConfig, recipe: Recipe) -> Path:
+    """Write `README.md` into a checkpoint folder."""
+    path = folder / "README.md"
+    path.write_text(card_text(config, recipe), encoding="utf-8")
+    return path
+
+
+def card_text(config: CheckpointConfig, recipe: Recipe) -> str:
+    """The card as Markdown with the Hub's metadata block."""
+    data = ModelCardData(
+        license="other",
+        license_name="non-commercial-research",
+        library_name="pawmatch",
+        pipeline_tag="image-classification",
+        tags=["pawmatch", config.task, config.variant, "image-classification", "grad-cam"],
+    )
+    title = find_task(config.task).title
+    lines = [
+        f"# {title}: {VARIANT_NAMES[config.variant]}",
+        "",
+        f"Names one of {len(config.labels)} classes for an image. {' '.join(recipe.about.split())}",
+        "",
+        "## Measured",
+        "",
+        *_metric_rows(config),
+        "",
+        "Calibration, review threshold and candidate sets were fitted on every second validation image and "
+        "measured on the others; accuracy is over all of them. The validation images also served to pick the "
+        "recipe, so expect slightly less on new photos.",
+        "",
+        "## How it was made",
+        "",
+        f"- Architecture: family `{config.family}`, variant `{config.variant}`, "
+        + ", ".join(f"{key} `{value}`" for key, value in config.architecture.items()),
+        f"- Input: {config.input.size} px, `{config.input.resize}`",
+        *(f"- {key.replace('_', ' ').capitalize()}: {value}" for key, value in config.training.items()),
+        f"- Again: `pawmatch train --recipe {recipe.name} --variant {config.variant} --data DIR --out DIR`",
+        "",
+        "## Limits",
+        "",
+        "- It only knows its own classes and picks the nearest one for anything else.",
+        "- It says what a picture looks like. It is no pedigree test and no attribution of a painting.",
+        f"- Review threshold {config.calibration.review_threshold:.2f}: {config.calibration.review_rule}.",
+        "",
+        "## Terms",
+        "",
+        f"{config.license}.".replace("..", "."),
+        "",
+    ]
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines)))
+
+
+# Key in the metrics, name in the card, format.
+ROWS = (
+    ("top1", "Top-1 accuracy", "{:.1%}"),
+    ("top5", "Top-5 accuracy", "{:.1%}"),
+    ("macro_f1", "Macro-F1", "{:.1%}"),
+    ("nll", "Negative log-likelihood", "{:.3f}"),
+    ("ece_before", "Expected calibration error, raw", "{:.3f}"),
+    ("ece", "Expected calibration error, calibrated", "{:.3f}"),
+    ("coverage_of_90", "Truth in the 90 % candidate set", "{:.1%}"),
+    ("mean_size_of_90", "Mean size of that set", "{:.1f}"),
+    ("below_threshold", "Share below the review threshold", "{:.1%}"),
+    ("accuracy_above_threshold", "Accuracy above it", "{:.1%}"),
+)
+
+
+def _metric_rows(config: CheckpointConfig) -> list[str]:
+    metrics = config.metrics
+    rows = ["| measure | value |", "|---|---|"]
+    for key, name, pattern in ROWS:
+        value = metrics.get(key)
+        if isinstance(value, int | float):
+            rows.append(f"| {name} | {pattern.format(value)} |")
+    low, high = metrics.get("top1_interval_95", (None, None))
+    if isinstance(low, float) and isinstance(high, float):
+        rows.append(f"| Top-1, 95 % interval | {low:.1%} to {high:.1%} |")
+    if images := metrics.get("validation_images"):
+        rows.append(f"| Validation images | {images} |")
+    return rows

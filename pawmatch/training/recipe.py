@@ -1,0 +1,123 @@
+"""Recipes: every number that a training run depends on, read from a small TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pawmatch.errors import TrainingError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training recipe. Fractions of `epochs` say when the image size changes."""
+
+    name: str
+    task: str
+    family: str
+    about: str = ""
+    variant: str = ""  # the variant that this recipe is for; empty: any
+    base: str = ""  # recipe whose run the weights start from
+    architecture: dict[str, Any] = field(default_factory=dict)
+    input: dict[str, Any] = field(default_factory=dict)  # values of InputSpec
+    sizes: tuple[tuple[float, int], ...] = ()  # (from this fraction of the epochs on, image size)
+
+    epochs: int = 20
+    batch_size: int = 64
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-3  # peak of the one-cycle schedule
+    weight_decay: float = 0.05
+    warmup: float = 0.2  # share of the steps on which the learning rate rises
+    clip_gradient: float = 5.0  # largest gradient norm
+    label_smoothing: float = 0.1
+
+    crop_scale: tuple[float, float] = (0.3, 1.0)  # area of a random resized crop
+    crop_ratio: tuple[float, float] = (0.75, 1.3333)
+    flip: float = 0.5
+    color_jitter: float = 0.2
+    rand_augment: str = ""  # timm's description, such as "rand-m7-mstd0.5"
+    mixup: float = 0.0  # alpha of the beta distribution; 0 is off
+    cutmix: float = 0.0
+    mix_probability: float = 0.5  # share of the batches that are mixed
+
+    license: str = ""
+    seed: int = 0
+
+    def size_at(self, epoch: int) -> int:
+        """Side in pixels of the training images in `epoch`, counted from 0."""
+        size = int(self.input.get("size", 224))
+        for start, value in self.sizes:
+            if epoch >= start * self.epochs:
+                size = value
+        return size
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as JSON values."""
+        return asdict(self)
+
+
+def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read the bundled recipe `name` or the TOML file at that path, with `key=value` overrides applied.
+
+    A key of a table is written with a dot, a value as in TOML: `architecture.backbone="resnet18d"`.
+    Raises TrainingError for an unknown recipe, key or malformed value.
+    """
+    path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
+        raise TrainingError(f"There is no recipe {name!r}; use one of {known}, or the path of a .toml file.")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise TrainingError(f"Recipe {name!r} is not valid TOML: {exc}.") from exc
+    values.setdefault("name", path.stem)
+    for override in overrides:
+        apply_override(values, override)
+    known_keys = {entry.name for entry in fields(Recipe)}
+    if unknown := sorted(set(values) - known_keys):
+        known = ", ".join(sorted(known_keys))
+        raise TrainingError(f"Recipe key {unknown[0]!r} is unknown; use one of {known}.")
+    for key in ("sizes", "crop_scale", "crop_ratio"):
+        if key in values:
+            values[key] = tuple(tuple(v) if isinstance(v, list) else v for v in values[key])
+    try:
+        return Recipe(**values)
+    except TypeError as exc:
+        raise TrainingError(f"Recipe {name!r} is incomplete: {exc}.") from exc
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one `key=value` in a recipe's values, in place."""
+    key, sign, text = override.partition("=")
+    if not sign:
+        raise TrainingError(f"Override {override!r} is malformed; write key=value.")
+    try:
+        value = tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string: --set optimizer=adam
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        values = values.setdefault(table, {})
+        if not isinstance(values, dict):
+            raise TrainingError(f"Recipe key {table!r} is no table; write {table}=value.")
+    values[last] = value
+
+
+def same_recipe(saved: dict[str, Any], recipe: Recipe) -> bool:
+    """Whether a saved recipe equals this one; a key added since it was saved counts as default."""
+    completed = {**Recipe("", "", "").to_dict(), **saved}
+    return bool(_plain(completed) == _plain(recipe.to_dict()))
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as JSON has them."""
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return value

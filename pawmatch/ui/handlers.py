@@ -1,0 +1,257 @@
+"""Requests to results: what the endpoints and the page's events do. Plain values in and out, no widgets.
+
+Whatever goes wrong leaves here as a PawMatchError whose message is fit for a visitor: one sentence, no
+path of the server, nothing about its insides.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pawmatch.errors import BadOption, Busy, ImageError, ImageNotFound, PawMatchError, RequestError
+from pawmatch.images import read_image
+from pawmatch.results import Explanation, Prediction
+from pawmatch.tasks import find_task
+from pawmatch.ui.classifiers import Classifiers
+
+log = logging.getLogger(__name__)
+
+CHOOSE_PHOTO = "Please choose a photo first."
+CHOOSE_AGAIN = "The photo is no longer held here; please choose it again."
+HOW_TO_SEND = "Send each photo as a file, in Python as gradio_client.handle_file(path)."
+OUR_FAULT = "Something went wrong on our side; please try again."
+NO_MODEL = "The model for this task cannot be loaded just now; please try again later."
+MOST_PHOTOS = 64  # in one call of predict_batch
+SHOWN_SIDE = 1024  # pixels; the page's own copy of a photo, larger than any place where it is shown
+
+Compute = Callable[[str, str, tuple[Any, ...]], Any]
+Report = Callable[[float, str], None]
+
+
+class Unavailable(PawMatchError):
+    """The service cannot answer, and the visitor can only try again."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What one visitor's page holds: an explanation without overlays, and a small copy of the photo."""
+
+    explanation: Explanation
+    photo: Image.Image
+
+
+@contextmanager
+def fit_for_visitors() -> Iterator[None]:
+    """Let errors pass that speak about the request; log all others and say something neutral instead."""
+    try:
+        yield
+    except (ImageError, RequestError, Busy, Unavailable):
+        raise
+    except PawMatchError as exc:
+        # Errors of checkpoints and of the Hub name places that are the operator's business.
+        log.error("%s: %s", exc.code, exc)
+        raise Unavailable(NO_MODEL) from exc
+    except Exception as exc:
+        log.exception("Unexpected error")
+        raise Unavailable(OUR_FAULT) from exc
+
+
+class Handlers:
+    """What visitors may ask, answered by the classifiers given.
+
+    `on_gpu` wraps the function that needs an accelerator; on hosts that lend one per call it runs in
+    another process, so that function takes and gives plain values, errors included.
+    """
+
+    def __init__(
+        self, classifiers: Classifiers, on_gpu: Callable[[Compute], Compute] = lambda function: function
+    ) -> None:
+        self.classifiers = classifiers
+
+        def compute(task: str, method: str, arguments: tuple[Any, ...]) -> Any:
+            try:
+                result = getattr(classifiers.get(task), method)(*arguments)
+                return list(result) if isinstance(result, Iterator) else result
+            except PawMatchError as exc:
+                return exc
+
+        self._compute = on_gpu(compute)
+
+    def _run(self, task: str, method: str, *arguments: Any) -> Any:
+        self.classifiers.get(task)  # in this process, or a lent accelerator's would load it at every call
+        result = self._compute(task, method, arguments)
+        if isinstance(result, PawMatchError):
+            raise result
+        return result
+
+    # --- the endpoints
+
+    def predict(self, image: Any, task: Any = "breed", top_k: Any = 5) -> dict[str, Any]:
+        """The most likely labels of one photo, with calibrated confidence."""
+        with fit_for_visitors():
+            path, name, count = photo_path(image), task_name(task), whole_number("top_k", top_k)
+            prediction: Prediction = self._run(name, "predict", path, count)
+            return public(prediction.to_dict())
+
+    def explain(
+        self, image: Any, task: Any = "breed", label: Any = None
+    ) -> tuple[dict[str, Any], Image.Image | None, Image.Image | None, Image.Image | None]:
+        """A prediction, and one overlay per variant that shows where it found evidence for a label."""
+        with fit_for_visitors():
+            path, name = photo_path(image), task_name(task)
+            explanation: Explanation = self._run(name, "explain", path, label_or_none(label))
+            overlays = explanation.overlays
+            return (
+                public(explanation.to_dict()),
+                overlays.get("cnn"),
+                overlays.get("cnn_transformer"),
+                overlays.get("cnn_transformer_mfe"),
+            )
+
+    def predict_batch(self, images: Any, task: Any = "breed", top_k: Any = 5) -> list[dict[str, Any]]:
+        """One prediction, or one error, per photo, in order."""
+        with fit_for_visitors():
+            if not isinstance(images, list | tuple) or not images:
+                raise ImageNotFound(HOW_TO_SEND if images else CHOOSE_PHOTO)
+            if len(images) > MOST_PHOTOS:
+                raise BadOption(f"{len(images)} photos are too many; send at most {MOST_PHOTOS} in one call.")
+            paths = [photo_path(image) for image in images]
+            name, count = task_name(task), whole_number("top_k", top_k)
+            results: list[Prediction | PawMatchError] = self._run(name, "predict_batch", paths, count)
+            return [entry(result) for result in results]
+
+    def models(self) -> list[dict[str, Any]]:
+        """The tasks on offer: their models, classes and, where another model stands in, a notice."""
+        return [self._model(task) for task in self.classifiers.tasks]
+
+    def _model(self, task: str) -> dict[str, Any]:
+        try:
+            with fit_for_visitors():
+                classifier = self.classifiers.get(task)
+        except PawMatchError as exc:
+            return {"task": task, **entry(exc)}
+        return public(
+            {
+                "task": task,
+                "name": find_task(task).title,
+                "model": classifier.info.to_dict(),
+                "variants": list(classifier.variants),
+                "labels": list(classifier.labels),
+                "notice": classifier.notice,
+            }
+        )
+
+    # --- the page
+
+    def examine(self, image: Any, task: Any, label: Any, report: Report) -> Shown:
+        """Answer and explain one photo for the page; `report` says how far it is."""
+        with fit_for_visitors():
+            path, name = photo_path(image), task_name(task)
+            if not self.classifiers.is_ready(name):
+                report(0.1, "Loading the models")
+                self.classifiers.get(name)
+            report(0.4, "Looking at the photo")
+            started = time.perf_counter()
+            loaded = read_image(path)
+            decode_ms = round(1000 * (time.perf_counter() - started), 1)
+            explanation: Explanation = self._run(name, "explain", loaded.image, label_or_none(label))
+            prediction = replace(
+                explanation.prediction,
+                timing_ms={**explanation.prediction.timing_ms, "decode": decode_ms},
+                warnings=loaded.warnings,
+            )
+            photo = loaded.image.copy()
+            photo.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+            return Shown(fitted(replace(explanation, prediction=prediction), photo.size), photo)
+
+    def notice(self, task: Any) -> str | None:
+        """One line if another model than the intended one answers for the task."""
+        with fit_for_visitors():
+            name = task_name(task)
+            return self.classifiers.get(name).notice if self.classifiers.is_ready(name) else None
+
+    def labels(self, task: str) -> list[tuple[str, str]]:
+        """Display name and label of every class, by name."""
+        classifier = self.classifiers.get(task)
+        return sorted(zip(classifier.names, classifier.labels, strict=True))
+
+    def card(self, task: str) -> str:
+        """The model card of the task's main variant, as Markdown."""
+        return self.classifiers.get(task).card
+
+    def retry(self, task: Any) -> None:
+        """Try again to load the model that was meant to answer."""
+        with fit_for_visitors():
+            self.classifiers.reload(task_name(task))
+
+
+def fitted(explanation: Explanation, size: tuple[int, int]) -> Explanation:
+    """The explanation for a smaller copy of its photo, without overlays."""
+    heatmaps = {}
+    for variant, heatmap in explanation.heatmaps.items():
+        across, down = size[0] / heatmap.size[0], size[1] / heatmap.size[1]
+        left, top, right, bottom = heatmap.box
+        box = (left * across, top * down, right * across, bottom * down)
+        heatmaps[variant] = replace(heatmap, box=box, size=size)
+    return replace(explanation, heatmaps=heatmaps, overlays={})
+
+
+def entry(result: Prediction | PawMatchError) -> dict[str, Any]:
+    """One line of a batch as JSON values."""
+    if isinstance(result, PawMatchError):
+        return {"error": {"code": result.code, "message": str(result)}}
+    return public(result.to_dict())
+
+
+def public(answer: dict[str, Any]) -> dict[str, Any]:
+    """The answer without the server's folders: of a local source only the last names remain."""
+    model = dict(answer["model"])
+    if Path(model["source"]).is_absolute():
+        model["source"] = "/".join(Path(model["source"]).parts[-2:])
+    return {**answer, "model": model}
+
+
+def photo_path(image: Any) -> str:
+    """Where Gradio has put an upload: the path in the file object that stands for it.
+
+    Gradio has checked, before we are called, that the path of a whole file object is one of its uploads.
+    It looks at nothing else, so nothing else may be opened: any other path could be any file here.
+    """
+    if image is None or image == "":
+        raise ImageNotFound(CHOOSE_PHOTO)
+    meta = image.get("meta") if isinstance(image, dict) else None
+    if not isinstance(meta, dict) or meta.get("_type") != "gradio.FileData":
+        raise ImageNotFound(HOW_TO_SEND)
+    path = image.get("path")
+    if not isinstance(path, str):
+        raise ImageNotFound(HOW_TO_SEND)
+    if not Path(path).is_file():
+        raise ImageNotFound(CHOOSE_AGAIN)
+    return path
+
+
+def task_name(task: Any) -> str:
+    """The task asked for; raises UnknownTask."""
+    return find_task("breed" if task is None else task).name
+
+
+def label_or_none(label: Any) -> str | None:
+    """The label to explain; nothing means the first choice."""
+    return None if label is None or label == "" else str(label)
+
+
+def whole_number(name: str, value: Any) -> int:
+    """A count that came as JSON; raises BadOption. Whether it is in range is for the classifier to say."""
+    if value is None:
+        return 5
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+        raise BadOption(f"{name} is {str(value)[:40]!r}; give a whole number such as 5.")
+    return int(value)

@@ -1,0 +1,113 @@
+"""The page's colours and type: paper, ink and terracotta, in fonts that the reader's computer has."""
+
+from __future__ import annotations
+
+import gradio as gr
+from gradio.themes.utils.colors import Color
+
+TERRACOTTA = Color(
+    name="terracotta",
+    c50="#fdf5f0",
+    c100="#fae6db",
+    c200="#f3cab4",
+    c300="#eba888",
+    c400="#e18a62",
+    c500="#cf6a3e",
+    c600="#b0502a",
+    c700="#8f4023",
+    c800="#72351f",
+    c900="#572a1a",
+    c950="#33170d",
+)
+PAPER = Color(
+    name="paper",
+    c50="#fbf8f3",
+    c100="#f4efe7",
+    c200="#e6ded2",
+    c300="#d0c5b6",
+    c400="#a5998a",
+    c500="#7a6f63",
+    c600="#5c534a",
+    c700="#463f38",
+    c800="#2c2723",
+    c900="#211d1a",
+    c950="#171412",
+)
+# Names without quotes are taken from the reader's computer; nothing is fetched.
+SANS = ["-apple-system", "BlinkMacSystemFont", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
+MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace"]
+
+
+def theme() -> gr.themes.Base:
+    """The theme, light and dark."""
+    return gr.themes.Base(
+        primary_hue=TERRACOTTA,
+        secondary_hue=TERRACOTTA,
+        neutral_hue=PAPER,
+        font=SANS,
+        font_mono=MONO,
+        radius_size=gr.themes.sizes.radius_lg,
+        spacing_size=gr.themes.sizes.spacing_lg,
+        text_size=gr.themes.sizes.text_md,
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        body_text_color="*neutral_800",
+        body_text_color_dark="*neutral_100",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        background_fill_primary="white",
+        background_fill_primary_dark="*neutral_900",
+        background_fill_secondary="*neutral_100",
+        background_fill_secondary_dark="*neutral_800",
+        border_color_primary="*neutral_200",
+        border_color_primary_dark="*neutral_700",
+        block_background_fill="white",
+        block_background_fill_dark="*neutral_900",
+        block_border_width="1px",
+        block_border_color="*neutral_200",
+        block_border_color_dark="*neutral_700",
+        block_shadow="none",
+        block_shadow_dark="none",
+        block_label_background_fill="white",
+        block_label_background_fill_dark="*neutral_900",
+        block_label_text_color="*neutral_600",
+        block_label_text_color_dark="*neutral_300",
+        block_title_text_color="*neutral_700",
+        block_title_text_color_dark="*neutral_200",
+        block_title_text_weight="600",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        input_background_fill="*neutral_50",
+        input_background_fill_dark="*neutral_800",
+        input_border_color="*neutral_300",
+        input_border_color_dark="*neutral_600",
+        input_border_color_focus="*primary_600",
+        input_border_color_focus_dark="*primary_400",
+        slider_color="*primary_600",
+        slider_color_dark="*primary_400",
+        loader_color="*primary_600",
+        loader_color_dark="*primary_400",
+        link_text_color="*primary_700",
+        link_text_color_dark="*primary_300",
+        link_text_color_hover="*primary_800",
+        link_text_color_hover_dark="*primary_200",
+        color_accent_soft="*primary_50",
+        color_accent_soft_dark="*primary_950",
+        checkbox_label_background_fill="transparent",
+        checkbox_label_background_fill_dark="transparent",
+        checkbox_label_background_fill_hover="*neutral_100",
+        checkbox_label_background_fill_hover_dark="*neutral_800",
+        checkbox_label_background_fill_selected="*primary_600",
+        checkbox_label_background_fill_selected_dark="*primary_400",
+        checkbox_label_text_color_selected="white",
+        checkbox_label_text_color_selected_dark="*neutral_950",
+        checkbox_label_border_width="0px",
+        checkbox_label_shadow="none",
+        button_secondary_background_fill="*neutral_100",
+        button_secondary_background_fill_dark="*neutral_800",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_dark="*primary_400",
+        button_primary_text_color="white",
+        button_primary_text_color_dark="*neutral_950",
+    )

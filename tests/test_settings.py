@@ -1,0 +1,109 @@
+"""Settings: defaults, precedence, and errors that name the variable and its value."""
+
+from __future__ import annotations
+
+import pytest
+
+from pawmatch.errors import BadOption
+from pawmatch.settings import OPTIONS, Settings
+
+
+def test_defaults_serve_bundled_weights_on_this_computer_only() -> None:
+    settings = Settings.from_environ({})
+    assert settings == Settings()
+    assert (settings.host, settings.port, settings.source("breed")) == ("127.0.0.1", 7860, None)
+
+
+def test_every_setting_can_be_given_as_a_variable() -> None:
+    given = {
+        "PAWMATCH_BREED_SOURCE": "hf://someone/breeds",
+        "PAWMATCH_ARTIST_SOURCE": "folder",
+        "PAWMATCH_DEVICE": "cpu",
+        "PAWMATCH_ENGINE": "torch",
+        "PAWMATCH_HOST": "0.0.0.0",
+        "PAWMATCH_PORT": "8000",
+        "PAWMATCH_MAX_UPLOAD_MB": "5",
+        "PAWMATCH_QUEUE_SIZE": "3",
+        "PAWMATCH_COLORMAP": "viridis",
+        "PAWMATCH_STRENGTH": "0.25",
+        "PAWMATCH_WARM_UP": "no",
+    }
+    assert set(given) == {option.variable for option in OPTIONS}
+    assert Settings.from_environ(given) == Settings(
+        "hf://someone/breeds", "folder", "cpu", "torch", "0.0.0.0", 8000, 5, 3, "viridis", 0.25, False
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("PORT", "80000"),
+        ("PORT", "0"),
+        ("PORT", "http"),
+        ("PORT", "1_000"),
+        ("PORT", "-1"),
+        ("ENGINE", "abacus"),
+        ("COLORMAP", "rainbow"),
+        ("STRENGTH", "2"),
+        ("STRENGTH", "nan"),
+        ("STRENGTH", "much"),
+        ("WARM_UP", "maybe"),
+        ("HOST", "http://localhost"),
+        ("HOST", "localhost:80"),
+        ("MAX_UPLOAD_MB", "1.5"),
+        ("QUEUE_SIZE", ""),
+    ],
+)
+def test_a_bad_value_names_variable_and_value(name: str, text: str) -> None:
+    if not text:
+        assert Settings.from_environ({f"PAWMATCH_{name}": text}) == Settings()
+        return
+    with pytest.raises(BadOption) as caught:
+        Settings.from_environ({f"PAWMATCH_{name}": text})
+    message = str(caught.value)
+    assert message.startswith(f"PAWMATCH_{name} is {text!r}; use ")
+    assert message.endswith(".")
+
+
+def test_a_flag_beats_a_variable_and_is_named_in_its_error() -> None:
+    environ = {"PAWMATCH_PORT": "8000"}
+    assert Settings.from_environ(environ, {"port": "9000", "host": None}).port == 9000
+    with pytest.raises(BadOption, match=r"^--port is 'x'; use a whole number"):
+        Settings.from_environ(environ, {"port": "x"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "host", "port"),
+    [
+        ({"PORT": "8080"}, "127.0.0.1", 8080),
+        ({"PORT": "8080", "GRADIO_SERVER_PORT": "8081"}, "127.0.0.1", 8081),
+        ({"PORT": "8080", "PAWMATCH_PORT": "8082"}, "127.0.0.1", 8082),
+        ({"HOST": "0.0.0.0"}, "0.0.0.0", 7860),
+        ({"HOST": "my-laptop"}, "127.0.0.1", 7860),
+        ({"SPACE_ID": "someone/pawmatch"}, "0.0.0.0", 7860),
+        ({"SPACE_ID": "someone/pawmatch", "GRADIO_SERVER_NAME": "::1"}, "::1", 7860),
+        ({"PAWMATCH_HOST": "localhost", "GRADIO_SERVER_NAME": "0.0.0.0"}, "localhost", 7860),
+    ],
+)
+def test_hosting_variables_are_respected(environ: dict[str, str], host: str, port: int) -> None:
+    settings = Settings.from_environ(environ)
+    assert (settings.host, settings.port) == (host, port)
+
+
+def test_a_bad_hosting_variable_is_named() -> None:
+    with pytest.raises(BadOption, match=r"^PORT is 'eighty'"):
+        Settings.from_environ({"PORT": "eighty"})
+
+
+def test_the_table_has_a_sentence_for_every_row() -> None:
+    assert all(option.help for option in OPTIONS)
+    assert len({option.flag for option in OPTIONS}) == len(OPTIONS)
+
+
+def test_choices_are_those_of_the_code_that_uses_them() -> None:
+    from pawmatch.engines import ENGINES
+    from pawmatch.explain import COLORMAPS
+
+    choices = {option.name: option.choices for option in OPTIONS}
+    assert choices["colormap"] == tuple(COLORMAPS)
+    assert set(ENGINES) <= set(choices["engine"])
