@@ -9,24 +9,26 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from drawing import backdrops, dogs, scenes
+from drawing import anatomy, backdrops, drop_eared, fruit, fur, night, prick_eared, sea, water
 from drawing.solids import Camera
 from drawing.strokes import Image
 from PIL import Image as Pictures
 
 HERE = Path(__file__).parent
 LONG_SIDE = 960
-DOGS: dict[str, tuple[Callable[[], dogs.Dog], backdrops.Backdrop, dogs.Light, tuple[float, float], float]] = {
-    "beagle": (dogs.beagle, backdrops.MEADOW, dogs.DAYLIGHT, (0.02, -0.44), 2.5),
-    "golden_retriever": (dogs.golden_retriever, backdrops.SUNSET, dogs.EVENING, (0.0, -0.50), 2.55),
-    "husky": (dogs.husky, backdrops.SNOW, dogs.WINTER, (0.02, -0.34), 2.5),
-    "westie": (dogs.westie, backdrops.HEATHER, dogs.DAYLIGHT, (0.0, -0.36), 2.6),
+DOGS: dict[
+    str, tuple[Callable[[], anatomy.Dog], backdrops.Backdrop, fur.Light, tuple[float, float], float]
+] = {
+    "beagle": (drop_eared.beagle, backdrops.MEADOW, fur.DAYLIGHT, (0.02, -0.44), 2.5),
+    "golden_retriever": (drop_eared.golden_retriever, backdrops.SUNSET, fur.EVENING, (0.0, -0.50), 2.55),
+    "husky": (prick_eared.husky, backdrops.SNOW, fur.WINTER, (0.02, -0.34), 2.5),
+    "westie": (prick_eared.westie, backdrops.HEATHER, fur.SOFT, (0.0, -0.36), 2.6),
 }
 SCENES: dict[str, tuple[Callable[[int, int, np.random.Generator], Image], float]] = {
-    "water_garden": (scenes.water_garden, 0.79),
-    "starry_field": (scenes.starry_field, 0.71),
-    "moonlit_sea": (scenes.moonlit_sea, 0.71),
-    "apples_and_jug": (scenes.apples_and_jug, 0.71),
+    "water_garden": (water.water_garden, 0.79),
+    "starry_field": (night.starry_field, 0.71),
+    "moonlit_sea": (sea.moonlit_sea, 0.71),
+    "apples_and_jug": (fruit.apples_and_jug, 0.71),
 }
 
 
@@ -42,7 +44,7 @@ def draw(name: str, long_side: int = LONG_SIDE, seed: int = 1) -> Image:
     big = (size[0] * 2, size[1] * 2)
     canvas = cv2.resize(backdrops.paint_backdrop(backdrop, *size, rng), big, interpolation=cv2.INTER_CUBIC)
     camera = Camera(*big, centre, height)
-    dogs.draw_dog(canvas, make(), camera, light, rng, trace=max(60, round(long_side * 0.34)))
+    anatomy.draw_dog(canvas, make(), camera, light, rng, trace=max(60, round(long_side * 0.34)))
     return cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
 
 
@@ -59,7 +61,9 @@ def main() -> None:
     names = [*DOGS, *SCENES]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"any of: {', '.join(names)}")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder to write to (default: beside this script)")
+    parser.add_argument(
+        "--out", type=Path, default=HERE, help="folder to write to (default: beside this script)"
+    )
     parser.add_argument("--long-side", type=int, default=LONG_SIDE, help="pixels along the longer side")
     options = parser.parse_args()
     if unknown := set(options.names) - set(names):

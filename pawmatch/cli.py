@@ -90,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(arguments: Sequence[str]) -> int:
     """Parse and run; every error ends here, in one line."""
+    debug = "--debug" in arguments
     try:
         args = build_parser().parse_args(arguments)
         code: int = args.run(args)
@@ -97,19 +98,22 @@ def run(arguments: Sequence[str]) -> int:
         return code
     except BrokenPipeError:
         raise
-    except PawMatchError as exc:
-        message = str(exc)
-    except OSError as exc:
-        reason = exc.strerror or str(exc)
-        message = f"{exc.filename}: {reason}." if exc.filename else f"{reason}."
     except Exception as exc:  # the one place that catches everything: see the module's docstring
-        message = f"Something went wrong inside pawmatch ({type(exc).__name__})."
-        if "--debug" not in arguments:
-            message += " Run the command again with --debug for the details."
-    if "--debug" in arguments:
-        traceback.print_exc()
-    complain(message)
-    return COULD_NOT_RUN
+        if debug:
+            traceback.print_exc()
+        complain(sentence(exc, debug=debug))
+        return COULD_NOT_RUN
+
+
+def sentence(exc: Exception, *, debug: bool) -> str:
+    """What to tell the user about an error."""
+    if isinstance(exc, PawMatchError):
+        return str(exc)
+    if isinstance(exc, OSError):
+        reason = exc.strerror or str(exc)
+        return f"{exc.filename}: {reason}." if exc.filename else f"{reason}."
+    remedy = "" if debug else " Run the command again with --debug for the details."
+    return f"Something went wrong inside pawmatch ({type(exc).__name__}).{remedy}"
 
 
 def prepare_streams() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pawmatch.calibration import Calibration, ScopeGate
 from pawmatch.results import Review, ReviewReason, VariantAnswer
+from pawmatch.tasks import find_task
 
 SMALLEST_SIDE = 64  # pixels; below it a dog's coat or a brush stroke is not resolved
 LARGEST_ASPECT = 4.0
@@ -58,12 +59,12 @@ def decide_review(
     `probabilities` is one row (classes,), `answers` every variant's first choice, `names` the display
     names in class order, `size` the image's width and height in pixels.
     """
-    subject, kind = SUBJECTS[task]
+    asked = find_task(task)
     order = np.argsort(-probabilities, kind="stable")
     first = int(order[0])
     reasons: list[ReviewReason] = []
     if not in_scope:
-        reasons.append(ReviewReason("out_of_scope", f"This does not look like {subject}."))
+        reasons.append(ReviewReason("out_of_scope", f"This does not look like a {asked.subject}."))
     if min(size) < SMALLEST_SIDE:
         reasons.append(
             ReviewReason(
@@ -93,11 +94,7 @@ def decide_review(
         reasons.append(
             ReviewReason(
                 "variants_disagree",
-                f"The three models do not agree on the {kind}: another says {' or '.join(others)}.",
+                f"The three models do not agree on the {asked.noun}: another says {' or '.join(others)}.",
             )
         )
     return Review(needed=bool(reasons), reasons=tuple(reasons), threshold=calibration.review_threshold)
-
-
-# Per task: what the image should show, and what is being named.
-SUBJECTS = {"breed": ("a dog", "breed"), "artist": ("a painting", "painter")}

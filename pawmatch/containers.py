@@ -1,9 +1,9 @@
 """Cut image files down to their picture: what surrounds it is dropped before a decoder sees it.
 
-Metadata is where small files do large harm. Five thousand EXIF entries may all point at the same 60 kB
-and be read into 300 MB; a compressed comment unpacks to gigabytes; a progressive JPEG repeats a scan of
-60 bytes for hours. None of it is needed here except the orientation and a colour profile of sane size.
-It also means that no position, name or date in a photo travels further.
+Metadata is where small files do large harm: five thousand EXIF entries may all point at the same 60 kB
+and be read into 300 MB. None of it is needed here but the orientation and a colour profile of sane size.
+What remains is counted: a progressive JPEG of 20 MB can repeat a scan of 60 bytes for hours. So no
+position, name or date in a photo travels further, and an MPO or Ultra HDR photo is just its main JPEG.
 """
 
 from __future__ import annotations
@@ -35,11 +35,7 @@ class Picture:
 
 
 def strip(data: bytes, image_format: str) -> Picture:
-    """The picture in `data`, a file of the format that Pillow calls `image_format`.
-
-    Damage is left for the decoder to find. Raises TooManyPieces, or one of struct.error and IndexError
-    where a file ends within a structure that has to be read.
-    """
+    """The picture in `data`, of the format that Pillow calls so; struct.error and IndexError mean damage."""
     return _STRIP.get(image_format, Picture)(data)
 
 
@@ -100,27 +96,30 @@ def _strip_jpeg(data: bytes) -> Picture:
 # --- PNG
 
 _PNG_KEPT = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
-_PNG_TEXT = {b"tEXt", b"zTXt"}
 _RAW_PROFILE = b"Raw profile type exif\0"
 
 
 def _strip_png(data: bytes) -> Picture:
     kept, orientation, animated, position = [data[:8]], 1, False, 8
+    unread = {b"iCCP", b"eXIf", b"acTL", b"tEXt", b"zTXt"}  # once each: a second one has no meaning
     for _ in range(MOST_PIECES):
-        header = data[position : position + 8]
-        kind, content = header[4:], position + 8
-        length = int.from_bytes(header[:4])
-        chunk = data[position : content + length + 4]
+        kind = data[position + 4 : position + 8]
+        chunk = data[position : position + 12 + int.from_bytes(data[position : position + 4])]
         position += len(chunk)
         body = chunk[8:-4]
-        if kind in _PNG_KEPT or (kind == b"iCCP" and _is_sane_profile(chunk)):
+        is_text = kind in (b"tEXt", b"zTXt")
+        if kind in _PNG_KEPT:
             kept.append(chunk)
-        elif kind == b"eXIf":
-            orientation = exif_orientation(body)
-        elif kind in _PNG_TEXT and body.startswith(_RAW_PROFILE):
-            orientation = _raw_profile_orientation(body, packed=kind == b"zTXt")
-        elif kind == b"acTL":
-            animated = int.from_bytes(body[:4]) > 1
+        elif kind in unread and (not is_text or body.startswith(_RAW_PROFILE)):
+            unread.remove(kind)
+            if kind == b"iCCP" and _is_sane_profile(chunk):
+                kept.append(chunk)
+            elif kind == b"eXIf":
+                orientation = exif_orientation(body)
+            elif kind == b"acTL":
+                animated = int.from_bytes(body[:4]) > 1
+            elif is_text and orientation == 1:
+                orientation = _raw_profile_orientation(body, packed=kind == b"zTXt")
         if kind == b"IEND" or position >= len(data):
             return Picture(b"".join(kept), orientation, animated=animated)
     raise TooManyPieces(f"more than {MOST_PIECES} chunks")
@@ -151,8 +150,6 @@ def _unpack(packed: bytes, most: int) -> bytes:
 
 # --- GIF
 
-_GIF_CONTROL = b"\xf9"
-
 
 def _strip_gif(data: bytes) -> Picture:
     """Header, the first frame with its control block (which says what is transparent), and the end."""
@@ -164,7 +161,7 @@ def _strip_gif(data: bytes) -> Picture:
             return Picture(head + (frame or data[position:]) + b";")
         if kind == b"!":
             position = _gif_blocks_end(data, start + 2)
-            if data[start + 1 : start + 2] == _GIF_CONTROL:
+            if data[start + 1 : start + 2] == b"\xf9":
                 control = data[start:position]
         elif kind == b"," and frame:
             return Picture(head + frame + b";", animated=True)
@@ -195,8 +192,6 @@ _TIFF_KEPT = {
     *(256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325),
     *(332, 338, 339, 347, 512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532, 34675, 50674),
 }
-_TIFF_ORIENTATION = 274
-_TIFF_OFFSETS = (273, 324)  # one per strip or tile
 _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 
 
@@ -205,33 +200,33 @@ def _strip_tiff(data: bytes) -> Picture:
     order = "<" if data.startswith(b"II") else ">"
     (start,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, start)
-    table = data[start + 2 : start + 2 + 12 * count]
-    rest = data[start + 2 + 12 * count :][:4]
+    end = start + 2 + 12 * count
+    table, following = data[start + 2 : end], data[end : end + 4]
     kept: dict[int, bytes] = {}
     claimed, orientation = 0, 1
     for position in range(0, len(table) - 11, 12):
         tag, kind, number = struct.unpack_from(f"{order}HHI", table, position)
-        if tag == _TIFF_ORIENTATION:
+        if tag == 0x0112:
             (value,) = struct.unpack_from(f"{order}H", table, position + 8)
             orientation = value if 1 <= value <= 8 else 1
         elif tag in _TIFF_KEPT and tag not in kept and kind in _TIFF_SIZES:
             kept[tag] = table[position : position + 12]
             claimed += number * _TIFF_SIZES[kind]
-            if tag in _TIFF_OFFSETS and number > MOST_PIECES:
+            if tag in (273, 324) and number > MOST_PIECES:
                 raise TooManyPieces(f"more than {MOST_PIECES} strips")
     if claimed > len(data):
         raise TooManyPieces("tags that claim more bytes than the file has")
     directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept.values()) + b"\0\0\0\0"
     shortened = data[:start] + directory + data[start + len(directory) :]
-    return Picture(shortened, orientation, paged=rest.strip(b"\0") != b"")
+    return Picture(shortened, orientation, paged=any(following))
 
 
 # --- the others
 
 
 def _strip_avif(data: bytes) -> Picture:
-    # Renaming the kind of the EXIF item makes the decoder pass over it. The orientation of an AVIF image
-    # is stored apart from EXIF, which the format's standard says to ignore for this.
+    # Under another name the decoder passes over the EXIF item. An AVIF image is turned by a property of
+    # its own; its standard says to ignore EXIF there.
     entry = re.compile(rb"(infe\x02.{7}|infe\x03.{9})Exif", re.DOTALL)
     return Picture(entry.sub(rb"\1skip", data))
 

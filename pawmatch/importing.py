@@ -30,6 +30,8 @@ from pawmatch.preprocess import InputSpec
 ORIGINAL = "hf://spaces/DawnC/PawMatchAI/ConvNextV2Base_best_model.pth"
 STATE_KEYS = ("base_model", "model_state_dict")
 WRAPPERS = ("module.", "_orig_mod.")  # left in the names by DataParallel and torch.compile
+# What torch.load raises for files that are cut short, altered, or something else altogether.
+DAMAGE = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, MemoryError)
 NOT_FITTED = "not fitted: imported weights come without validation data, so thresholds are the defaults"
 
 
@@ -132,7 +134,7 @@ def unpickle(path: Path, source: str) -> Any:
             f"{source} {what} to be read, and nothing was executed; "
             "save the model's state_dict() alone and import that."
         ) from exc
-    except (RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, MemoryError) as exc:
+    except DAMAGE as exc:
         raise NotACheckpoint(f"{source} is damaged or was not written by torch.save; get it again.") from exc
 
 

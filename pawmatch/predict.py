@@ -96,8 +96,8 @@ class Classifier:
     def predict(self, image: ImageSource, top_k: int = 5) -> Prediction:
         """Classify one image: a path, the bytes of a file, or a PIL image.
 
-        Raises ImageError if the image cannot be used, BadOption if `top_k` is not between 1 and the
-        number of classes.
+        Gives the `top_k` likeliest classes, or all where there are fewer. Raises ImageError if the image
+        cannot be used, BadOption if `top_k` is not a positive whole number.
         """
         self._check_top_k(top_k)
         return self._prediction(self._examine([self._load(image)])[0], top_k)
@@ -116,8 +116,8 @@ class Classifier:
                 yield entry if isinstance(entry, PawMatchError) else self._prediction(next(examined), top_k)
 
     def _check_top_k(self, top_k: int) -> None:
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or not 1 <= top_k <= len(self.labels):
-            raise BadOption(f"top_k is {top_k!r}; give a whole number from 1 to {len(self.labels)}.")
+        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+            raise BadOption(f"top_k is {top_k!r}; give a whole number from 1 on.")
 
     def _load(self, image: ImageSource) -> tuple[LoadedImage, float]:
         started = time.perf_counter()

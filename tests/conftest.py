@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 VARIANTS = ("cnn", "cnn_transformer", "cnn_transformer_mfe")
 LABELS = {
     "breed": ("Beagle", "Border_Collie", "Boxer", "Collie", "Maltese_Dog"),
-    "artist": ("Claude_Monet", "Francisco_Goya", "Rembrandt", "Vincent_van_Gogh"),
+    "artist": ("Claude_Monet", "Francisco_Goya", "Paul_Cezanne", "Rembrandt", "Vincent_van_Gogh"),
 }
 FAMILIES = {"breed": "hybrid", "artist": "chae"}
 ARCHITECTURES = {

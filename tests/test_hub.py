@@ -183,7 +183,8 @@ def test_offline_mode_is_respected(hub_server: HubServer, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        (Fault(status=401), RepoNotFound),  # the Hub's answer for what is private or not there
+        (Fault(status=401), AccessDenied),
+        (Fault(status=401, code="RepoNotFound"), RepoNotFound),  # private, or not there
         (Fault(status=404, code="RepoNotFound"), RepoNotFound),
         (Fault(status=404, code="RevisionNotFound"), RepoNotFound),
         (Fault(status=404), RepoNotFound),

@@ -26,7 +26,13 @@ def mix(a: Array, b: Array | Vec, t: Array) -> Array:
 
 
 def paint_plane(
-    canvas: Image, camera: Camera, head: Group, centre: Vec, size: float, paint: Paint, yaw: float = 0.0,
+    canvas: Image,
+    camera: Camera,
+    head: Group,
+    centre: Vec,
+    size: float,
+    paint: Paint,
+    yaw: float = 0.0,
     pitch: float = 0.0,
 ) -> None:
     """Run `paint(u, v)` -> (colour, alpha) over a square of half-width 2 `size` units around `centre`."""
@@ -79,7 +85,9 @@ def eye_paint(look: Eye, side: float) -> Paint:
         ball = ball * step(0.60, 0.70, r)[..., None] + iris * (1 - step(0.60, 0.70, r))[..., None]
         ball = mix(ball, (0.02, 0.015, 0.015), step(look.pupil + 0.06, look.pupil - 0.04, r))
         ball = ball * (0.35 + 0.65 * step(0.0, 0.42, look.open * bow - v))[..., None]
-        ball = mix(ball, (0.66, 0.78, 0.92), 0.45 * step(0.5, 0.1, np.hypot((u - 0.02) / 1.5, (v - 0.33) * 1.5)))
+        ball = mix(
+            ball, (0.66, 0.78, 0.92), 0.45 * step(0.5, 0.1, np.hypot((u - 0.02) / 1.5, (v - 0.33) * 1.5))
+        )
         ball = mix(ball, (1, 1, 0.97), step(0.19, 0.12, np.hypot(u + 0.22, v - 0.24)))
         ball = mix(ball, (1, 0.97, 0.92), 0.5 * step(0.12, 0.02, np.hypot(u - 0.24, v + 0.25)))
         wet = step(0.05, 0.0, np.abs(v + 0.56 * bow)) * step(0.9, 0.5, np.abs(u))
@@ -107,7 +115,9 @@ def nose_paint(colour: Vec = (0.075, 0.065, 0.07), wide_below: float = 0.6) -> P
         tone = mix(tone, (0.30, 0.29, 0.31), 0.35 * wing)
         bend = v + 0.12 + 0.25 * (np.abs(u) - 0.4)
         hole = step(1.15, 0.8, np.hypot((np.abs(u) - 0.40) / 0.20, bend / 0.17))
-        slit = step(1.2, 0.7, np.hypot((np.abs(u) - 0.64) / 0.2, (v + 0.24 - 0.3 * (np.abs(u) - 0.64)) / 0.07))
+        slit = step(
+            1.2, 0.7, np.hypot((np.abs(u) - 0.64) / 0.2, (v + 0.24 - 0.3 * (np.abs(u) - 0.64)) / 0.07)
+        )
         groove = step(0.055, 0.0, np.abs(u)) * step(0.05, -0.2, v)
         tone = mix(tone, (0.005, 0.004, 0.006), np.maximum(np.maximum(hole, slit), 0.75 * groove))
         return tone, alpha
@@ -122,13 +132,22 @@ def smooth_line(points: list[Vec], n: int = 14) -> Array:
     t = np.linspace(0, 1, n, endpoint=False, dtype=np.float32)[:, None]
     out = []
     for a, b, c, d in zip(p[:-3], p[1:-2], p[2:-1], p[3:], strict=True):
-        out.append(0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3))
+        out.append(
+            0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
+        )
     return np.concatenate([*out, p[-2:-1]])
 
 
 def line(
-    canvas: Image, camera: Camera, head: Group, points: list[Vec], colour: Vec, width: float, soft: float = 0.0,
-    opacity: float = 1.0, seen: Surface | None = None,
+    canvas: Image,
+    camera: Camera,
+    head: Group,
+    points: list[Vec],
+    colour: Vec,
+    width: float,
+    soft: float = 0.0,
+    opacity: float = 1.0,
+    seen: Surface | None = None,
 ) -> None:
     """A tapering line through points of the head's frame, `width` in world units."""
     world = head.world(smooth_line(points))
@@ -148,7 +167,12 @@ def line(
 
 
 def shape(
-    canvas: Image, camera: Camera, head: Group, points: list[Vec], colour: Vec, soft: float = 0.0,
+    canvas: Image,
+    camera: Camera,
+    head: Group,
+    points: list[Vec],
+    colour: Vec,
+    soft: float = 0.0,
     opacity: float = 1.0,
 ) -> None:
     """A smooth closed shape through points of the head's frame."""
@@ -167,4 +191,6 @@ def blend(canvas: Image, mask: Image, colour: Vec, soft: float, opacity: float) 
     cover = mask[part].astype(np.float32) / 255 * opacity
     if soft > 0.3:
         cover = cv2.GaussianBlur(cover, (0, 0), soft)
-    canvas[part] = (canvas[part] * (1 - cover[..., None]) + vec(colour) * 255 * cover[..., None]).astype(np.uint8)
+    canvas[part] = (canvas[part] * (1 - cover[..., None]) + vec(colour) * 255 * cover[..., None]).astype(
+        np.uint8
+    )

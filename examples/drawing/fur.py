@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from .solids import Array, Camera, Group, Surface, unit, vec
 
-Image = NDArray[np.uint8]
+Image = NDArray[Any]
 
 
 @dataclass
@@ -110,7 +111,8 @@ def comb(
         if only is not None:
             keep[mine] = only(group, local)
     clump = ripple(root, 22.0, 5)[:, None] * unit(np.cross(normal, flow))
-    flow = flow - (flow * normal).sum(axis=1, keepdims=True) * normal
+    lie = unit(flow)
+    flow = unit(lie - (lie * normal).sum(axis=1, keepdims=True) * normal) + 0.5 * lie
     flow = unit(unit(flow) + scatter * (rng.normal(size=flow.shape).astype(np.float32) * 0.8 + 1.1 * clump))
     order += root[:, 2] - 0.7 * np.clip(2 * flow[:, 1], -1, 1) * root[:, 1] + rng.normal(0, 0.03, count)
     length *= rng.uniform(0.6, 1.25, count).astype(np.float32)
@@ -124,7 +126,9 @@ def comb(
     a, b, c = camera.project(root), camera.project(middle), camera.project(tip)
     side = c - a
     side = np.stack([-side[:, 1], side[:, 0]], axis=1) / (np.linalg.norm(side, axis=1, keepdims=True) + 1e-3)
-    half = (width * rng.uniform(0.6, 1.3, (count, 1)) * np.clip(length[:, None] / 0.08, 0.75, 1.5)).astype(np.float32)
+    half = (width * rng.uniform(0.6, 1.3, (count, 1)) * np.clip(length[:, None] / 0.08, 0.75, 1.5)).astype(
+        np.float32
+    )
     outline = np.stack([a - side * half * 0.6, b - side * half, c, b + side * half, a + side * half * 0.6], 1)
     outline = np.round(outline * 16).astype(np.int32)
     ink = np.round(shade * 255).astype(int)
@@ -135,4 +139,38 @@ def comb(
 
 def camera_step(seen: Surface, camera: Camera) -> float:
     """World size of one traced pixel."""
-    return camera.height / seen.hit.shape[0]
+    return float(camera.height / seen.hit.shape[0])
+
+
+DAYLIGHT = Light(
+    unit(vec((-0.5, 0.65, 0.75))),
+    vec((1.05, 0.98, 0.86)),
+    vec((0.34, 0.40, 0.48)),
+    vec((0.26, 0.24, 0.16)),
+    unit(vec((0.8, 0.5, -0.5))),
+    vec((1.0, 0.85, 0.6)),
+)
+EVENING = Light(
+    unit(vec((-0.45, 0.55, 0.8))),
+    vec((1.0, 0.90, 0.74)),
+    vec((0.36, 0.36, 0.44)),
+    vec((0.30, 0.24, 0.15)),
+    unit(vec((0.9, 0.35, -0.4))),
+    vec((1.9, 1.35, 0.75)),
+)
+WINTER = Light(
+    unit(vec((-0.55, 0.6, 0.75))),
+    vec((0.98, 0.94, 0.88)),
+    vec((0.36, 0.43, 0.54)),
+    vec((0.34, 0.38, 0.44)),
+    unit(vec((0.8, 0.5, -0.5))),
+    vec((0.7, 0.8, 1.0)),
+)
+SOFT = Light(
+    unit(vec((-0.4, 0.6, 0.8))),
+    vec((0.92, 0.88, 0.80)),
+    vec((0.40, 0.43, 0.48)),
+    vec((0.42, 0.40, 0.40)),
+    unit(vec((0.8, 0.5, -0.5))),
+    vec((0.8, 0.75, 0.65)),
+)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 Vec = tuple[float, float, float]
 Distance = Callable[[Array], Array]
 
 
-def vec(v: Sequence[float] | Array) -> Array:
+def vec(v: Sequence[float] | Sequence[Vec] | Array) -> Array:
     """A float32 array from three numbers."""
     return np.asarray(v, dtype=np.float32)
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Float = NDArray[np.float32]
-Image = NDArray[np.uint8]
+Float = NDArray[Any]
+Image = NDArray[Any]
 
 
 def grid(width: int, height: int) -> tuple[Float, Float]:
     """Picture coordinates: x runs 0..1 across, y runs 0..height/width down."""
     j, i = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     return (j + 0.5) / width, (i + 0.5) / width
+
+
+def flat(image: Float, angle: float) -> Float:
+    """One direction everywhere."""
+    return np.full(image.shape[:2], angle, dtype=np.float32)
 
 
 def ramp(low: float, high: float, x: Float) -> Float:
@@ -35,7 +42,9 @@ def noise(width: int, height: int, cells: float, rng: np.random.Generator, octav
 def gradient(t: Float, stops: list[tuple[float, tuple[float, float, float]]]) -> Float:
     """Colours read off a list of (position, colour) stops."""
     at = [s[0] for s in stops]
-    return np.stack([np.interp(t, at, [s[1][c] for s in stops]) for c in range(3)], axis=-1).astype(np.float32)
+    return np.stack([np.interp(t, at, [s[1][c] for s in stops]) for c in range(3)], axis=-1).astype(
+        np.float32
+    )
 
 
 def lay(image: Float, mask: Float, colour: Float | tuple[float, float, float]) -> None:
@@ -93,7 +102,9 @@ class Painting:
             x, y = at % self.width + rng.uniform(0, 1, count), at // self.width + rng.uniform(0, 1, count)
             x, y = x.clip(0, self.width - 1), y.clip(0, self.height - 1)
         if order is not None:
-            rank = np.argsort(order[y.astype(int), x.astype(int)] + rng.normal(0, 0.02, len(x)), kind="stable")
+            rank = np.argsort(
+                order[y.astype(int), x.astype(int)] + rng.normal(0, 0.02, len(x)), kind="stable"
+            )
             x, y = x[rank], y[rank]
         n, steps = len(x), 5
         stride = length * self.width / (steps - 1) * rng.uniform(0.6, 1.3, n)
@@ -114,7 +125,7 @@ class Painting:
                 px, py = px + c * stride, py + s * stride
         tone = colour[y.astype(int), x.astype(int)] + rng.normal(0, 1, (n, 3)) * np.array(jitter)
         tone = tone + rng.normal(0, value, (n, 1))
-        side = np.gradient(path, axis=1)
+        side = np.asarray(np.gradient(path, axis=1))
         side = np.stack([-side[..., 1], side[..., 0]], axis=-1)
         side /= np.linalg.norm(side, axis=-1, keepdims=True) + 1e-6
         half = width * self.width / 2 * rng.uniform(0.7, 1.25, n)
@@ -131,15 +142,21 @@ class Painting:
         sequence = rng.permuted(np.tile(np.arange(bristles), (n, 1)), axis=1)
         for i in range(n):
             for b in sequence[i]:
-                cv2.polylines(self.paint, [points[i, b]], False, ink[i, b].tolist(), int(wide[i]), cv2.LINE_AA, 4)
+                cv2.polylines(
+                    self.paint, [points[i, b]], False, ink[i, b].tolist(), int(wide[i]), cv2.LINE_AA, 4
+                )
 
     def finish(self, relief: float = 0.5, weave: float = 0.02, soften: float = 0.6) -> Image:
         """Light the relief from the upper left and add the canvas weave."""
         rgb = self.paint[..., :3].astype(np.float32) / 255
-        high = cv2.GaussianBlur(self.paint[..., 3].astype(np.float32) / 255, (0, 0), soften * self.width / 1000)
+        high = cv2.GaussianBlur(
+            self.paint[..., 3].astype(np.float32) / 255, (0, 0), soften * self.width / 1000
+        )
         slope = cv2.Sobel(high, cv2.CV_32F, 1, 0, ksize=3) + 1.3 * cv2.Sobel(high, cv2.CV_32F, 0, 1, ksize=3)
         shade = np.tanh(slope * 0.6) * relief
         j, i = np.meshgrid(np.arange(self.width), np.arange(self.height))
-        cloth = np.sin(j * 2.1) * np.sin(i * 2.1) * weave * (1.2 - high) + self.rng.normal(0, weave * 0.4, high.shape)
+        cloth = np.sin(j * 2.1) * np.sin(i * 2.1) * weave * (1.2 - high) + self.rng.normal(
+            0, weave * 0.4, high.shape
+        )
         out = rgb * (1 + shade[..., None] * 0.36) + np.clip(shade, 0, 1)[..., None] * 0.10 + cloth[..., None]
         return np.clip(out * 255, 0, 255).astype(np.uint8)

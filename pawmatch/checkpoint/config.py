@@ -75,6 +75,9 @@ class CheckpointConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The config as the JSON object that config.json holds."""
+        calibration = asdict(self.calibration)
+        if gate := calibration["scope_gate"]:
+            gate["weight"] = list(gate["weight"])
         return {
             "format_version": self.format_version,
             "task": self.task,
@@ -83,7 +86,7 @@ class CheckpointConfig:
             "architecture": self.architecture,
             "labels": list(self.labels),
             "input": self.input.to_dict(),
-            "calibration": asdict(self.calibration),
+            "calibration": calibration,
             "metrics": self.metrics,
             "training": self.training,
             "license": self.license,

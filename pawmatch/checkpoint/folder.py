@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from pawmatch.checkpoint.weights import (
     is_pickle,
     read_header,
     read_tensors,
+    replace_file,
     write_tensors,
 )
 from pawmatch.errors import BadOption, CheckpointNotFound, NotACheckpoint, UnsupportedBackbone
@@ -52,14 +52,13 @@ def save_checkpoint(
     check_fits(model, config, folder.name)
     data = json.dumps(config.to_dict(), indent=1, ensure_ascii=False, allow_nan=False).encode()
     parse_config(data)  # what cannot be read back must not be written
-    folder.mkdir(parents=True, exist_ok=True)
-    write_tensors(folder / WEIGHTS_FILE, model.state_dict(), half=half)
-    temporary = folder / f".{CONFIG_FILE}.{os.getpid()}.tmp"
     try:
-        temporary.write_bytes(data + b"\n")
-        temporary.replace(folder / CONFIG_FILE)
-    finally:
-        temporary.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_tensors(folder / WEIGHTS_FILE, model.state_dict(), half=half)
+        # Last, for a folder is a checkpoint when it has a config.
+        replace_file(folder / CONFIG_FILE, data + b"\n")
+    except OSError as exc:
+        raise BadOption(f"{folder} cannot be written ({exc.strerror}); choose another folder.") from exc
     return folder
 
 

@@ -252,6 +252,6 @@ def push(
             f"{folder} has no {CARD_FILE}; write the model card with data, licence and metrics."
         )
     files = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
-    names = [CARD_FILE, "LICENSE", *(str(PurePosixPath(part, name)) for part in parts for name in files)]
+    names = {CARD_FILE, "LICENSE", *(str(PurePosixPath(part, name)) for part in parts for name in files)}
     summary = message or f"Add {configs[0].task} weights: {', '.join(config.variant for config in configs)}"
-    return hub.upload(folder, place, names, private=private, message=summary)
+    return hub.upload(folder, place, sorted(names), private=private, message=summary)

@@ -193,12 +193,17 @@ def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, half: bool) -> None:
-    """Write a safetensors file in one step: a reader sees the old file or the new one, never a part."""
+    """Write a safetensors file, fractions as float16 if `half`."""
     check_finite(tensors, path.parent.name)
-    stored = {name: stored_form(tensor, half=half) for name, tensor in tensors.items()}
+    # save_file would make the file readable to its owner alone.
+    replace_file(path, save({name: stored_form(tensor, half=half) for name, tensor in tensors.items()}))
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file in one step: a reader sees the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(save(stored))  # save_file would make it readable to its owner alone
+        temporary.write_bytes(data)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

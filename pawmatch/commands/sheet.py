@@ -50,10 +50,10 @@ def scaled(picture: Image.Image) -> Image.Image:
 
 def caption(answer: VariantAnswer, heatmap: Heatmap, name: str) -> list[str]:
     """The variant's name, its answer, and how it sees the label whose evidence is shown."""
-    shown = f"shown: {name}, {heatmap.confidence:.1%}"
+    shown = f"heatmap for: {name}, {heatmap.confidence:.1%}"
     if heatmap.raw_max <= 0:
-        shown = f"no evidence for {name}"
-    return [VARIANT_NAMES[answer.variant], f"{answer.name}, {answer.confidence:.1%}", shown]
+        shown = f"no evidence for {name} anywhere"
+    return [VARIANT_NAMES[answer.variant], f"answer: {answer.name}, {answer.confidence:.1%}", shown]
 
 
 def fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

@@ -1,4 +1,4 @@
-"""`pawmatch train`: a recipe and a folder of images in, a checkpoint folder out."""
+"""`pawmatch train`: a recipe and a folder of images in, checkpoint folders out."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from pawmatch.commands.console import say
-from pawmatch.errors import BadOption, UnknownVariant
+from pawmatch.errors import BadOption
 from pawmatch.settings import whole
 from pawmatch.tasks import VARIANT_NAMES
 
-SUMMARY = "Train one variant on a folder of images."
+SUMMARY = "Train one variant, or all of them, on a folder of images."
 EPILOG = """\
 The data folder holds train/ and val/, each with one subfolder of images per class; without these two,
 a fifth of the images is held out for validation. A run that was cut goes on where it stopped when the
 same command is given again.
 
+One variant is written to the folder that --out names, all of them to subfolders of it.
+
 example:
-  pawmatch train --recipe breed-starter --variant cnn --data photos --out runs/cnn --set epochs=2
+  pawmatch train --recipe breed-starter --data photos --out runs/breed --set epochs=2
 """
 PRECISIONS = ("bfloat16", "float16")
 
@@ -48,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--recipe", required=True, metavar="NAME", help="a bundled recipe, or a .toml file")
     parser.add_argument(
-        "--variant", help=f"{', '.join(VARIANT_NAMES)}; left out where the recipe is for one of them"
+        "--variant",
+        help=f"{', '.join(VARIANT_NAMES)}, or all: the three together, on one shared feature extractor "
+        "(default: the recipe's own, or else all)",
     )
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of images")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the checkpoint")
@@ -75,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, and write the checkpoint."""
+    """Train, and write the checkpoints."""
     from pawmatch.training.recipe import read_recipe
 
     workers = number("--workers", args.workers, lowest=0)
@@ -83,17 +87,12 @@ def run(args: argparse.Namespace) -> int:
     if args.autocast is not None and args.autocast not in PRECISIONS:
         raise BadOption(f"--autocast is {args.autocast!r}; use {' or '.join(PRECISIONS)}.")
     recipe = read_recipe(args.recipe, args.overrides)
-    variant = args.variant or recipe.variant
-    if not variant:
-        raise BadOption(f"Recipe {recipe.name} is for every variant; add --variant cnn or another.")
-    if variant not in VARIANT_NAMES:  # asked here, before the images are read
-        raise UnknownVariant(f"Variant {variant!r} is unknown; use one of {', '.join(VARIANT_NAMES)}.")
 
     import torch
 
     from pawmatch.engines import resolve_device
     from pawmatch.training.loop import Settings
-    from pawmatch.training.run import run_training
+    from pawmatch.training.run import ALL, run_training
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -105,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     )
     run_training(
         recipe,
-        variant,
+        args.variant or recipe.variant or ALL,
         args.data,
         args.out,
         init=args.init,

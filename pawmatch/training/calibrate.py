@@ -37,7 +37,7 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
         return loss
 
     optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return float(log_temperature.exp())
+    return float(log_temperature.detach().exp())
 
 
 def conformal_quantile(probabilities: Doubles, labels: Ints, coverage: float = 0.9) -> float:

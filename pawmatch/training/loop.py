@@ -84,11 +84,12 @@ def train(
         model, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     steps = max(1, len(train_data.images) // recipe.batch_size)
+    total_steps = max(4, steps * recipe.epochs + 1)
     schedule = OneCycleLR(
         optimizer,
         max_lr=[group["lr"] for group in optimizer.param_groups],
-        total_steps=steps * recipe.epochs + 1,
-        pct_start=recipe.warmup,
+        total_steps=total_steps,
+        pct_start=max(recipe.warmup, 2 / total_steps),  # the schedule divides by its first two steps
     )
     history = _resume(run, model, optimizer, schedule, recipe)
     if len(history) >= recipe.epochs:

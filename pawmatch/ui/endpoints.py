@@ -37,10 +37,6 @@ class Photos(gr.File):
 
     is_template = True
 
-    def __init__(self, label: str) -> None:
-        super().__init__(label=label, file_count="multiple", visible=False)
-        self.data_model = None
-
     def api_info(self) -> dict[str, Any]:
         """The list of file objects that clients send."""
         return ListFiles.model_json_schema()
@@ -62,9 +58,10 @@ def worded(function: Callable[P, R]) -> Callable[P, R]:
 def add_endpoints(handlers: Handlers) -> None:
     """Add /predict, /explain, /predict_batch and /models to the Blocks being built."""
     image = Photo(label="Photo", visible=False)
-    images = Photos(label="Photos")
+    images = Photos(label="Photos", file_count="multiple", visible=False)
+    images.data_model = None
     task = gr.Textbox("breed", label="Task: breed or artist", visible=False)
-    top_k = gr.Number(5, label="How many labels", visible=False)
+    top_k = gr.Number(5, label="How many labels", precision=0, visible=False)
     label = gr.Textbox(label="Label to explain; the first choice if empty", visible=False)
     answer = gr.JSON(label="Answer", visible=False)
     overlays = [gr.Image(label=name, format="jpeg", visible=False) for name in OVERLAYS]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+
+from PIL import ImageOps
+
+from pawmatch.images import open_image
 
 log = logging.getLogger(__name__)
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+THUMBNAIL = 224  # pixels, twice the size on the page for sharp screens
 
 
 @dataclass(frozen=True)
@@ -20,8 +29,15 @@ class Example:
     task: str
     alt: str
 
+    def thumbnail(self) -> str:
+        """A small square of it as a data: address: the page needs no further request to show it."""
+        square = ImageOps.fit(open_image(self.path), (THUMBNAIL, THUMBNAIL))
+        buffer = BytesIO()
+        square.save(buffer, "JPEG", quality=80)
+        return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
-def read_examples(folder: Path = EXAMPLES) -> list[Example]:
+
+def read_examples(folder: Path) -> list[Example]:
     """The examples in a folder; none if it or its list is missing, since the page works without."""
     try:
         entries = json.loads((folder / "index.json").read_text(encoding="utf-8"))

@@ -30,9 +30,10 @@ HOW_TO_SEND = "Send each photo as a file, in Python as gradio_client.handle_file
 OUR_FAULT = "Something went wrong on our side; please try again."
 NO_MODEL = "The model for this task cannot be loaded just now; please try again later."
 MOST_PHOTOS = 64  # in one call of predict_batch
+TOP_K = 5
 SHOWN_SIDE = 1024  # pixels; the page's own copy of a photo, larger than any place where it is shown
 
-Compute = Callable[[str, str, tuple[Any, ...]], Any]
+Compute = Callable[[str, str, tuple[Any, ...], int], Any]
 Report = Callable[[float, str], None]
 
 
@@ -46,6 +47,11 @@ class Shown:
 
     explanation: Explanation
     photo: Image.Image
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The same object as the /explain endpoint gives."""
+        return public(self.explanation.to_dict())
 
 
 @contextmanager
@@ -76,18 +82,21 @@ class Handlers:
     ) -> None:
         self.classifiers = classifiers
 
-        def compute(task: str, method: str, arguments: tuple[Any, ...]) -> Any:
+        def compute(task: str, method: str, arguments: tuple[Any, ...], top_k: int) -> Any:
             try:
-                result = getattr(classifiers.get(task), method)(*arguments)
+                result = getattr(classifiers.get(task), method)(*arguments, top_k=top_k)
                 return list(result) if isinstance(result, Iterator) else result
             except PawMatchError as exc:
                 return exc
 
         self._compute = on_gpu(compute)
 
-    def _run(self, task: str, method: str, *arguments: Any) -> Any:
-        self.classifiers.get(task)  # in this process, or a lent accelerator's would load it at every call
-        result = self._compute(task, method, arguments)
+    def _run(self, task: str, method: str, *arguments: Any, top_k: Any = TOP_K) -> Any:
+        # Loaded in this process: another one, which a lent accelerator needs, would load it at every call.
+        classes = len(self.classifiers.get(task).labels)
+        # The default is meant as "up to five", also of a model with three classes.
+        count = min(TOP_K, classes) if top_k in (None, TOP_K) else whole_number("top_k", top_k)
+        result = self._compute(task, method, arguments, count)
         if isinstance(result, PawMatchError):
             raise result
         return result
@@ -97,8 +106,8 @@ class Handlers:
     def predict(self, image: Any, task: Any = "breed", top_k: Any = 5) -> dict[str, Any]:
         """The most likely labels of one photo, with calibrated confidence."""
         with fit_for_visitors():
-            path, name, count = photo_path(image), task_name(task), whole_number("top_k", top_k)
-            prediction: Prediction = self._run(name, "predict", path, count)
+            path, name = photo_path(image), task_name(task)
+            prediction: Prediction = self._run(name, "predict", path, top_k=top_k)
             return public(prediction.to_dict())
 
     def explain(
@@ -124,8 +133,8 @@ class Handlers:
             if len(images) > MOST_PHOTOS:
                 raise BadOption(f"{len(images)} photos are too many; send at most {MOST_PHOTOS} in one call.")
             paths = [photo_path(image) for image in images]
-            name, count = task_name(task), whole_number("top_k", top_k)
-            results: list[Prediction | PawMatchError] = self._run(name, "predict_batch", paths, count)
+            name = task_name(task)
+            results: list[Prediction | PawMatchError] = self._run(name, "predict_batch", paths, top_k=top_k)
             return [entry(result) for result in results]
 
     def models(self) -> list[dict[str, Any]]:
@@ -185,7 +194,7 @@ class Handlers:
 
     def card(self, task: str) -> str:
         """The model card of the task's main variant, as Markdown."""
-        return self.classifiers.get(task).card
+        return str(getattr(self.classifiers.get(task), "card", ""))
 
     def retry(self, task: Any) -> None:
         """Try again to load the model that was meant to answer."""
@@ -250,8 +259,6 @@ def label_or_none(label: Any) -> str | None:
 
 def whole_number(name: str, value: Any) -> int:
     """A count that came as JSON; raises BadOption. Whether it is in range is for the classifier to say."""
-    if value is None:
-        return 5
     if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
         raise BadOption(f"{name} is {str(value)[:40]!r}; give a whole number such as 5.")
     return int(value)

@@ -10,12 +10,34 @@ import html
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from pawmatch.results import Explanation, Prediction, ReviewReason
 from pawmatch.tasks import TASKS, VARIANT_NAMES
 
 TITLE = "pawmatch"
 TAGLINE = "Which breed? Which painter?"
+NO_DETAILS = "Choose a photo first."
+# A paw in a picture frame.
+MARK = (
+    '<svg class="mark" viewBox="0 0 48 48" aria-hidden="true">'
+    '<rect x="3" y="3" width="42" height="42" rx="9" fill="none" stroke="currentColor" stroke-width="3.4"/>'
+    '<g fill="currentColor"><ellipse cx="14.6" cy="22.4" rx="3.1" ry="4.2"/>'
+    '<ellipse cx="20.8" cy="16.4" rx="3.1" ry="4.4"/><ellipse cx="27.8" cy="16.4" rx="3.1" ry="4.4"/>'
+    '<ellipse cx="33.6" cy="22.4" rx="3.1" ry="4.2"/>'
+    '<path d="M24.2 22.8c4.2 0 8.2 4.6 8.2 8.6 0 3-2.4 4-4.4 4-1.6 0-2.4-.7-3.8-.7s-2.2.7-3.8.7c-2 0-4.4-1-4.4-4 '
+    '0-4 4-8.6 8.2-8.6z"/></g></svg>'
+)
+GHOST = "".join(
+    f'<li><span class="bar"><span style="width:{width}%"></span></span></li>' for width in (62, 21, 9, 5, 3)
+)
+HEAD = (
+    '<meta name="description" content="Tells dog breeds and painters apart from a photo, says how sure it is, '
+    'and shows where three models looked.">'
+    '<link rel="icon" href="data:image/svg+xml,'
+    + quote(MARK.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ').replace("currentColor", "#b0502a"))
+    + '">'
+)
 # Spelt with a vowel, spoken with a consonant: "a Eurasier", "a Uruguayan Cimarron".
 CONSONANT_SOUNDS = ("eu", "ewe", "uni", "uru", "ute", "us ")
 # First words of a sentence that lose their capital when the sentence becomes a clause.
@@ -116,8 +138,21 @@ def empty(task: str) -> str:
         '<section class="card empty" aria-label="Answer"><h2 class="verdict">No photo yet</h2>'
         f"<p>Choose a photo of a {subject}, paste one, take one, or click an example. "
         f"The closest {plural} appear here, each with how sure the model is.</p>"
-        '<p class="quiet">When the model should not be trusted alone, this place says so and why.</p></section>'
+        '<p class="quiet">Where the model should not be trusted alone, it says so and why.</p>'
+        f'<ol class="bars ghost" aria-hidden="true">{GHOST}</ol></section>'
     )
+
+
+def gallery(pictures: Sequence[tuple[str, str]]) -> str:
+    """Examples to click on, given as address and description each; none, no row."""
+    if not pictures:
+        return ""
+    buttons = "".join(
+        f'<li><button type="button" data-index="{index}"><img src="{safe(address)}" alt="{safe(alt)}" '
+        'width="112" height="112"></button></li>'
+        for index, (address, alt) in enumerate(pictures)
+    )
+    return f'<p class="label">Or try a drawing of ours</p><ul class="gallery" aria-label="Examples">{buttons}</ul>'
 
 
 def problem(message: str) -> str:
@@ -175,11 +210,13 @@ def legend(stops: Sequence[str]) -> str:
 
 
 def explained(explanation: Explanation | None) -> str:
-    """The line above the heatmaps that says what they show."""
+    """The title above the heatmaps, and the line that says what they show."""
     if explanation is None:
-        return '<p class="quiet">Each model paints the regions that speak for one answer.</p>'
-    name = thing(explanation.prediction.task, explanation.name)
-    return f'<p class="quiet">The regions that speak for {safe(name)}, on a coarse grid: blurry is as fine as it gets.</p>'
+        text = "Each model paints the regions that speak for one answer."
+    else:
+        name = thing(explanation.prediction.task, explanation.name)
+        text = f"Coloured regions speak for {name}. The models see a coarse grid, so sharp edges mean nothing."
+    return f'<h2 class="part">Where each model looked</h2><p class="quiet">{safe(text)}</p>'
 
 
 def details(prediction: Prediction, answer_json: Mapping[str, Any]) -> str:
@@ -209,6 +246,23 @@ def card_text(card: str) -> str:
         card = card[4:].partition("\n---\n")[2]
     # A picture becomes a link: the page itself must not call other servers.
     return card.replace("![", "[").replace("<", "&lt;").strip() or "This model comes without a card."
+
+
+def header() -> str:
+    """The page's title."""
+    return (
+        f'<header class="masthead">{MARK}<div><h1>{TITLE}</h1><p class="tagline">{TAGLINE} '
+        "Three models answer, say how sure they are, and show where they looked.</p></div></header>"
+    )
+
+
+def footer() -> str:
+    """What the answers are not."""
+    return (
+        '<footer class="colophon"><p>This is a guess from looks, not a pedigree test and not an expert opinion on '
+        "a painting. Please do not base decisions about a dog, a home or a purchase on it.</p>"
+        "<p>Photos are used for the answer only and deleted within the hour.</p></footer>"
+    )
 
 
 def notice(text: str | None) -> str:

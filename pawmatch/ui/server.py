@@ -41,7 +41,7 @@ def on_lent_gpu() -> bool:
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true")
 
 
-def launch_options(settings: Settings, classifiers: Classifiers) -> dict[str, Any]:
+def launch_options(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES) -> dict[str, Any]:
     """What Gradio's launch is told."""
 
     async def alive(request: Request) -> Response:
@@ -63,7 +63,7 @@ def launch_options(settings: Settings, classifiers: Classifiers) -> dict[str, An
         "theme": theme(),
         "css_paths": STYLE,
         "head": present.HEAD,
-        "allowed_paths": [str(EXAMPLES)] if EXAMPLES.is_dir() else [],
+        "allowed_paths": [str(examples)] if examples.is_dir() else [],
         # Our own errors are shown all the same; others would show whatever they say.
         "show_error": False,
         "footer_links": ["api"],
@@ -81,21 +81,21 @@ def launch_options(settings: Settings, classifiers: Classifiers) -> dict[str, An
     }
 
 
-def create(settings: Settings, classifiers: Classifiers | None = None) -> tuple[gr.Blocks, Classifiers]:
-    """The page with its queue, ready to launch, and the classifiers behind it."""
-    classifiers = classifiers or from_settings(settings)
-    demo = build(classifiers, settings, lent_gpu())
+def create(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES) -> gr.Blocks:
+    """The page with its queue, ready to launch."""
+    demo = build(classifiers, settings, examples=examples, on_gpu=lent_gpu())
     demo.queue(max_size=settings.queue_size, default_concurrency_limit=2)
-    return demo, classifiers
+    return demo
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, examples: Path = EXAMPLES) -> None:
     """Serve until interrupted. Raises BadOption if the address cannot be listened on."""
-    demo, classifiers = create(settings)
+    classifiers = from_settings(settings)
+    demo = create(settings, classifiers, examples)
     if on_lent_gpu():
         classifiers.warm_up()
     try:
-        demo.launch(prevent_thread_lock=True, **launch_options(settings, classifiers))
+        demo.launch(prevent_thread_lock=True, **launch_options(settings, classifiers, examples))
     except OSError as exc:
         raise BadOption(
             f"Port {settings.port} is in use or may not be used; choose another with --port or PAWMATCH_PORT."

@@ -47,9 +47,9 @@ def theme() -> gr.themes.Base:
         font=SANS,
         font_mono=MONO,
         radius_size=gr.themes.sizes.radius_lg,
-        spacing_size=gr.themes.sizes.spacing_lg,
         text_size=gr.themes.sizes.text_md,
     ).set(
+        layout_gap="18px",
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
         body_text_color="*neutral_800",

@@ -146,8 +146,8 @@ def fill(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.shared_data
-def test_agrees_with_the_original_system(shared_data: Path) -> None:
-    reference = json.loads((shared_data / "reference/pawmatchai_parity.json").read_text())
+def test_agrees_with_the_original_system(shared_reference: Path) -> None:
+    reference = json.loads((shared_reference / "pawmatchai_parity.json").read_text())
     model = build_model(
         family="hybrid",
         variant="cnn_transformer_mfe",

@@ -1,0 +1,194 @@
+"""The page: which widgets there are, where they stand, and which event leads to what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from pawmatch.explain import COLORMAPS, colormap_stops
+from pawmatch.settings import Settings
+from pawmatch.tasks import TASKS, VARIANT_NAMES
+from pawmatch.ui import present
+from pawmatch.ui.classifiers import Classifiers
+from pawmatch.ui.endpoints import MODEL_RUN, add_endpoints
+from pawmatch.ui.examples import EXAMPLES, Example, read_examples
+from pawmatch.ui.handlers import Handlers
+from pawmatch.ui.updates import NOTHING_TO_EXPLAIN, Updates, Widgets
+
+FIRST_TASK = next(iter(TASKS))
+# A visitor's photo and answer stay here half an hour at most.
+KEPT_SECONDS = 1800
+CLEAN_SECONDS = 900
+CLICKED_EXAMPLE = """element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-index]");
+  if (button) trigger("click", { index: Number(button.dataset.index) });
+});"""
+COLORMAP_TITLES = {"jet": "Red is high", "cividis": "Cividis", "viridis": "Viridis"}
+
+
+def build(
+    classifiers: Classifiers,
+    settings: Settings,
+    *,
+    examples: Path = EXAMPLES,
+    on_gpu: Callable[[Any], Any] = lambda function: function,
+) -> gr.Blocks:
+    """The page and its endpoints, not yet launched."""
+    handlers = Handlers(classifiers, on_gpu)
+    with gr.Blocks(
+        title=f"{present.TITLE}: {present.TAGLINE}",
+        delete_cache=(CLEAN_SECONDS, KEPT_SECONDS),
+        analytics_enabled=False,
+    ) as demo:
+        add_endpoints(handlers)
+        add_page(handlers, settings, read_examples(examples))
+    return demo
+
+
+def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) -> None:
+    """Add all widgets that are seen, top to bottom, and their events."""
+    gr.HTML(present.header())
+    with gr.Row(elem_classes="ask", equal_height=True):
+        with gr.Column(scale=4, min_width=300):
+            task, photo = add_question()
+            galleries = {name: add_gallery(name, examples) for name in TASKS}
+        with gr.Column(scale=5, min_width=300):
+            notice = gr.HTML(elem_id="notice")
+            retry = gr.Button("Try the intended model again", size="sm", visible=False, elem_id="retry")
+            answer = gr.HTML(present.empty(FIRST_TASK), elem_id="answer")
+    explained = gr.HTML(present.explained(None), elem_id="explained")
+    with gr.Row(elem_classes="controls"):
+        label, colormap, strength = add_controls(settings)
+    with gr.Row(elem_classes="maps"):
+        images, captions = zip(*(add_map(variant) for variant in VARIANT_NAMES), strict=True)
+    legend = gr.HTML(present.legend(colormap_stops(settings.colormap)), elem_id="legend")
+    with gr.Accordion("Details", open=False):
+        details = gr.HTML(present.NO_DETAILS)
+    with gr.Accordion("The answer as JSON", open=False):
+        answer_json = gr.JSON(show_label=False)
+    with gr.Accordion("Model card", open=False):
+        card = gr.Markdown(present.NO_DETAILS)
+    gr.HTML(present.footer())
+    shown = gr.State(time_to_live=KEPT_SECONDS)
+
+    widgets = Widgets(
+        shown, answer, notice, retry, label, explained, details, answer_json, card, list(images), list(captions)
+    )
+    updates = Updates(handlers, widgets)
+    # Values come as they are: the photo is opened, and its file judged, by our own code.
+    quick: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_progress": "hidden"}
+    run: dict[str, Any] = {"preprocess": False, "api_visibility": "private", **MODEL_RUN}
+    look = {"fn": updates.look, "inputs": [photo, task, colormap, strength], "outputs": widgets.all()}
+    on_answer = {**run, "show_progress_on": answer}
+
+    gr.on([photo.input, photo.clear], **look, **on_answer, trigger_mode="always_last")
+    for gallery, mine in galleries.values():
+        gallery.click(chosen_from(mine), None, photo, **quick).then(**look, **on_answer)
+    task.input(
+        lambda chosen: [gr.HTML(visible=chosen == name) for name in galleries],
+        task,
+        [gallery for gallery, _ in galleries.values()],
+        **quick,
+    ).then(**look, **on_answer)
+    retry.click(updates.retry, task, None, **run, show_progress_on=answer).then(**look, **on_answer)
+    label.input(
+        updates.explain,
+        [photo, task, label, colormap, strength],
+        widgets.all(),
+        **run,
+        show_progress_on=list(images),
+        trigger_mode="always_last",
+    )
+    gr.on(
+        [colormap.input, strength.input],
+        updates.restyle,
+        [shown, colormap, strength],
+        list(images),
+        **quick,
+        trigger_mode="always_last",
+    )
+    colormap.input(updates.legend, colormap, legend, **quick)
+
+
+def add_question() -> tuple[gr.Radio, gr.Image]:
+    """The choice of the task, and the place for the photo."""
+    task = gr.Radio(
+        [(entry.title, entry.name) for entry in TASKS.values()],
+        value=FIRST_TASK,
+        label="What would you like to know?",
+        elem_id="task",
+    )
+    photo = gr.Image(
+        label="Photo",
+        sources=["upload", "clipboard", "webcam"],
+        placeholder="# Drop a photo here\nor click to choose one",
+        alt_text="The photo that you chose",
+        format="jpeg",
+        height=320,
+        buttons=["fullscreen"],
+        elem_id="photo",
+    )
+    return task, photo
+
+
+def add_gallery(task: str, examples: list[Example]) -> tuple[gr.HTML, list[Example]]:
+    """The examples of one task, to click on; shown while the task is chosen."""
+    mine = [example for example in examples if example.task == task]
+    gallery = gr.HTML(
+        present.gallery([(example.thumbnail(), example.alt) for example in mine]),
+        js_on_load=CLICKED_EXAMPLE,
+        visible=task == FIRST_TASK,
+        elem_id=f"examples-{task}",
+    )
+    return gallery, mine
+
+
+def chosen_from(examples: list[Example]) -> Callable[[gr.EventData], str]:
+    """The handler that turns a click on an example into its path."""
+
+    def choose(event: gr.EventData) -> str:
+        return str(examples[int(event.index)].path)
+
+    return choose
+
+
+def add_controls(settings: Settings) -> tuple[gr.Dropdown, gr.Radio, gr.Slider]:
+    """Which answer the heatmaps explain, and how they are painted."""
+    label = gr.Dropdown(
+        NOTHING_TO_EXPLAIN,
+        value="",
+        label="Answer to explain",
+        info="Why not another one? Choose it, or type to search.",
+        interactive=False,
+        elem_id="label",
+    )
+    colormap = gr.Radio(
+        [(COLORMAP_TITLES.get(name, name), name) for name in COLORMAPS],
+        value=settings.colormap,
+        label="Colours",
+        info="The last two read alike for colour-blind eyes.",
+        elem_id="colormap",
+    )
+    strength = gr.Slider(
+        0, 1, settings.strength, step=0.05, label="Strength", info="0 is the plain photo.", elem_id="strength"
+    )
+    return label, colormap, strength
+
+
+def add_map(variant: str) -> tuple[gr.Image, gr.HTML]:
+    """The place of one variant's heatmap, and below it that of its answer."""
+    with gr.Column(min_width=240):
+        image = gr.Image(
+            label=VARIANT_NAMES[variant],
+            show_label=False,
+            interactive=False,
+            format="jpeg",
+            height=280,
+            buttons=["fullscreen", "download"],
+            elem_id=f"map-{variant}",
+        )
+        caption = gr.HTML(present.caption(None, variant), elem_id=f"caption-{variant}")
+    return image, caption

@@ -1,0 +1,159 @@
+"""Results to widget updates: the one place that knows both what an answer holds and what the page shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from pawmatch.errors import PawMatchError
+from pawmatch.explain import colormap_stops, overlay
+from pawmatch.tasks import VARIANT_NAMES
+from pawmatch.ui import present
+from pawmatch.ui.handlers import Handlers, Shown, fit_for_visitors
+
+NOTHING_TO_EXPLAIN = [(present.NO_DETAILS, "")]
+
+
+@dataclass(frozen=True)
+class Widgets:
+    """What an answer changes on the page."""
+
+    shown: gr.State
+    answer: gr.HTML
+    notice: gr.HTML
+    retry: gr.Button
+    label: gr.Dropdown
+    explained: gr.HTML
+    details: gr.HTML
+    json: gr.JSON
+    card: gr.Markdown
+    images: list[gr.Image]
+    captions: list[gr.HTML]
+
+    def all(self) -> list[Any]:
+        """Every widget, for an event that may change any of them."""
+        widgets = vars(self).values()
+        return [part for widget in widgets for part in (widget if isinstance(widget, list) else [widget])]
+
+
+Update = dict[Any, Any]
+
+
+class Updates:
+    """What the page's events give back: for each widget that changes, its new value."""
+
+    def __init__(self, handlers: Handlers, widgets: Widgets) -> None:
+        self.handlers = handlers
+        self.widgets = widgets
+
+    def look(
+        self,
+        image: Any,
+        task: str,
+        colormap: str,
+        strength: float,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio recognises the parameter
+    ) -> Update:
+        """A new photo, or another task for it: answer, and explain the first choice."""
+        return self.explain(image, task, None, colormap, strength, progress)
+
+    def explain(
+        self,
+        image: Any,
+        task: str,
+        label: str | None,
+        colormap: str,
+        strength: float,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> Update:
+        """The photo that is there, with the heatmaps for one label."""
+        try:
+            if image is None:
+                return self.blank(task, present.empty(task))
+            shown = self.handlers.examine(image, task, label, lambda done, words: progress(done, desc=words))
+            with fit_for_visitors():
+                return self.answered(shown, colormap, strength)
+        except PawMatchError as exc:
+            # In the answer's own place: a passing message would leave the last photo's answer standing.
+            return self.blank(task, present.problem(str(exc)))
+
+    def retry(self, task: str) -> None:
+        """Load the intended model again; whether that helped, the next answer's notice says."""
+        try:
+            self.handlers.retry(task)
+        except PawMatchError as exc:
+            gr.Warning(present.safe(exc))
+
+    def restyle(self, shown: Shown | None, colormap: str, strength: float) -> list[Any]:
+        """The overlays in other colours or strength; the models do not run for that."""
+        if shown is None:
+            return [gr.skip() for _ in VARIANT_NAMES]
+        with fit_for_visitors():
+            return list(overlays(shown, colormap, strength))
+
+    def legend(self, colormap: str) -> str:
+        """The colour bar of a colour map."""
+        with fit_for_visitors():
+            return present.legend(colormap_stops(colormap))
+
+    def blank(self, task: str, answer: str) -> Update:
+        """Something else than an answer in its place, and nothing left of the last one."""
+        page = self.widgets
+        return {
+            page.shown: None,
+            page.answer: answer,
+            **self.noticed(task),
+            page.label: gr.Dropdown(choices=NOTHING_TO_EXPLAIN, value="", interactive=False),
+            page.explained: present.explained(None),
+            page.details: present.NO_DETAILS,
+            page.json: None,
+            page.card: present.NO_DETAILS,
+            **dict.fromkeys(page.images),
+            **{
+                widget: present.caption(None, variant)
+                for widget, variant in zip(page.captions, VARIANT_NAMES, strict=True)
+            },
+        }
+
+    def answered(self, shown: Shown, colormap: str, strength: float) -> Update:
+        """An answer with everything that belongs to it."""
+        page = self.widgets
+        explanation = shown.explanation
+        prediction = explanation.prediction
+        return {
+            page.shown: shown,
+            page.answer: present.answer(prediction),
+            **self.noticed(prediction.task),
+            page.label: gr.Dropdown(
+                choices=self.handlers.labels(prediction.task), value=explanation.label, interactive=True
+            ),
+            page.explained: present.explained(explanation),
+            page.details: present.details(prediction, shown.json),
+            page.json: shown.json,
+            page.card: present.card_text(self.handlers.card(prediction.task)),
+            **dict(zip(page.images, overlays(shown, colormap, strength), strict=True)),
+            **{
+                widget: present.caption(explanation, variant)
+                for widget, variant in zip(page.captions, VARIANT_NAMES, strict=True)
+            },
+        }
+
+    def noticed(self, task: str) -> Update:
+        """Whether another model than the intended one answers, and the button to change that."""
+        text = self.handlers.notice(task)
+        return {self.widgets.notice: present.notice(text), self.widgets.retry: gr.Button(visible=bool(text))}
+
+
+def overlays(shown: Shown, colormap: str, strength: float) -> list[Any]:
+    """One update per variant's image, with words for those who do not see it."""
+    updates = []
+    for variant in VARIANT_NAMES:
+        heatmap = shown.explanation.heatmaps.get(variant)
+        if heatmap is None:
+            updates.append(gr.Image(value=None))
+            continue
+        picture = overlay(shown.photo, heatmap, colormap=colormap, strength=strength)
+        updates.append(gr.Image(value=picture, alt_text=present.alt_text(shown.explanation, variant)))
+    return updates

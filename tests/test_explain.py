@@ -1,0 +1,174 @@
+"""Heatmaps: agreement with the library, thread safety, honesty about nothing."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.image import scale_cam_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+from pawmatch import load
+from pawmatch.errors import BadOption, UnknownLabel
+from pawmatch.explain import COLORMAPS, ExplainingClassifier, colormap_stops, grad_cam, overlay
+from pawmatch.models import VARIANTS, build_model
+from pawmatch.results import Heatmap
+
+
+@pytest.fixture(scope="module", params=["breed", "artist"])
+def classifier(request: pytest.FixtureRequest, tiny_checkpoints: Callable[..., Path]) -> ExplainingClassifier:
+    return load(request.param, tiny_checkpoints(request.param))
+
+
+@pytest.fixture
+def heatmap() -> Heatmap:
+    cam = np.array([[0.0, 1.0], [0.0, 0.5]], dtype=np.float32)
+    return Heatmap("cnn", "Beagle", cam, 2.0, 0.7, box=(0, 0, 80, 60), size=(80, 60))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("mode", ["heads", "published", "tokens"])
+def test_equals_the_librarys_full_model_result(variant: str, mode: str) -> None:
+    torch.manual_seed(3)
+    model = build_model(
+        family="hybrid",
+        variant=variant,
+        num_classes=5,
+        backbone="resnet18d",
+        backbone_config={"channels": [8, 8, 16, 32], "stem_width": 8},
+        attention_mode=mode,
+        morphology_channels=4,
+        morphology_width=8,
+    ).eval()
+    images = torch.randn(1, 3, 128, 160)
+    with torch.no_grad():
+        ours = grad_cam(model.requires_grad_(False), model.forward_features(images), 2)
+    model.requires_grad_(True)
+    layer = model.backbone.layer4[-1]
+    library = GradCAM(model=model, target_layers=[layer])
+    target = [ClassifierOutputTarget(2)]
+    library(input_tensor=images, targets=target)
+    recorded = library.activations_and_grads
+    raw = library.get_cam_image(
+        images, layer, target, recorded.activations[0].numpy(), recorded.gradients[0].numpy()
+    )
+    recorded.release()
+    # The library's own last steps, at the map's grid: each layer is scaled, and so is their mean.
+    expected = library.aggregate_multi_layers([scale_cam_image(np.maximum(raw, 0))[:, None]])[0]
+    assert ours.values.shape == (4, 5)
+    np.testing.assert_allclose(ours.values, expected, atol=1e-5)
+    assert ours.raw_max == pytest.approx(max(0, raw.max()), rel=1e-4, abs=1e-7)
+
+
+def test_leaves_the_model_as_it_was(classifier: ExplainingClassifier, photo: Image.Image) -> None:
+    classifier.explain(photo)
+    for member in classifier.members.values():
+        assert not member.model.training
+        assert all(value.grad is None for value in member.model.parameters())
+        assert not any(value.requires_grad for value in member.model.parameters())
+        assert not any(module._forward_hooks for module in member.model.modules())
+
+
+def test_explanation_has_one_map_and_overlay_per_variant(
+    classifier: ExplainingClassifier, photo: Image.Image
+) -> None:
+    explanation = classifier.explain(photo)
+    assert explanation.label == explanation.prediction.top.label
+    assert tuple(explanation.heatmaps) == tuple(explanation.overlays) == tuple(VARIANTS)
+    for variant, heatmap in explanation.heatmaps.items():
+        assert heatmap.values.shape == (photo.height, photo.width)
+        assert heatmap.values.dtype == np.float32
+        assert 0 <= heatmap.values.min() <= heatmap.values.max() <= 1
+        assert explanation.overlays[variant].size == photo.size
+    assert set(explanation.to_dict()["explanation"]["heatmaps"]) == set(VARIANTS)
+
+
+def test_a_label_to_explain_can_be_chosen_by_name(
+    classifier: ExplainingClassifier, photo: Image.Image
+) -> None:
+    explanation = classifier.explain(photo, label=classifier.names[-1].lower())
+    assert explanation.label == classifier.labels[-1]
+    top = classifier.explain(photo)
+    if top.label != explanation.label:
+        pairs = [(top.heatmaps[v], explanation.heatmaps[v]) for v in VARIANTS]
+        assert any(not np.array_equal(a.cam, b.cam) for a, b in pairs)
+    with pytest.raises(UnknownLabel):
+        classifier.explain(photo, label="Unicorn")
+
+
+def test_threads_get_the_lone_heatmaps(classifier: ExplainingClassifier, photo: Image.Image) -> None:
+    images = [photo.rotate(20 * i) for i in range(5)]
+    alone = [classifier.explain(image) for image in images]
+    jobs = [i % len(images) for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda i: classifier.explain(images[i]), jobs))
+    for i, explanation in zip(jobs, together, strict=True):
+        for variant, heatmap in explanation.heatmaps.items():
+            np.testing.assert_array_equal(heatmap.cam, alone[i].heatmaps[variant].cam)
+
+
+def test_a_randomised_head_changes_the_map() -> None:
+    torch.manual_seed(0)
+    model = build_model(family="chae", variant="cnn_transformer", num_classes=4, input_size=64).eval()
+    model.requires_grad_(False)
+    feature_map = model.forward_features(torch.rand(1, 3, 64, 64))
+    before = grad_cam(model, feature_map, 1).values
+    for value in (*model.encoder.parameters(), *model.classifier.parameters()):
+        torch.nn.init.normal_(value, std=0.1)
+    after = grad_cam(model, feature_map, 1).values
+    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] < 0.9
+
+
+def test_a_map_of_nothing_stays_nothing() -> None:
+    model = build_model(family="chae", variant="cnn", num_classes=2, input_size=32, filters=(4, 4, 4, 8)).eval()
+    model.requires_grad_(False)
+    torch.nn.init.zeros_(model.classifier.weight)
+    cam = grad_cam(model, torch.rand(1, 8, 2, 2), 0)
+    assert cam.raw_max == 0
+    assert not cam.values.any()
+
+
+def test_values_lie_where_the_model_looked(heatmap: Heatmap) -> None:
+    cropped = replace(heatmap, box=(20, 0, 60, 60))
+    values = cropped.values
+    assert not values[:, :20].any()
+    assert not values[:, 60:].any()
+    assert values[0, 59] == 1
+    assert values.shape == (60, 80)
+
+
+def test_overlay_is_red_where_the_map_is_high(heatmap: Heatmap) -> None:
+    photo = Image.new("RGB", (80, 60), (128, 128, 128))
+    pixels = np.asarray(overlay(photo, heatmap, strength=1.0)).astype(int)
+    hot, cold = pixels[0, 79], pixels[0, 0]
+    assert hot[0] > hot[2] + 60
+    assert cold[2] > cold[0]
+
+
+def test_overlay_of_nothing_is_the_photo(heatmap: Heatmap, photo: Image.Image) -> None:
+    empty = replace(heatmap, raw_max=0.0, box=(0, 0, *photo.size), size=photo.size)
+    assert np.array_equal(np.asarray(overlay(photo, empty)), np.asarray(photo))
+
+
+def test_strength_zero_is_the_photo(heatmap: Heatmap) -> None:
+    photo = Image.new("RGB", (80, 60), (10, 200, 30))
+    assert np.array_equal(np.asarray(overlay(photo, heatmap, strength=0)), np.asarray(photo))
+
+
+@pytest.mark.parametrize("name", COLORMAPS)
+def test_legend_runs_from_cold_to_hot(name: str) -> None:
+    stops = colormap_stops(name, 5)
+    assert len(set(stops)) == 5
+    assert all(len(stop) == 7 and stop.startswith("#") for stop in stops)
+
+
+def test_bad_options_are_named(heatmap: Heatmap, photo: Image.Image) -> None:
+    with pytest.raises(BadOption, match="'rainbow'"):
+        overlay(photo, heatmap, colormap="rainbow")
+    with pytest.raises(BadOption, match="1.5"):
+        overlay(photo, heatmap, strength=1.5)

@@ -1,0 +1,237 @@
+"""Opening images: every kind of source, every limit, and one sentence for what cannot be opened."""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO, StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile, ImageOps
+
+from pawmatch.errors import (
+    BrokenImage,
+    ImageNotFound,
+    ImageTooLarge,
+    ImageUnreadable,
+    UnsupportedFormat,
+)
+from pawmatch.images import Limits, open_image, read_image
+from tests.support.pictures import (
+    BLUE,
+    FORMATS,
+    GREEN,
+    QUARTERS,
+    RED,
+    encode,
+    exif,
+    failure,
+    png,
+    quarters,
+    seen,
+    seen_quarters,
+)
+
+# --- sources
+
+
+def test_every_kind_of_source_gives_the_same_image(tmp_path: Path) -> None:
+    data = encode(quarters(), "PNG")
+    path = tmp_path / "picture.png"
+    path.write_bytes(data)
+    read_to_its_end = BytesIO(data)
+    read_to_its_end.read()
+    sources = [path, str(path), data, bytearray(data), memoryview(data), BytesIO(data), read_to_its_end]
+    with path.open("rb") as file, Image.open(path) as lazy:
+        images = [open_image(source) for source in [*sources, file, lazy, quarters()]]
+    assert {(image.mode, image.tobytes()) for image in images} == {("RGB", quarters().tobytes())}
+
+
+def test_the_name_says_nothing_about_the_content(tmp_path: Path) -> None:
+    path = tmp_path / "picture.heic"
+    path.write_bytes(encode(quarters(), "PNG"))
+    loaded = read_image(path)
+    assert loaded.format == "PNG"
+    assert seen_quarters(loaded.image) == QUARTERS
+
+
+def test_a_pillow_image_is_not_changed_and_not_shared() -> None:
+    image = quarters()
+    image.info["exif"] = exif(6)
+    opened = open_image(image)
+    assert opened.size == (32, 48)
+    opened.paste("black", (0, 0, 32, 48))
+    assert (image.size, seen_quarters(image)) == ((48, 32), QUARTERS)
+    plain = quarters()
+    assert open_image(plain) is not plain
+
+
+def test_a_pillow_image_that_was_turned_before_is_not_turned_again() -> None:
+    with Image.open(BytesIO(encode(quarters(), "JPEG", exif=exif(6)))) as image:
+        turned = ImageOps.exif_transpose(image)
+    assert open_image(turned).size == turned.size == (32, 48)
+
+
+def test_missing_files_are_not_found(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for source in (tmp_path / "none.jpg", file / "picture.jpg", "a\0b", "\ud800", "", None):
+        failure(source, ImageNotFound)
+    assert "web address" in failure("https://example.org/dog.jpg", ImageNotFound)
+
+
+def test_paths_that_lead_nowhere_say_why(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert "symbolic links" in failure(loop, ImageUnreadable)
+    assert "too long" in failure("x" * 5000, ImageUnreadable)
+
+
+@pytest.mark.timeout(20)
+def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for name in ("pipe", "socket", "/dev/zero", "/dev/null"):
+            assert "device, pipe or socket" in failure(tmp_path / name, ImageUnreadable)
+    assert "folder" in failure(tmp_path, ImageUnreadable)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_permission_is_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.touch(mode=0)
+    assert "permission" in failure(path, ImageUnreadable)
+
+
+def test_names_never_reach_the_message(tmp_path: Path) -> None:
+    for name in ("two\nlines.jpg", "<b onclick=x>.jpg", "quote'\".tga", "…é.jpg"):
+        path = tmp_path / name
+        path.write_bytes(b"\1\2\3\4" * 9)
+        text = failure(path, UnsupportedFormat)
+        assert not any(part in text for part in ("lines", "onclick", "quote", "é", str(tmp_path)))
+
+
+def test_other_objects_are_refused() -> None:
+    assert "list" in failure([1, 2], UnsupportedFormat)
+    assert "binary mode" in failure(StringIO("text"), ImageUnreadable)
+    closed = BytesIO(b"")
+    closed.close()
+    failure(closed, ImageUnreadable)
+    shut = quarters()
+    shut.close()
+    failure(shut, BrokenImage)
+    failure(Image.new("RGB", (0, 5)), BrokenImage)
+
+
+# --- limits
+
+
+def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    with path.open("wb") as file:
+        file.truncate(20 * 2**20 + 1)
+    assert "20 MB" in failure(path, ImageTooLarge)
+    assert "zeros" in failure(b"\0" * 20 * 2**20, UnsupportedFormat)
+    failure(b"\0" * (20 * 2**20 + 1), ImageTooLarge)
+
+
+def test_a_stream_is_read_no_further_than_the_limit() -> None:
+    class Endless:
+        given = 0
+
+        def read(self, size: int) -> bytes:
+            self.given += min(size, 1000)
+            return b"x" * min(size, 1000)
+
+    stream = Endless()
+    with pytest.raises(ImageTooLarge):
+        read_image(stream, limits=Limits(max_bytes=5500))  # type: ignore[arg-type]
+    assert stream.given == 5501
+
+
+@pytest.mark.parametrize("megapixels", [41, 100, 4000])
+def test_the_pixel_limit_holds_before_decoding(megapixels: int) -> None:
+    size = (1000 * megapixels, 1000)
+    header = png(size, 8, 2, b"")
+    screen = b"GIF89a" + bytes([255, 255, 255, 255, 0x80, 0, 0]) + bytes(6)
+    screen += b"," + bytes([0, 0, 0, 0, 255, 255, 255, 255, 0]) + b"\2\1\x44\0;"
+    for data in (header, screen):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns below its own limit; pytest makes that an error
+            assert "megapixels" in failure(data, ImageTooLarge)
+        assert "megapixels" in failure(data, ImageTooLarge)
+
+
+def test_limits_can_be_set() -> None:
+    data = encode(quarters(100, 50), "PNG")
+    assert read_image(data, limits=Limits(max_pixels=5000)).image.size == (100, 50)
+    with pytest.raises(ImageTooLarge):
+        read_image(data, limits=Limits(max_pixels=4999))
+    with pytest.raises(ImageTooLarge):
+        read_image(quarters(100, 50), limits=Limits(max_pixels=4999))
+    with pytest.raises(ImageTooLarge):
+        read_image(data, limits=Limits(max_bytes=len(data) - 1))
+    assert read_image(data, limits=Limits(longest_side=20)).image.size == (20, 10)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ((1, 1), (1, 1)),
+        ((1, 20000), (1, 2048)),
+        ((20000, 1), (2048, 1)),
+        ((2048, 2048), (2048, 2048)),
+        ((3000, 1500), (2048, 1024)),
+    ],
+)
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+def test_results_are_bounded(given: tuple[int, int], expected: tuple[int, int], image_format: str) -> None:
+    loaded = read_image(encode(Image.new("RGB", given, "red"), image_format))
+    assert loaded.image.size == expected
+    assert (loaded.width, loaded.height) == given
+    assert seen(loaded.image) == RED
+
+
+def test_large_jpegs_are_decoded_at_a_fraction_of_their_size() -> None:
+    data = encode(quarters(4032, 3024), "JPEG", exif=exif(6))
+    loaded = read_image(data)
+    assert loaded.image.size == (1512, 2016)
+    assert (loaded.width, loaded.height) == (3024, 4032)
+    small = read_image(data, min_side=300)
+    assert small.image.size == (378, 504)
+    assert seen_quarters(small.image) == seen_quarters(loaded.image) == (BLUE, RED, QUARTERS[3], GREEN)
+
+
+# --- the company that images keep
+
+
+def test_nothing_but_pixels_comes_out(tmp_path: Path) -> None:
+    position = b"N 52 31 12"
+    block = exif(1, (0x010E, 2, len(position), 38), tail=position)
+    for image_format in ("JPEG", "PNG", "WEBP", "TIFF"):
+        data = encode(quarters(), image_format, exif=block)
+        assert position in data
+        opened = open_image(data)
+        assert (opened.info, dict(opened.getexif())) == ({}, {})
+        assert position not in encode(opened, image_format)
+
+
+def test_pillow_and_python_are_left_as_they_were() -> None:
+    before = (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS, list(warnings.filters))
+    open_image(encode(quarters(), "JPEG"))
+    failure(encode(quarters(), "JPEG")[:300], BrokenImage)
+    assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
+
+
+def test_threads_do_not_disturb_each_other(photo: Image.Image) -> None:
+    sources = [encode(photo, name) for name in FORMATS] * 6
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(open_image, sources))
+    assert all(
+        np.array_equal(image, open_image(source)) for image, source in zip(together, sources, strict=True)
+    )

@@ -1,0 +1,206 @@
+"""Importing the original's files: names, variants, labels, equal results, and pickles that run nothing."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pawmatch.errors import (
+    BadOption,
+    CheckpointNotFound,
+    KeyMismatch,
+    LabelCountMismatch,
+    NotACheckpoint,
+    RepoNotFound,
+    ShapeMismatch,
+)
+from pawmatch.importing import import_checkpoint
+from pawmatch.models import build_model
+from pawmatch.preprocess import InputSpec
+from tests.support.hub_server import HubServer
+
+pytest_plugins = ("tests.support.hub_fixture",)
+
+LABELS = ("Beagle", "Boxer", "Collie")
+BACKBONE = {"backbone": "resnet10t", "backbone_config": {"channels": [8, 8, 16, 16], "stem_width": 8}}
+OPTIONS = {**BACKBONE, "labels": LABELS, "input_spec": InputSpec(size=32)}
+
+
+def original(variant: str = "cnn_transformer") -> nn.Module:
+    torch.manual_seed(0)
+    options = {} if variant == "cnn" else {"attention_mode": "published"}
+    return build_model(
+        family="hybrid", variant=variant, num_classes=len(LABELS), **BACKBONE, **options
+    ).eval()
+
+
+@pytest.fixture
+def state() -> dict[str, Tensor]:
+    return original().state_dict()
+
+
+def saved(tmp_path: Path, content: object) -> Path:
+    path = tmp_path / "best.pth"
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("variant", "key"),
+    [
+        ("cnn", None),
+        ("cnn_transformer", None),
+        ("cnn_transformer", "model_state_dict"),
+        ("cnn_transformer_mfe", "base_model"),
+    ],
+)
+def test_the_original_gives_equal_results(tmp_path: Path, variant: str, key: str | None) -> None:
+    model = original(variant)
+    content = model.state_dict() if key is None else {key: model.state_dict(), "epoch": 7, "best": 0.5}
+    checkpoint = import_checkpoint(saved(tmp_path, content), tmp_path / "out", half=False, **OPTIONS)
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(checkpoint.model(images), model(images))
+    config = checkpoint.config
+    assert (config.task, config.family, config.variant) == ("breed", "hybrid", variant)
+    assert config.labels == LABELS
+    assert config.architecture.get("attention_mode") == (None if variant == "cnn" else "published")
+    assert config.calibration.temperature == 1
+    assert "not fitted" in config.calibration.review_rule
+    assert config.training["file"] == "best.pth"
+    assert len(config.training["sha256"]) == 64
+
+
+@pytest.mark.parametrize("prefix", ["module.", "module._orig_mod.", "_orig_mod.module."])
+def test_prefixes_of_wrappers_are_taken_off(tmp_path: Path, state: dict[str, Tensor], prefix: str) -> None:
+    wrapped = {prefix + name: tensor for name, tensor in state.items()}
+    import_checkpoint(saved(tmp_path, {"base_model": wrapped}), tmp_path / "out", **OPTIONS)
+    with pytest.raises(KeyMismatch, match="both with and without"):
+        import_checkpoint(saved(tmp_path, {**wrapped, **state}), tmp_path / "out", **OPTIONS)
+
+
+def test_old_files_are_read_too(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "old.pth"
+    torch.save({"base_model": state}, path, _use_new_zipfile_serialization=False)
+    assert import_checkpoint(path, tmp_path / "out", **OPTIONS).config.variant == "cnn_transformer"
+
+
+def test_what_does_not_fit_is_named_and_nothing_is_written(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    out = tmp_path / "out"
+    incomplete = {name: tensor for name, tensor in state.items() if name != "attention.query.bias"}
+    reshaped = {**state, "attention.query.bias": torch.zeros(3)}
+    broken = {**state, "attention.query.bias": state["attention.query.bias"] * float("nan")}
+    for content, options, error, said in (
+        (incomplete, OPTIONS, KeyMismatch, "lack attention.query.bias"),
+        (reshaped, OPTIONS, ShapeMismatch, "attention.query.bias"),
+        (broken, OPTIONS, NotACheckpoint, "NaN"),
+        (state, {**OPTIONS, "labels": LABELS[:2]}, LabelCountMismatch, "3 outputs and there are 2 labels"),
+        (state, {**OPTIONS, "labels": None}, LabelCountMismatch, "there are 124 labels"),
+        (state, {**OPTIONS, "labels": ("a", "b", "a")}, NotACheckpoint, "'a' twice"),
+        ({"base_model": {"a": 1}}, OPTIONS, NotACheckpoint, "'a', which is no tensor"),
+        ({}, OPTIONS, NotACheckpoint, "no dictionary of tensors"),
+        ([1, 2], OPTIONS, NotACheckpoint, "no dictionary of tensors"),
+        (torch.zeros(3), OPTIONS, NotACheckpoint, "no dictionary of tensors"),
+    ):
+        with pytest.raises(error, match=said):
+            import_checkpoint(saved(tmp_path, content), out, **options)
+    assert not out.exists()
+
+
+class Bomb:
+    """Pickled, it writes a file on loading."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = str(target)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (exec, (f"open({self.target!r}, 'w').write('boom')",))
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "plain"])
+def test_a_malicious_pickle_runs_nothing(tmp_path: Path, state: dict[str, Tensor], form: str) -> None:
+    target, path = tmp_path / "boom.txt", tmp_path / "evil.pth"
+    content = {"base_model": state, "extra": Bomb(target)}
+    if form == "plain":
+        path.write_bytes(pickle.dumps(Bomb(target), protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
+    with pytest.raises(NotACheckpoint, match=r"nothing was executed") as caught:
+        import_checkpoint(path, tmp_path / "out", **OPTIONS)
+    assert "exec" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not target.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_of_other_kinds_are_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = tmp_path / "file.pth"
+    whole = saved(tmp_path, state).read_bytes()
+    for data in (b"", b"hello", whole[: len(whole) // 2], b"\x80", b"<html>", b"PK\x03\x04"):
+        path.write_bytes(data)
+        with pytest.raises(NotACheckpoint):
+            import_checkpoint(path, tmp_path / "out", **OPTIONS)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"0" * 1000)
+    with pytest.raises(NotACheckpoint, match="compressed"):
+        import_checkpoint(path, tmp_path / "out", **OPTIONS)
+
+
+def test_a_missing_file_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointNotFound, match=r"no file nowhere\.pth"):
+        import_checkpoint("nowhere.pth", tmp_path / "out")
+    with pytest.raises(CheckpointNotFound):
+        import_checkpoint(tmp_path, tmp_path / "out")
+    with pytest.raises(BadOption, match="names no file"):
+        import_checkpoint("hf://ann/dogs", tmp_path / "out")
+
+
+@pytest.mark.parametrize("repo", ["ann/dogs", "spaces/ann/app"])
+@pytest.mark.parametrize("name", ["best.pth", "models/best.pth"])
+def test_files_come_from_model_repositories_and_spaces(
+    hub_server: HubServer, tmp_path: Path, state: dict[str, Tensor], repo: str, name: str
+) -> None:
+    hub_server.commit(repo, {name: saved(tmp_path, {"base_model": state}).read_bytes()})
+    checkpoint = import_checkpoint(f"hf://{repo}/{name}", tmp_path / "out", **OPTIONS)
+    assert checkpoint.config.training["file"] == "best.pth"
+    with pytest.raises(RepoNotFound, match=r"other\.pth"):
+        import_checkpoint(f"hf://{repo}/other.pth", tmp_path / "out", **OPTIONS)
+
+
+@pytest.mark.shared_data
+def test_the_published_network_is_computed_exactly(tmp_path: Path, shared_reference: Path) -> None:
+    parity = json.loads((shared_reference / "pawmatchai_parity.json").read_text())
+    state = {key: filled(parity, key, i) for i, key in enumerate(sorted(parity["shapes"]))}
+    path = saved(tmp_path, {"base_model": state})
+    checkpoint = import_checkpoint(path, tmp_path / "out", backbone=parity["backbone"], half=False)
+    assert checkpoint.config.variant == "cnn_transformer_mfe"
+    assert len(checkpoint.config.labels) == parity["num_classes"]
+    pixels = torch.arange(3 * 224 * 224, dtype=torch.float64)
+    images = torch.sin(0.001 * pixels + 0.5).reshape(1, 3, 224, 224)
+    logits = checkpoint.model.double()(images)[0]
+    expected = torch.tensor(parity["checks"]["logits[0,:16]"], dtype=torch.float64)
+    torch.testing.assert_close(logits[:16], expected, atol=1e-6, rtol=0)
+    assert int(logits.argmax()) == parity["checks"]["argmax"]
+
+
+def filled(parity: dict[str, dict[str, list[int]]], key: str, index: int) -> Tensor:
+    """The parameter `key` after the reference's rule."""
+    shape = parity["shapes"][key]
+    if key.endswith("num_batches_tracked"):
+        return torch.zeros(shape, dtype=torch.int64)
+    count = int(torch.tensor(shape).prod()) if shape else 1
+    wave = torch.sin(0.7 * torch.arange(count, dtype=torch.float64) + 1.3 * index).reshape(shape)
+    if key.endswith("running_var"):
+        wave = 1 + 0.5 * wave
+    elif len(shape) >= 2:
+        wave = wave * (1.5 / wave[0].numel()) ** 0.5
+    elif key.endswith("weight"):
+        wave = 1 + 0.1 * wave
+    else:
+        wave = 0.1 * wave
+    return wave.float()

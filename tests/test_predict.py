@@ -1,0 +1,158 @@
+"""Classifier: images in, predictions out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pawmatch import load
+from pawmatch.checkpoint import load_checkpoint
+from pawmatch.errors import BadOption, BrokenImage, ImageNotFound, KeyMismatch, PawMatchError, UnknownTask
+from pawmatch.predict import BATCH_SIZE, Classifier
+from pawmatch.results import Prediction
+
+KEYS = ["task", "model", "predictions", "review", "candidates_90", "variants", "timing_ms", "warnings"]
+
+
+@pytest.fixture(scope="module", params=["breed", "artist"])
+def classifier(request: pytest.FixtureRequest, tiny_checkpoints: Callable[..., Path]) -> Classifier:
+    return load(request.param, tiny_checkpoints(request.param))
+
+
+def test_prediction_has_the_documented_shape(classifier: Classifier, photo: Image.Image) -> None:
+    result = classifier.predict(photo, top_k=3).to_dict()
+    assert list(result) == KEYS
+    assert result["task"] == classifier.task.name
+    assert result["model"]["variant"] == classifier.task.main_variant
+    assert result["model"]["classes"] == len(classifier.labels)
+    assert [list(entry) for entry in result["predictions"]] == [["label", "name", "confidence"]] * 3
+    assert [entry["variant"] for entry in result["variants"]] == ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
+    assert set(result["timing_ms"]) == {"decode", "features", "head"}
+    assert set(result["review"]) == {"needed", "reasons", "threshold"}
+
+
+def test_confidences_are_sorted_and_not_renormalised(classifier: Classifier, photo: Image.Image) -> None:
+    everything = classifier.predict(photo, top_k=len(classifier.labels)).predictions
+    confidences = [candidate.confidence for candidate in everything]
+    assert confidences == sorted(confidences, reverse=True)
+    assert sum(confidences) == pytest.approx(1)
+    assert [c.label for c in everything[:2]] == [c.label for c in classifier.predict(photo, 2).predictions]
+    assert classifier.predict(photo, 2).predictions[0].confidence == pytest.approx(confidences[0])
+
+
+def test_answer_comes_from_the_main_variant(classifier: Classifier, photo: Image.Image) -> None:
+    prediction = classifier.predict(photo)
+    main = next(a for a in prediction.variants if a.variant == classifier.main.variant)
+    assert (main.label, main.confidence) == (prediction.top.label, prediction.top.confidence)
+
+
+def test_path_bytes_and_image_give_the_same(classifier: Classifier, photo: Image.Image, tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    photo.save(path)
+    answers = {
+        tuple(classifier.predict(source).predictions)
+        for source in (path, str(path), path.read_bytes(), photo)
+    }
+    assert len(answers) == 1
+
+
+def test_batch_keeps_order_and_goes_on_after_a_failure(classifier: Classifier, photo: Image.Image) -> None:
+    images = [photo.rotate(10 * i) for i in range(BATCH_SIZE + 3)]
+    mixed: list[Image.Image | bytes] = [*images[:2], b"no picture", *images[2:]]
+    results = list(classifier.predict_batch(mixed))
+    assert isinstance(results[2], PawMatchError)
+    predictions = [result for result in results if isinstance(result, Prediction)]
+    assert len(predictions) == len(images)
+    for image, batched in zip(images, predictions, strict=True):
+        alone = classifier.predict(image)
+        assert batched.top.label == alone.top.label
+        assert batched.top.confidence == pytest.approx(alone.top.confidence, abs=1e-5)
+
+
+def test_batch_is_lazy(classifier: Classifier, photo: Image.Image) -> None:
+    taken = 0
+
+    def endless() -> object:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield photo
+
+    next(classifier.predict_batch(endless()))  # type: ignore[arg-type]
+    assert taken == BATCH_SIZE
+
+
+def test_bad_input_is_named(classifier: Classifier, photo: Image.Image, tmp_path: Path) -> None:
+    with pytest.raises(ImageNotFound):
+        classifier.predict(tmp_path / "gone.jpg")
+    photo.save(tmp_path / "cut.png")
+    data = (tmp_path / "cut.png").read_bytes()
+    with pytest.raises(BrokenImage):
+        classifier.predict(data[: len(data) // 2])
+    assert len(classifier.predict(photo, top_k=99).predictions) == len(classifier.labels)
+    for top_k in (0, -1, True, 2.5):
+        with pytest.raises(BadOption, match="top_k"):
+            classifier.predict(photo, top_k=top_k)  # type: ignore[arg-type]
+
+
+def test_a_source_may_hold_one_variant(tiny_checkpoints: Callable[..., Path], photo: Image.Image) -> None:
+    classifier = load("breed", tiny_checkpoints("breed") / "cnn")
+    prediction = classifier.predict(photo)
+    assert classifier.variants == ("cnn",)
+    assert prediction.model.variant == "cnn"
+    assert len(prediction.variants) == 1
+
+
+def test_unknown_task_device_and_engine_are_named(tiny_checkpoints: Callable[..., Path]) -> None:
+    source = tiny_checkpoints("breed")
+    with pytest.raises(UnknownTask, match="cats"):
+        load("cats", source)
+    with pytest.raises(BadOption, match="abacus"):
+        load("breed", source, device="abacus")
+    with pytest.raises(BadOption, match="warp"):
+        load("breed", source, engine="warp")
+
+
+def test_variants_must_share_their_labels(tiny_checkpoints: Callable[..., Path]) -> None:
+    checkpoints = [
+        load_checkpoint(tiny_checkpoints("breed") / "cnn"),
+        load_checkpoint(tiny_checkpoints("artist") / "cnn_transformer"),
+    ]
+    with pytest.raises(KeyMismatch, match="different labels"):
+        Classifier("breed", checkpoints)
+
+
+def test_threads_get_their_lone_answers(classifier: Classifier, photo: Image.Image) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    images = [photo.rotate(15 * i) for i in range(6)]
+    alone = [classifier.predict(image).predictions for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            together = list(pool.map(lambda image: classifier.predict(image).predictions, images))
+            assert together == alone
+
+
+def test_a_feature_extractor_that_variants_share_runs_once(
+    tiny_checkpoints: Callable[..., Path], photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    checkpoints = [load_checkpoint(tiny_checkpoints("breed") / v) for v in ("cnn", "cnn_transformer")]
+    state = checkpoints[0].model.backbone.state_dict()  # type: ignore[union-attr]
+    checkpoints[1].model.backbone.load_state_dict(state)  # type: ignore[union-attr]
+    apart = Classifier("breed", checkpoints).predict(photo)
+    grouped = Classifier(
+        "breed", [replace(c, config=replace(c.config, backbone_group="one")) for c in checkpoints]
+    )
+    runs = []
+    for member in grouped.members.values():
+        features = member.engine.features
+        monkeypatch.setattr(
+            member.engine, "features", lambda x, run=features: (runs.append(1), run(x))[1]
+        )
+    together = grouped.predict(photo)
+    assert len(runs) == 1
+    assert np.allclose([a.confidence for a in together.variants], [a.confidence for a in apart.variants])

@@ -1,0 +1,74 @@
+"""InputSpec: image to tensor."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pawmatch.errors import BadOption
+from pawmatch.preprocess import Box, InputSpec
+
+PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def test_squash_sees_the_whole_image() -> None:
+    spec = InputSpec(size=32, resize="squash", **PLAIN)
+    assert spec.box(400, 200) == Box(0, 0, 400, 200)
+    image = Image.new("RGB", (400, 200), (255, 0, 0))
+    image.paste((0, 0, 255), (200, 0, 400, 200))
+    tensor = spec.prepare(image)
+    assert tensor.shape == (3, 32, 32)
+    assert tensor.dtype == torch.float32
+    assert tensor[0, :, :12].min() == 1
+    assert tensor[2, :, 20:].min() == 1
+
+
+def test_crop_sees_the_centred_square() -> None:
+    spec = InputSpec(size=32, resize="crop", crop_pct=0.5, **PLAIN)
+    assert spec.box(400, 200) == Box(150, 50, 250, 150)
+    image = Image.new("RGB", (400, 200), (0, 0, 0))
+    image.paste((255, 255, 255), (150, 50, 250, 150))
+    assert spec.prepare(image).mean() > 0.99
+
+
+def test_normalisation_is_per_channel() -> None:
+    spec = InputSpec(size=16, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0))
+    tensor = spec.prepare(Image.new("RGB", (20, 20), (255, 255, 255)))
+    torch.testing.assert_close(tensor[:, 0, 0], torch.tensor([1.0, 3.0, 0.5]))
+
+
+def test_large_images_shrink_like_a_plain_resize() -> None:
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    image = small.resize((1600, 1200), Image.Resampling.BICUBIC)
+    spec = InputSpec(size=64, **PLAIN)
+    plain = np.asarray(image.resize((64, 64), Image.Resampling.BICUBIC), dtype=np.float32)
+    ours = spec.prepare(image).permute(1, 2, 0).numpy() * 255
+    assert np.abs(ours - plain).mean() < 1
+
+
+def test_round_trip_through_json_values() -> None:
+    spec = InputSpec(size=96, resize="crop", crop_pct=0.9, interpolation="bilinear")
+    assert InputSpec.from_dict(spec.to_dict()) == spec
+    assert hash(InputSpec.from_dict(spec.to_dict())) == hash(spec)
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"size": 4}, "4"),
+        ({"size": 100_000}, "100000"),
+        ({"resize": "stretch"}, "stretch"),
+        ({"interpolation": "magic"}, "magic"),
+        ({"crop_pct": 0.0}, "crop_pct"),
+        ({"std": (0.0, 1.0, 1.0)}, "std"),
+        ({"mean": (0.5, 0.5)}, "mean"),
+        ({"mean": "abc"}, "malformed"),
+        ({"colour": 1}, "colour"),
+    ],
+)
+def test_impossible_values_are_named(values: dict[str, Any], named: str) -> None:
+    with pytest.raises(BadOption, match=named):
+        InputSpec.from_dict(values)

@@ -1,0 +1,28 @@
+"""The tables of tasks and variants."""
+
+from __future__ import annotations
+
+import pytest
+
+from pawmatch.errors import UnknownTask
+from pawmatch.models import VARIANTS
+from pawmatch.tasks import TASKS, VARIANT_NAMES, find_task
+
+
+def test_tasks_are_found_by_name() -> None:
+    assert {name: (find_task(name).title, find_task(name).main_variant) for name in TASKS} == {
+        "breed": ("Dog breed", "cnn_transformer_mfe"),
+        "artist": ("Artist", "cnn_transformer"),
+    }
+
+
+def test_every_variant_that_can_be_built_has_a_name() -> None:
+    assert tuple(VARIANT_NAMES) == tuple(VARIANTS)
+    assert {task.main_variant for task in TASKS.values()} <= set(VARIANT_NAMES)
+
+
+@pytest.mark.parametrize("name", ["", "Breed", "dogs", "x" * 1000, None, ["breed"]])
+def test_an_unknown_task_is_told_the_known_ones(name: str) -> None:
+    with pytest.raises(UnknownTask, match=r"use breed or artist.$") as caught:
+        find_task(name)
+    assert len(str(caught.value)) < 120

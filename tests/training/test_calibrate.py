@@ -1,0 +1,75 @@
+"""Fitting the calibration."""
+
+import numpy as np
+import pytest
+
+from pawmatch.calibration import ScopeGate
+from pawmatch.confidence import calibrated, candidate_set, scope_score
+from pawmatch.training.calibrate import (
+    FEWEST_KEPT,
+    conformal_quantile,
+    fit_scope_gate,
+    fit_temperature,
+    review_threshold,
+)
+
+
+def drawn(n: int, classes: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that are `temperature` times too large for the labels drawn from them."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(size=(n, classes)) * 2
+    labels = np.array([rng.choice(classes, p=row) for row in calibrated(true, 1.0)])
+    return (true * temperature).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_temperature_is_recovered(temperature: float) -> None:
+    logits, labels = drawn(4000, 8, temperature)
+    assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.08)
+
+
+def test_conformal_sets_cover_new_data() -> None:
+    logits, labels = drawn(2000, 8, 1.0)
+    quantile = conformal_quantile(calibrated(logits, 1.0), labels)
+    fresh, truth = drawn(4000, 8, 1.0, seed=1)
+    probabilities = calibrated(fresh, 1.0)
+    covered = np.mean([t in candidate_set(row, quantile) for row, t in zip(probabilities, truth, strict=True)])
+    assert 0.88 < covered < 0.92
+
+
+def test_conformal_quantile_uses_the_finite_sample_rank() -> None:
+    truth = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    probabilities = np.stack([truth, 1 - truth], axis=1)
+    labels = np.zeros(9, dtype=np.int64)
+    assert conformal_quantile(probabilities, labels, coverage=0.8) == pytest.approx(0.8)  # ceil(10 * 0.8) = 8th
+    assert conformal_quantile(probabilities[:3], labels[:3]) == 1.0
+
+
+def test_review_threshold_keeps_the_longest_good_prefix() -> None:
+    confidence = np.linspace(1, 0, 100)
+    correct = np.arange(100) < 50
+    threshold = review_threshold(confidence, correct, 0.8)
+    kept = confidence >= threshold
+    assert correct[kept].mean() >= 0.8
+    assert kept.sum() == 62
+
+
+def test_review_threshold_flags_everything_when_nothing_is_good_enough() -> None:
+    assert review_threshold(np.linspace(1, 0, 50), np.zeros(50, dtype=bool), 0.8) == 1.0
+    few = np.zeros(50, dtype=bool)
+    few[: FEWEST_KEPT // 2] = True
+    assert review_threshold(np.linspace(1, 0, 50), few, 0.9) == 1.0
+
+
+def test_scope_gate_tells_two_kinds_apart_and_flags_the_share_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    inside = rng.normal(size=(500, 6)).astype(np.float32)
+    outside = (rng.normal(size=(200, 6)) + [4, 0, 0, 0, 0, 0]).astype(np.float32)
+    held_out = rng.normal(size=(1000, 6)).astype(np.float32)
+    gate = fit_scope_gate(inside, outside, held_out, flagged=0.03, fitted_on="numbers")
+
+    def passed(rows: np.ndarray, gate: ScopeGate = gate) -> float:
+        return float(np.mean([scope_score(gate, row[:, None, None]) >= gate.threshold for row in rows]))
+
+    assert passed(held_out) == pytest.approx(0.97, abs=0.002)
+    assert passed(outside) < 0.1

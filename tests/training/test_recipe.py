@@ -1,0 +1,74 @@
+"""Recipes: the bundled ones, overrides, mistakes."""
+
+from pathlib import Path
+
+import pytest
+
+from pawmatch.errors import TrainingError
+from pawmatch.models import VARIANTS, build_model
+from pawmatch.preprocess import InputSpec
+from pawmatch.training.recipe import RECIPES, Recipe, read_recipe, same_recipe
+
+BUNDLED = sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_bundled_recipes_build_every_variant(name: str) -> None:
+    recipe = read_recipe(name)
+    InputSpec.from_dict(recipe.input)
+    for variant in VARIANTS:
+        build_model(family=recipe.family, variant=variant, num_classes=3, **recipe.architecture)
+    if recipe.base:
+        assert read_recipe(recipe.base).task == recipe.task
+        assert read_recipe(recipe.base).variant in VARIANTS
+
+
+def test_sizes_change_at_their_share_of_the_epochs() -> None:
+    recipe = Recipe("r", "breed", "hybrid", epochs=10, sizes=((0.0, 96), (0.7, 128)), input={"size": 160})
+    assert [recipe.size_at(epoch) for epoch in (0, 6, 7, 9)] == [96, 96, 128, 128]
+    assert Recipe("r", "breed", "hybrid", input={"size": 160}).size_at(3) == 160
+
+
+def test_overrides_reach_tables_and_keep_types() -> None:
+    recipe = read_recipe(
+        "breed-starter",
+        ["epochs=3", "optimizer=sgd", 'architecture.attention_mode="tokens"', "crop_scale=[0.5, 1.0]"],
+    )
+    assert (recipe.epochs, recipe.optimizer) == (3, "sgd")
+    assert recipe.architecture["attention_mode"] == "tokens"
+    assert recipe.crop_scale == (0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [(["epochs"], "key=value"), (["speed=3"], "'speed'"), (["epochs.x=3"], "'epochs' is no table")],
+)
+def test_bad_overrides_are_named(overrides: list[str], named: str) -> None:
+    with pytest.raises(TrainingError, match=named):
+        read_recipe("breed-starter", overrides)
+
+
+def test_unknown_recipe_lists_the_known() -> None:
+    with pytest.raises(TrainingError, match="breed-starter"):
+        read_recipe("cat-starter")
+
+
+def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('task = "breed"\nfamily = "hybrid"\nepochs = 2\n')
+    assert read_recipe(str(path)).name == "mine"
+    path.write_text("epochs = = 2")
+    with pytest.raises(TrainingError, match="not valid TOML"):
+        read_recipe(str(path))
+    path.write_text("epochs = 2")
+    with pytest.raises(TrainingError, match="incomplete"):
+        read_recipe(str(path))
+
+
+def test_a_saved_recipe_equals_itself_whatever_was_added_since() -> None:
+    recipe = read_recipe("breed-base")
+    saved = recipe.to_dict()
+    assert same_recipe(saved, recipe)
+    del saved["clip_gradient"]
+    assert same_recipe(saved, recipe)
+    assert not same_recipe({**saved, "epochs": 99}, recipe)

@@ -1,0 +1,188 @@
+"""Training from end to end on tiny data: it learns, resumes to the same result, and writes checkpoints."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pawmatch import load
+from pawmatch.checkpoint import load_checkpoint
+from pawmatch.errors import TrainingError, UnknownVariant
+from pawmatch.models import build_model
+from pawmatch.training import loop
+from pawmatch.training.loop import Settings
+from pawmatch.training.recipe import Recipe
+from pawmatch.training.run import run_training, take_over
+from pawmatch.training.together import Together
+
+SETTINGS = Settings(workers=0)
+RECIPE = Recipe(
+    name="tiny",
+    task="artist",
+    family="chae",
+    architecture={
+        "input_size": 32,
+        "filters": [4, 4, 8, 8],
+        "heads": 2,
+        "layers": 1,
+        "mlp_width": 16,
+        "morphology_channels": 4,
+        "morphology_width": 8,
+    },
+    input={"size": 32, "mean": [0.0] * 3, "std": [1.0] * 3},
+    epochs=4,
+    batch_size=16,
+    learning_rate=1e-2,
+    color_jitter=0.0,
+    crop_scale=(0.8, 1.0),
+    license="made for tests",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes that differ in colour: reddish and bluish noise."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for half, count in (("train", 32), ("val", 24)):
+        for name, channel in (("red", 0), ("blue", 2)):
+            (folder / half / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 120, (40, 40, 3), dtype=np.uint8)
+                pixels[..., channel] += 100
+                Image.fromarray(pixels).save(folder / half / name / f"{i}.png")
+    return folder
+
+
+def test_learns_and_writes_a_checkpoint_with_its_card(data: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    (out,) = run_training(
+        RECIPE, "cnn_transformer", data, tmp_path / "run", settings=SETTINGS, report=lines.append
+    )
+    checkpoint = load_checkpoint(str(out))
+    assert checkpoint.config.metrics["top1"] > 0.9
+    assert checkpoint.config.labels == ("blue", "red")
+    assert checkpoint.config.training["recipe"] == "tiny"
+    assert sum(line.startswith("epoch") for line in lines) == 4
+    card = (out / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert "made for tests" in card
+    assert f"{checkpoint.config.metrics['top1']:.1%}" in card
+
+
+class Cut(Exception):
+    """Stands for a kill between two epochs."""
+
+
+def test_a_cut_run_goes_on_to_the_same_weights(data: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, mixup=0.2, cutmix=1.0)
+    (whole,) = run_training(recipe, "cnn", data, tmp_path / "whole", settings=SETTINGS, report=lambda _: None)
+
+    def cut(line: str) -> None:
+        if line.startswith("epoch   3"):
+            raise Cut
+
+    with pytest.raises(Cut):
+        run_training(recipe, "cnn", data, tmp_path / "cut", settings=SETTINGS, report=cut)
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    (resumed,) = run_training(recipe, "cnn", data, tmp_path / "cut", settings=SETTINGS, report=lambda _: None)
+    ours, theirs = (load_checkpoint(str(place)).model.state_dict() for place in (resumed, whole))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_a_finished_run_is_not_trained_again(data: Path, tmp_path: Path) -> None:
+    run_training(RECIPE, "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None)
+    lines: list[str] = []
+    run_training(RECIPE, "cnn", data, tmp_path, settings=SETTINGS, report=lines.append)
+    assert not any(line.startswith("epoch") for line in lines)
+
+
+def test_another_recipe_does_not_take_over_a_run(data: Path, tmp_path: Path) -> None:
+    run_training(RECIPE, "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None)
+    with pytest.raises(TrainingError, match="another recipe"):
+        run_training(
+            replace(RECIPE, epochs=5), "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None
+        )
+
+
+def test_all_variants_together_share_their_feature_extractor(data: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    for name in ("a", "b"):
+        (outside / name).mkdir(parents=True)
+        for i in range(4):
+            Image.new("RGB", (40, 40), (20 * i, 250, 20)).save(outside / name / f"{i}.png")
+    folders = run_training(
+        RECIPE, "all", data, tmp_path / "run", outside=outside, settings=SETTINGS, report=lambda _: None
+    )
+    checkpoints = [load_checkpoint(str(folder)) for folder in folders]
+    assert [folder.name for folder in folders] == ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
+    stems = [c.model.stem.state_dict() for c in checkpoints]  # type: ignore[union-attr]
+    assert all(torch.equal(stems[0][key], stem[key]) for stem in stems[1:] for key in stem)
+    assert len({c.config.backbone_group for c in checkpoints}) == 1
+    assert checkpoints[0].config.backbone_group
+    classifier = load("artist", tmp_path / "run")
+    assert len(classifier.variants) == 3
+    green = classifier.predict(Image.new("RGB", (200, 200), (20, 250, 20)))
+    assert "out_of_scope" in [reason.code for reason in green.review.reasons]
+
+
+def test_a_recipe_with_a_base_trains_that_first_and_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pawmatch.training import run
+
+    base = replace(RECIPE, name="tiny-base", variant="cnn_transformer", epochs=2)
+    monkeypatch.setattr(run, "read_recipe", lambda name: {"tiny-base": base}[name])
+    recipe = replace(RECIPE, base="tiny-base", epochs=1)
+    lines: list[str] = []
+    run_training(recipe, "cnn", data, tmp_path / "run", settings=SETTINGS, report=lines.append)
+    assert any("tiny-base" in line for line in lines)
+    assert (tmp_path / "tiny-base" / "config.json").is_file()
+    lines.clear()
+    (out,) = run_training(
+        recipe, "cnn_transformer", data, tmp_path / "again", settings=SETTINGS, report=lines.append
+    )
+    assert sum(line.startswith("epoch") for line in lines) == 1
+    assert "100% of the parameters" in "\n".join(lines)
+    assert load_checkpoint(str(out)).config.training["init"] == "tiny-base"
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "normalise", lambda images, spec: images.float() * float("nan"))
+    with pytest.raises(TrainingError, match="nan in epoch 1; lower learning_rate"):
+        run_training(RECIPE, "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None)
+
+
+def test_wrong_variants_are_named(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownVariant, match="'rnn'"):
+        run_training(RECIPE, "rnn", data, tmp_path, settings=SETTINGS)
+    with pytest.raises(TrainingError, match="for --variant cnn"):
+        run_training(replace(RECIPE, variant="cnn"), "all", data, tmp_path, settings=SETTINGS)
+
+
+def test_take_over_copies_what_agrees_and_no_more() -> None:
+    values: dict[str, Any] = {"family": "chae", "num_classes": 2, **RECIPE.architecture}
+    small = build_model(variant="cnn", **values)
+    large = build_model(variant="cnn_transformer", **values)
+    before = large.encoder[0].mlp[0].weight.clone()
+    share = take_over(large, small)
+    assert 0 < share < 1
+    assert torch.equal(large.stem[0][1].weight, small.stem[0][1].weight)
+    assert torch.equal(large.encoder[0].mlp[0].weight, before)
+
+
+def test_together_gives_each_variants_own_logits() -> None:
+    values: dict[str, Any] = {"family": "chae", "num_classes": 2, **RECIPE.architecture}
+    models = {name: build_model(variant=name, **values) for name in ("cnn", "cnn_transformer")}
+    together = Together(models).eval()
+    images = torch.rand(3, 3, 32, 32)
+    logits = together(images)
+    assert logits.shape == (2, 3, 2)
+    for row, model in zip(logits, models.values(), strict=True):
+        torch.testing.assert_close(row, model(images))
