@@ -78,6 +78,7 @@ class Classifier:
         self.names = tuple(display_name(label) for label in self.labels)
         self.variants = tuple(self.members)
         self.source = self.main.checkpoint.source
+        self.card = self.main.checkpoint.card
         self.notice = next((c.notice for c in checkpoints if c.notice), None)
         for member in self.members.values():
             if member.checkpoint.config.labels != self.labels:

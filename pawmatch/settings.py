@@ -97,7 +97,7 @@ class Settings:
     engine: str = setting("auto", "what runs them", choices=("auto", "torch", "openvino"))
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for every interface", host_name)
     port: int = setting(7860, "port to listen on", whole(1, 65535))
-    max_upload_mb: int = setting(20, "largest upload in megabytes", whole(1, 200))
+    max_upload_mb: int = setting(20, "largest upload in megabytes", whole(1, 20))
     queue_size: int = setting(32, "how many requests may wait; more are turned away", whole(1, 10_000))
     colormap: str = setting("jet", "colours of the heatmaps at first", choices=("jet", "cividis", "viridis"))
     strength: float = setting(0.6, "strength of the heatmaps at first, 0 to 1", share)

@@ -85,6 +85,12 @@ def tiny_weights(tiny_checkpoints: Callable[..., Path]) -> Path:
     return folders[0].parent
 
 
+@pytest.fixture
+def breeds(tiny_checkpoints: Callable[..., Path]) -> str:
+    """The folder of three tiny breed checkpoints, as a source."""
+    return str(tiny_checkpoints("breed"))
+
+
 def write_tiny_checkpoint(folder: Path, task: str, variant: str) -> None:
     """Write one checkpoint with random weights, the same on every run."""
     import torch
@@ -125,6 +131,27 @@ def photo() -> Image.Image:
     sky[body | head] = (150, 100, 60)
     sky += rng.normal(0, 8, sky.shape)
     return Image.fromarray(sky.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def dog(photo: Image.Image, tmp_path: Path) -> Path:
+    """The picture as a JPEG file."""
+    path = tmp_path / "dog.jpg"
+    photo.save(path)
+    return path
+
+
+@pytest.fixture
+def album(photo: Image.Image, tmp_path: Path) -> Path:
+    """A folder with two good images, a broken one between them, a text file and a hidden file."""
+    folder = tmp_path / "album"
+    (folder / "deeper").mkdir(parents=True)
+    photo.save(folder / "a.jpg")
+    photo.save(folder / "deeper" / "c.PNG")
+    (folder / "b.jpg").write_bytes((folder / "a.jpg").read_bytes()[:400])
+    (folder / "notes.txt").write_text("no image")
+    (folder / "._a.jpg").write_bytes(b"\0\5\26\7")
+    return folder
 
 
 def beside_the_checkout(name: str) -> Path:

@@ -497,3 +497,14 @@ def test_buffers_that_no_file_holds_are_computed(tmp_path: Path) -> None:
     loaded = load_checkpoint(save_checkpoint(tmp_path, model, config, half=False))
     images = torch.rand(1, 3, 32, 32)
     torch.testing.assert_close(loaded.model(images), model(images))
+
+
+def test_the_card_comes_along_without_its_metadata(folder: Path, tmp_path: Path) -> None:
+    assert load_checkpoint(folder).card == ""
+    card = folder / "README.md"
+    card.write_text("---\nlicense: other\n---\n\n# A model\n\nIt names painters.\n", encoding="utf-8")
+    assert load_checkpoint(folder).card == "# A model\n\nIt names painters."
+    card.unlink()
+    (tmp_path / "secret").write_text("not a card")
+    card.symlink_to(tmp_path / "secret")
+    assert load_checkpoint(folder).card == ""

@@ -10,6 +10,7 @@ from PIL import Image
 from pawmatch import load
 from pawmatch.checkpoint import load_checkpoint
 from pawmatch.errors import BadOption, BrokenImage, ImageNotFound, KeyMismatch, PawMatchError, UnknownTask
+from pawmatch.models import VARIANTS
 from pawmatch.predict import BATCH_SIZE, Classifier
 from pawmatch.results import Prediction
 
@@ -28,7 +29,7 @@ def test_prediction_has_the_documented_shape(classifier: Classifier, photo: Imag
     assert result["model"]["variant"] == classifier.task.main_variant
     assert result["model"]["classes"] == len(classifier.labels)
     assert [list(entry) for entry in result["predictions"]] == [["label", "name", "confidence"]] * 3
-    assert [entry["variant"] for entry in result["variants"]] == ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
+    assert [entry["variant"] for entry in result["variants"]] == list(VARIANTS)
     assert set(result["timing_ms"]) == {"decode", "features", "head"}
     assert set(result["review"]) == {"needed", "reasons", "threshold"}
 
@@ -48,7 +49,9 @@ def test_answer_comes_from_the_main_variant(classifier: Classifier, photo: Image
     assert (main.label, main.confidence) == (prediction.top.label, prediction.top.confidence)
 
 
-def test_path_bytes_and_image_give_the_same(classifier: Classifier, photo: Image.Image, tmp_path: Path) -> None:
+def test_path_bytes_and_image_give_the_same(
+    classifier: Classifier, photo: Image.Image, tmp_path: Path
+) -> None:
     path = tmp_path / "photo.png"
     photo.save(path)
     answers = {

@@ -23,7 +23,11 @@ from pawmatch.checkpoint.weights import (
     write_tensors,
 )
 from pawmatch.errors import BadOption, CheckpointNotFound, NotACheckpoint, UnsupportedBackbone
-from pawmatch.models import VARIANTS, build_model
+from pawmatch.models import VARIANTS, ImageModel, build_model
+
+
+CARD_FILE = "README.md"
+LARGEST_CARD = 200_000  # characters
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,15 @@ class Checkpoint:
 
     `model` is in evaluation mode, float32, without gradients. `source` is what the user gave, `revision`
     the Hub commit, and `notice` one line to show when something else than the newest state serves.
+    `card` is the model card's Markdown without its metadata block, empty where there is none.
     """
 
     config: CheckpointConfig
-    model: nn.Module
+    model: ImageModel
     source: str
     revision: str | None = None
     notice: str | None = None
+    card: str = ""
 
 
 def save_checkpoint(
@@ -93,7 +99,7 @@ def load_checked(folder: Path, source: str, device: str | torch.device) -> Check
         # The tensors become the parameters: no second copy, and no random values to fill first.
         model.load_state_dict(tensors, strict=True, assign=True)
     model = model.to(device).eval().requires_grad_(False)
-    return Checkpoint(config=config, model=model, source=source)
+    return Checkpoint(config=config, model=model, source=source, card=read_card(folder))
 
 
 def read_config(folder: Path, source: str) -> CheckpointConfig:
@@ -105,6 +111,18 @@ def read_config(folder: Path, source: str) -> CheckpointConfig:
         return parse_config(data)
     except NotACheckpoint as exc:
         raise type(exc)(f"{source}: {exc}") from exc
+
+
+def read_card(folder: Path) -> str:
+    """The text of the model card in `folder`; a card is for reading, so a bad one is no reason to fail."""
+    path = folder / CARD_FILE
+    if not path.is_file() or not stays_inside(path, folder):
+        return ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        text = file.read(LARGEST_CARD)
+    if text.startswith("---\n"):
+        text = text.partition("\n---\n")[2]
+    return text.strip()
 
 
 def checked_file(folder: Path, name: str, source: str) -> Path:
@@ -173,7 +191,7 @@ def missing_file(names: Sequence[str], name: str, source: str) -> NotACheckpoint
     return NotACheckpoint(f"{source} holds no {name}; give a place that `pawmatch train` or `import` wrote.")
 
 
-def empty_model(config: CheckpointConfig, source: str) -> nn.Module:
+def empty_model(config: CheckpointConfig, source: str) -> ImageModel:
     """The model that `config` describes, on the meta device: shapes without memory.
 
     Also checks the scope gate and the input size against it.
@@ -183,7 +201,7 @@ def empty_model(config: CheckpointConfig, source: str) -> nn.Module:
         size = config.input.size
         try:
             with torch.no_grad():
-                feature_map = model.eval().forward_features(torch.empty(1, 3, size, size))  # type: ignore[operator]
+                feature_map = model.eval().forward_features(torch.empty(1, 3, size, size))
         except (RuntimeError, ValueError) as exc:
             raise NotACheckpoint(
                 f"{source}: the model cannot read images of input.size {size} pixels."
@@ -197,7 +215,7 @@ def empty_model(config: CheckpointConfig, source: str) -> nn.Module:
     return model
 
 
-def build(config: CheckpointConfig, source: str) -> nn.Module:
+def build(config: CheckpointConfig, source: str) -> ImageModel:
     """The model that `config` describes; every failure to build it is the config's fault."""
     try:
         return build_model(

@@ -15,7 +15,14 @@ import torch
 
 from pawmatch import hub
 from pawmatch.checkpoint.config import CONFIG_FILE, TASK_NAME
-from pawmatch.checkpoint.folder import Checkpoint, listing, load_folder, missing_file, read_config
+from pawmatch.checkpoint.folder import (
+    CARD_FILE,
+    Checkpoint,
+    listing,
+    load_folder,
+    missing_file,
+    read_config,
+)
 from pawmatch.checkpoint.weights import WEIGHTS_FILE
 from pawmatch.errors import (
     AccessDenied,
@@ -33,7 +40,6 @@ from pawmatch.errors import (
 from pawmatch.models import VARIANTS
 
 BUNDLED = "weights"
-CARD_FILE = "README.md"
 CACHED_NOTICE = "The Hub could not be reached, so the copy downloaded earlier answers."
 
 Device = str | torch.device
@@ -169,6 +175,8 @@ def load_from_hub(commit: hub.Commit, place: hub.HubSource, source: str, device:
             raise missing_file(names, name, source)
         folder = hub.download(commit, place, [name])
         read_config(folder, source)  # at once: a config that is wrong saves the download of the weights
+    if CARD_FILE in names:
+        hub.download(commit, place, [CARD_FILE])
     checkpoint = load_folder(folder, source, device=device)
     return replace(checkpoint, revision=commit.sha, notice=CACHED_NOTICE if commit.cached else None)
 

@@ -8,47 +8,40 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
-from gradio.data_classes import ImageData, ListFiles
+from gradio.components import Component
 
 from pawmatch.errors import PawMatchError
-from pawmatch.ui.handlers import Handlers
+from pawmatch.ui.handlers import Handlers, fit_for_visitors
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Widget = TypeVar("Widget", bound=Component)
 
 # One model run at a time, whoever asks: a second one would only slow the first down.
-MODEL_RUN = {"concurrency_id": "model", "concurrency_limit": 1}
+MODEL_RUN: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 OVERLAYS = ("cnn", "cnn_transformer", "cnn_transformer_mfe")
 
 
-class Photo(gr.Image):
-    """An image whose file is left alone: how a picture is opened, and what is said about one, is ours."""
+def left_alone(component: Widget) -> Widget:
+    """The widget with its files as they come: how a picture is opened, and what is said of it, is ours.
 
-    is_template = True
-    data_model = None  # a value of the wrong kind, too, reaches our own check and its sentence
-
-    def api_info(self) -> dict[str, Any]:
-        """The file object that clients send."""
-        return ImageData.model_json_schema()
-
-
-class Photos(gr.File):
-    """Several files, left alone likewise."""
-
-    is_template = True
-
-    def api_info(self) -> dict[str, Any]:
-        """The list of file objects that clients send."""
-        return ListFiles.model_json_schema()
+    Without a data model a value of the wrong kind, too, reaches our own check and its sentence. This is
+    no subclass because Gradio writes a .pyi file beside the source of each one.
+    """
+    schema = component.api_info()
+    component.data_model = None
+    setattr(component, "api_info", lambda: schema)  # noqa: B010 - a plain assignment offends mypy
+    return component
 
 
 def worded(function: Callable[P, R]) -> Callable[P, R]:
-    """The handler with its errors as Gradio's, which alone are shown to clients; one sentence each."""
+    """The function with its errors as Gradio's, which alone are shown to clients; one sentence each."""
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return function(*args, **kwargs)
+            with fit_for_visitors():
+                return function(*args, **kwargs)
         except PawMatchError as exc:
             raise gr.Error(html.escape(str(exc), quote=False), print_exception=False) from exc
 
@@ -57,9 +50,8 @@ def worded(function: Callable[P, R]) -> Callable[P, R]:
 
 def add_endpoints(handlers: Handlers) -> None:
     """Add /predict, /explain, /predict_batch and /models to the Blocks being built."""
-    image = Photo(label="Photo", visible=False)
-    images = Photos(label="Photos", file_count="multiple", visible=False)
-    images.data_model = None
+    image = left_alone(gr.Image(label="Photo", visible=False))
+    images = left_alone(gr.File(label="Photos", file_count="multiple", visible=False))
     task = gr.Textbox("breed", label="Task: breed or artist", visible=False)
     top_k = gr.Number(5, label="How many labels", precision=0, visible=False)
     label = gr.Textbox(label="Label to explain; the first choice if empty", visible=False)

@@ -16,21 +16,17 @@ from typing import Any
 
 from PIL import Image
 
-from pawmatch.errors import BadOption, Busy, ImageError, ImageNotFound, PawMatchError, RequestError
+from pawmatch.errors import Busy, ImageError, PawMatchError, RequestError
 from pawmatch.images import read_image
 from pawmatch.results import Explanation, Prediction
 from pawmatch.tasks import find_task
 from pawmatch.ui.classifiers import Classifiers
+from pawmatch.ui.requests import TOP_K, label_or_none, photo_path, photo_paths, task_name, whole_number
 
 log = logging.getLogger(__name__)
 
-CHOOSE_PHOTO = "Please choose a photo first."
-CHOOSE_AGAIN = "The photo is no longer held here; please choose it again."
-HOW_TO_SEND = "Send each photo as a file, in Python as gradio_client.handle_file(path)."
 OUR_FAULT = "Something went wrong on our side; please try again."
 NO_MODEL = "The model for this task cannot be loaded just now; please try again later."
-MOST_PHOTOS = 64  # in one call of predict_batch
-TOP_K = 5
 SHOWN_SIDE = 1024  # pixels; the page's own copy of a photo, larger than any place where it is shown
 
 Compute = Callable[[str, str, tuple[Any, ...], int], Any]
@@ -92,10 +88,9 @@ class Handlers:
         self._compute = on_gpu(compute)
 
     def _run(self, task: str, method: str, *arguments: Any, top_k: Any = TOP_K) -> Any:
+        count = whole_number("top_k", top_k)
         # Loaded in this process: another one, which a lent accelerator needs, would load it at every call.
-        classes = len(self.classifiers.get(task).labels)
-        # The default is meant as "up to five", also of a model with three classes.
-        count = min(TOP_K, classes) if top_k in (None, TOP_K) else whole_number("top_k", top_k)
+        self.classifiers.get(task)
         result = self._compute(task, method, arguments, count)
         if isinstance(result, PawMatchError):
             raise result
@@ -103,7 +98,7 @@ class Handlers:
 
     # --- the endpoints
 
-    def predict(self, image: Any, task: Any = "breed", top_k: Any = 5) -> dict[str, Any]:
+    def predict(self, image: Any, task: Any = "breed", top_k: Any = TOP_K) -> dict[str, Any]:
         """The most likely labels of one photo, with calibrated confidence."""
         with fit_for_visitors():
             path, name = photo_path(image), task_name(task)
@@ -125,15 +120,10 @@ class Handlers:
                 overlays.get("cnn_transformer_mfe"),
             )
 
-    def predict_batch(self, images: Any, task: Any = "breed", top_k: Any = 5) -> list[dict[str, Any]]:
+    def predict_batch(self, images: Any, task: Any = "breed", top_k: Any = TOP_K) -> list[dict[str, Any]]:
         """One prediction, or one error, per photo, in order."""
         with fit_for_visitors():
-            if not isinstance(images, list | tuple) or not images:
-                raise ImageNotFound(HOW_TO_SEND if images else CHOOSE_PHOTO)
-            if len(images) > MOST_PHOTOS:
-                raise BadOption(f"{len(images)} photos are too many; send at most {MOST_PHOTOS} in one call.")
-            paths = [photo_path(image) for image in images]
-            name = task_name(task)
+            paths, name = photo_paths(images), task_name(task)
             results: list[Prediction | PawMatchError] = self._run(name, "predict_batch", paths, top_k=top_k)
             return [entry(result) for result in results]
 
@@ -194,7 +184,7 @@ class Handlers:
 
     def card(self, task: str) -> str:
         """The model card of the task's main variant, as Markdown."""
-        return str(getattr(self.classifiers.get(task), "card", ""))
+        return self.classifiers.get(task).card
 
     def retry(self, task: Any) -> None:
         """Try again to load the model that was meant to answer."""
@@ -226,39 +216,3 @@ def public(answer: dict[str, Any]) -> dict[str, Any]:
     if Path(model["source"]).is_absolute():
         model["source"] = "/".join(Path(model["source"]).parts[-2:])
     return {**answer, "model": model}
-
-
-def photo_path(image: Any) -> str:
-    """Where Gradio has put an upload: the path in the file object that stands for it.
-
-    Gradio has checked, before we are called, that the path of a whole file object is one of its uploads.
-    It looks at nothing else, so nothing else may be opened: any other path could be any file here.
-    """
-    if image is None or image == "":
-        raise ImageNotFound(CHOOSE_PHOTO)
-    meta = image.get("meta") if isinstance(image, dict) else None
-    if not isinstance(meta, dict) or meta.get("_type") != "gradio.FileData":
-        raise ImageNotFound(HOW_TO_SEND)
-    path = image.get("path")
-    if not isinstance(path, str):
-        raise ImageNotFound(HOW_TO_SEND)
-    if not Path(path).is_file():
-        raise ImageNotFound(CHOOSE_AGAIN)
-    return path
-
-
-def task_name(task: Any) -> str:
-    """The task asked for; raises UnknownTask."""
-    return find_task("breed" if task is None else task).name
-
-
-def label_or_none(label: Any) -> str | None:
-    """The label to explain; nothing means the first choice."""
-    return None if label is None or label == "" else str(label)
-
-
-def whole_number(name: str, value: Any) -> int:
-    """A count that came as JSON; raises BadOption. Whether it is in range is for the classifier to say."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
-        raise BadOption(f"{name} is {str(value)[:40]!r}; give a whole number such as 5.")
-    return int(value)

@@ -13,7 +13,7 @@ from pawmatch.settings import Settings
 from pawmatch.tasks import TASKS, VARIANT_NAMES
 from pawmatch.ui import present
 from pawmatch.ui.classifiers import Classifiers
-from pawmatch.ui.endpoints import MODEL_RUN, add_endpoints
+from pawmatch.ui.endpoints import MODEL_RUN, add_endpoints, worded
 from pawmatch.ui.examples import EXAMPLES, Example, read_examples
 from pawmatch.ui.handlers import Handlers
 from pawmatch.ui.updates import NOTHING_TO_EXPLAIN, Updates, Widgets
@@ -45,7 +45,8 @@ def build(
     ) as demo:
         add_endpoints(handlers)
         add_page(handlers, settings, read_examples(examples))
-    return demo
+    page: gr.Blocks = demo  # its type says Any
+    return page
 
 
 def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) -> None:
@@ -59,43 +60,53 @@ def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) ->
             notice = gr.HTML(elem_id="notice")
             retry = gr.Button("Try the intended model again", size="sm", visible=False, elem_id="retry")
             answer = gr.HTML(present.empty(FIRST_TASK), elem_id="answer")
-    explained = gr.HTML(present.explained(None), elem_id="explained")
+    explained = gr.HTML(present.heatmaps_title(None), elem_id="explained")
     with gr.Row(elem_classes="controls"):
         label, colormap, strength = add_controls(settings)
     with gr.Row(elem_classes="maps"):
         images, captions = zip(*(add_map(variant) for variant in VARIANT_NAMES), strict=True)
     legend = gr.HTML(present.legend(colormap_stops(settings.colormap)), elem_id="legend")
     with gr.Accordion("Details", open=False):
-        details = gr.HTML(present.NO_DETAILS)
+        details = gr.HTML(present.no_details())
     with gr.Accordion("The answer as JSON", open=False):
         answer_json = gr.JSON(show_label=False)
     with gr.Accordion("Model card", open=False):
-        card = gr.Markdown(present.NO_DETAILS)
+        card = gr.Markdown(present.CHOOSE_PHOTO)
     gr.HTML(present.footer())
     shown = gr.State(time_to_live=KEPT_SECONDS)
 
     widgets = Widgets(
-        shown, answer, notice, retry, label, explained, details, answer_json, card, list(images), list(captions)
+        shown,
+        answer,
+        notice,
+        retry,
+        label,
+        explained,
+        details,
+        answer_json,
+        card,
+        list(images),
+        list(captions),
     )
     updates = Updates(handlers, widgets)
     # Values come as they are: the photo is opened, and its file judged, by our own code.
     quick: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_progress": "hidden"}
     run: dict[str, Any] = {"preprocess": False, "api_visibility": "private", **MODEL_RUN}
-    look = {"fn": updates.look, "inputs": [photo, task, colormap, strength], "outputs": widgets.all()}
+    look = {"fn": worded(updates.look), "inputs": [photo, task, colormap, strength], "outputs": widgets.all()}
     on_answer = {**run, "show_progress_on": answer}
 
     gr.on([photo.input, photo.clear], **look, **on_answer, trigger_mode="always_last")
     for gallery, mine in galleries.values():
-        gallery.click(chosen_from(mine), None, photo, **quick).then(**look, **on_answer)
+        gallery.click(worded(chosen_from(mine)), None, photo, **quick).then(**look, **on_answer)
     task.input(
         lambda chosen: [gr.HTML(visible=chosen == name) for name in galleries],
         task,
         [gallery for gallery, _ in galleries.values()],
         **quick,
     ).then(**look, **on_answer)
-    retry.click(updates.retry, task, None, **run, show_progress_on=answer).then(**look, **on_answer)
+    retry.click(worded(updates.retry), task, None, **run, show_progress_on=answer).then(**look, **on_answer)
     label.input(
-        updates.explain,
+        worded(updates.explain),
         [photo, task, label, colormap, strength],
         widgets.all(),
         **run,
@@ -104,13 +115,13 @@ def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) ->
     )
     gr.on(
         [colormap.input, strength.input],
-        updates.restyle,
+        worded(updates.restyle),
         [shown, colormap, strength],
         list(images),
         **quick,
         trigger_mode="always_last",
     )
-    colormap.input(updates.legend, colormap, legend, **quick)
+    colormap.input(worded(updates.legend), colormap, legend, **quick)
 
 
 def add_question() -> tuple[gr.Radio, gr.Image]:

@@ -84,7 +84,8 @@ def launch_options(settings: Settings, classifiers: Classifiers, examples: Path 
 def create(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES) -> gr.Blocks:
     """The page with its queue, ready to launch."""
     demo = build(classifiers, settings, examples=examples, on_gpu=lent_gpu())
-    demo.queue(max_size=settings.queue_size, default_concurrency_limit=2)
+    # No way around the queue: it is what keeps many visitors from running the models all at once.
+    demo.queue(max_size=settings.queue_size, default_concurrency_limit=2, api_open=False)
     return demo
 
 

@@ -10,10 +10,10 @@ import gradio as gr
 from pawmatch.errors import PawMatchError
 from pawmatch.explain import colormap_stops, overlay
 from pawmatch.tasks import VARIANT_NAMES
-from pawmatch.ui import present
+from pawmatch.ui import present, words
 from pawmatch.ui.handlers import Handlers, Shown, fit_for_visitors
 
-NOTHING_TO_EXPLAIN = [(present.NO_DETAILS, "")]
+NOTHING_TO_EXPLAIN = [(present.CHOOSE_PHOTO, "")]
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,11 @@ class Updates:
         """The overlays in other colours or strength; the models do not run for that."""
         if shown is None:
             return [gr.skip() for _ in VARIANT_NAMES]
-        with fit_for_visitors():
-            return list(overlays(shown, colormap, strength))
+        return overlays(shown, colormap, strength)
 
     def legend(self, colormap: str) -> str:
         """The colour bar of a colour map."""
-        with fit_for_visitors():
-            return present.legend(colormap_stops(colormap))
+        return present.legend(colormap_stops(colormap))
 
     def blank(self, task: str, answer: str) -> Update:
         """Something else than an answer in its place, and nothing left of the last one."""
@@ -106,10 +104,10 @@ class Updates:
             page.answer: answer,
             **self.noticed(task),
             page.label: gr.Dropdown(choices=NOTHING_TO_EXPLAIN, value="", interactive=False),
-            page.explained: present.explained(None),
-            page.details: present.NO_DETAILS,
+            page.explained: present.heatmaps_title(None),
+            page.details: present.no_details(),
             page.json: None,
-            page.card: present.NO_DETAILS,
+            page.card: present.CHOOSE_PHOTO,
             **dict.fromkeys(page.images),
             **{
                 widget: present.caption(None, variant)
@@ -129,10 +127,10 @@ class Updates:
             page.label: gr.Dropdown(
                 choices=self.handlers.labels(prediction.task), value=explanation.label, interactive=True
             ),
-            page.explained: present.explained(explanation),
+            page.explained: present.heatmaps_title(explanation),
             page.details: present.details(prediction, shown.json),
             page.json: shown.json,
-            page.card: present.card_text(self.handlers.card(prediction.task)),
+            page.card: words.card_text(self.handlers.card(prediction.task)),
             **dict(zip(page.images, overlays(shown, colormap, strength), strict=True)),
             **{
                 widget: present.caption(explanation, variant)
@@ -155,5 +153,5 @@ def overlays(shown: Shown, colormap: str, strength: float) -> list[Any]:
             updates.append(gr.Image(value=None))
             continue
         picture = overlay(shown.photo, heatmap, colormap=colormap, strength=strength)
-        updates.append(gr.Image(value=picture, alt_text=present.alt_text(shown.explanation, variant)))
+        updates.append(gr.Image(value=picture, alt_text=words.alt_text(shown.explanation, variant)))
     return updates

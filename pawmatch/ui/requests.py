@@ -1,0 +1,64 @@
+"""What clients send, checked: file objects, tasks, labels and counts that arrive as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pawmatch.errors import BadOption, ImageNotFound
+from pawmatch.tasks import find_task
+
+CHOOSE_PHOTO = "Please choose a photo first."
+CHOOSE_AGAIN = "The photo is no longer held here; please choose it again."
+HOW_TO_SEND = "Send each photo as a file, in Python as gradio_client.handle_file(path)."
+MOST_PHOTOS = 64  # in one call
+TOP_K = 5
+
+
+def photo_path(image: Any) -> str:
+    """Where Gradio has put an upload: the path in the file object that stands for it.
+
+    Gradio has checked, before we are called, that the path of a whole file object is one of its uploads.
+    It looks at nothing else, so nothing else may be opened: any other path could be any file here.
+    """
+    if image is None or image == "":
+        raise ImageNotFound(CHOOSE_PHOTO)
+    meta = image.get("meta") if isinstance(image, dict) else None
+    if not isinstance(meta, dict) or meta.get("_type") != "gradio.FileData":
+        raise ImageNotFound(HOW_TO_SEND)
+    path = image.get("path")
+    if not isinstance(path, str):
+        raise ImageNotFound(HOW_TO_SEND)
+    if not Path(path).is_file():
+        raise ImageNotFound(CHOOSE_AGAIN)
+    return path
+
+
+def photo_paths(images: Any) -> list[str]:
+    """As photo_path, for a list."""
+    if images is None or images == []:
+        raise ImageNotFound(CHOOSE_PHOTO)
+    if not isinstance(images, list | tuple):
+        raise ImageNotFound(HOW_TO_SEND)
+    if len(images) > MOST_PHOTOS:
+        raise BadOption(f"{len(images)} photos are too many; send at most {MOST_PHOTOS} in one call.")
+    return [photo_path(image) for image in images]
+
+
+def task_name(task: Any) -> str:
+    """The task asked for; raises UnknownTask."""
+    return find_task("breed" if task is None else task).name
+
+
+def label_or_none(label: Any) -> str | None:
+    """The label to explain; nothing means the first choice."""
+    return None if label is None or label == "" else str(label)
+
+
+def whole_number(name: str, value: Any) -> int:
+    """A count that came as JSON; raises BadOption. Whether it is in range is for the classifier to say."""
+    if value is None:
+        return TOP_K
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+        raise BadOption(f"{name} is {str(value)[:40]!r}; give a whole number such as 5.")
+    return int(value)

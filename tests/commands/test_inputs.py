@@ -1,0 +1,44 @@
+"""From paths to images: what is found, in which order, and what is said about the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pawmatch.commands import inputs
+
+
+def test_a_folder_that_cannot_be_listed_is_reported(
+    album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list_folder = inputs.os.scandir
+
+    def scandir(place: str) -> Any:
+        if str(place).endswith("deeper"):
+            raise PermissionError(13, "Permission denied", place)
+        return list_folder(place)
+
+    monkeypatch.setattr(inputs.os, "scandir", scandir)
+    found = list(inputs.find_images([str(album)]))
+    assert [Path(file).name for file, _ in found] == ["a.jpg", "b.jpg", "deeper"]
+    assert "Permission denied" in str(found[-1][1])
+
+
+def test_answers_keep_their_order_over_many_batches() -> None:
+    class Echo:
+        def predict_batch(self, images: Any, top_k: int) -> Any:
+            batch: list[str] = []
+            for image in images:
+                batch.append(image)
+                if len(batch) == 4:
+                    yield from batch
+                    batch.clear()
+            yield from batch
+
+    error = inputs.ImageNotFound("gone")
+    given = [(f"{index}", error if index % 3 == 0 else None) for index in range(20)]
+    found = list(inputs.answers(Echo(), iter(given), 1))  # type: ignore[arg-type]
+    assert [file for file, _ in found] == [file for file, _ in given]
+    assert [result for _, result in found] == [error if failed else file for file, failed in given]
