@@ -89,8 +89,8 @@ def _grey(image: Image.Image) -> Image.Image:
         low, high = 0, 255
     elif low >= 0 and high <= 65535:
         low, high = 0, 65535
-    np.nan_to_num(values, copy=False, nan=low, posinf=high, neginf=low)
-    np.clip(values, low, high, out=values)
+    np.nan_to_num(values, copy=False, nan=low)
+    np.clip(values, low, high, out=values)  # infinities too
     values -= low
     values *= 255 / (high - low or 1)
     return Image.fromarray(np.rint(values, out=values).astype(np.uint8))

@@ -84,8 +84,9 @@ def test_text_that_unpacks_to_much_does_not_cost_a_png() -> None:
         (b"gAMA", b"x"),
     ):
         assert seen_quarters(open_image(with_png_chunk(png, kind, body))) == QUARTERS
-    wrong_sum = png[:33] + struct.pack(">I", 3) + b"tEXta\0bnone" + png[33:]
-    assert seen_quarters(open_image(wrong_sum)) == QUARTERS
+    for kind, body in ((b"tEXt", b"a\0b"), (b"iCCP", b"a\0\0" + zlib.compress(b"profile"))):
+        wrong_sum = struct.pack(">I", len(body)) + kind + body + b"none"
+        assert seen_quarters(open_image(png[:33] + wrong_sum + png[33:])) == QUARTERS
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])

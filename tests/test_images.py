@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO, StringIO
@@ -135,7 +136,14 @@ def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "large.jpg"
     with path.open("wb") as file:
         file.truncate(20 * 2**20 + 1)
+    tracemalloc.start()
     assert "20 MB" in failure(path, ImageTooLarge)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**20
+
+
+def test_the_limit_is_20_megabytes_wherever_they_come_from() -> None:
     assert "zeros" in failure(b"\0" * 20 * 2**20, UnsupportedFormat)
     failure(b"\0" * (20 * 2**20 + 1), ImageTooLarge)
 

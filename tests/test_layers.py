@@ -77,7 +77,7 @@ def test_imports_go_downwards(module: str) -> None:
     for target in imported(FILES[module]):
         other = rung(target)
         assert own == other or HEIGHT[other] < HEIGHT[own], (
-            f"{module or 'pawmatch'} imports {target}, which is not on a lower level"
+            f"pawmatch.{module} imports pawmatch.{target}, which is not on a lower level"
         )
 
 

@@ -180,6 +180,13 @@ def test_large_images_of_every_mode_are_reduced() -> None:
         assert open_image(source).size == (2048, 27)
 
 
+def test_reducing_does_not_mix_hues() -> None:
+    reds = np.full((1, 3000, 3), 255, dtype=np.uint8)
+    reds[:, ::2, 0] = 0  # both ends of the scale of hues are red, and its middle is cyan
+    opened = open_image(Image.frombytes("HSV", (3000, 1), reds.tobytes()))
+    assert {seen(opened, (x, 0)) for x in range(opened.width)} == {RED}
+
+
 # --- colour profiles
 
 

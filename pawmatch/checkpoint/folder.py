@@ -25,7 +25,6 @@ from pawmatch.checkpoint.weights import (
 from pawmatch.errors import BadOption, CheckpointNotFound, NotACheckpoint, UnsupportedBackbone
 from pawmatch.models import VARIANTS, ImageModel, build_model
 
-
 CARD_FILE = "README.md"
 LARGEST_CARD = 200_000  # characters
 

@@ -30,7 +30,6 @@ others, error, message, and for each variant its label and confidence. Text that
 would run as a formula gets an apostrophe in front.
 """
 FILE_WIDTH = 32  # columns of the terminal; a longer name pushes the rest of its line to the right
-TOP_K = 5  # or the number of classes, if that is smaller
 MOST_NAMES = 8
 WRITERS = (".csv", ".jsonl")
 
@@ -39,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `classify`."""
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="what to classify")
     add_model_options(parser)
-    parser.add_argument("--top-k", type=int, metavar="N", help="answers per image (default: 5)")
+    parser.add_argument("--top-k", type=int, default=5, metavar="N", help="answers per image (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write rows to a .csv or .jsonl file")
 
@@ -53,11 +52,10 @@ def run(args: argparse.Namespace) -> int:
     classifier = load(args.task, args.source, args.device, args.engine)
     if classifier.notice:
         note(classifier.notice)
-    top_k = min(TOP_K, len(classifier.labels)) if args.top_k is None else args.top_k
     count = failures = 0
     with ExitStack() as stack:
         sinks = printers(args, classifier)
-        for file, result in answers(classifier, find_images(args.images), top_k):
+        for file, result in answers(classifier, find_images(args.images), args.top_k):
             # Opened with the first answer: options that are refused leave an older file as it was.
             if args.out is not None and count == 0:
                 stream = stack.enter_context(

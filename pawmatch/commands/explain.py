@@ -19,7 +19,6 @@ EPILOG = """\
 Writes NAME.<variant>.jpg for each variant, and NAME.sheet.jpg with all of them side by side, where
 NAME is the image's name without its ending. Files of that name are replaced.
 """
-TOP_K = 5  # or the number of classes, if that is smaller
 QUALITY = 92  # of the JPEG files; lower values make edges of the colours visible
 
 
@@ -53,11 +52,7 @@ def run(args: argparse.Namespace) -> int:
         note(classifier.notice)
     try:
         explanation = classifier.explain(
-            args.image,
-            args.label,
-            top_k=min(TOP_K, len(classifier.labels)),
-            colormap=args.colormap,
-            strength=args.strength,
+            args.image, args.label, colormap=args.colormap, strength=args.strength
         )
     except ImageError as exc:
         if args.json:

@@ -15,7 +15,7 @@ LOWERED = {"a", "an", "another", "both", "it", "no", "the", "there", "this", "tw
 
 def percent(confidence: float) -> str:
     """A confidence for reading: 0.714 -> "71 %". Never 0 % or 100 %, which no model can know."""
-    if confidence < 0.005:
+    if confidence < 0.01:
         return "under 1 %"
     if confidence >= 0.995:
         return "over 99 %"

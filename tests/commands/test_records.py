@@ -69,7 +69,7 @@ def test_csv_has_the_documented_columns(
 def test_refused_options_leave_an_older_result_as_it_was(breeds: str, dog: Path, tmp_path: Path) -> None:
     target = tmp_path / "answers.csv"
     target.write_text("precious")
-    arguments = ["classify", str(dog), "--source", breeds, "--out", str(target), "--top-k", "99"]
+    arguments = ["classify", str(dog), "--source", breeds, "--out", str(target), "--top-k", "0"]
     assert main(arguments) == 2
     assert target.read_text() == "precious"
 

@@ -1,0 +1,219 @@
+"""The API through the real Gradio client, against the real service with tiny random models."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from pawmatch.settings import Settings
+from pawmatch.ui.classifiers import Classifiers
+from pawmatch.ui.server import BUSY
+from tests.ui.conftest import running
+
+VARIANTS = ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
+
+
+@pytest.fixture(scope="session")
+def client(service: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    client = Client(service, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory, photo_maker: Callable[[], Image.Image]) -> Path:
+    """A file whose name is as odd as names get."""
+    path = tmp_path_factory.mktemp("photos") / "my <b>dog</b> & 'me' été.png"
+    photo_maker().save(path)
+    return path
+
+
+def refused(client: Client, *arguments: Any, api_name: str, **named: Any) -> str:
+    """The one sentence that a wrong call is answered with."""
+    with pytest.raises(AppError) as caught:
+        client.predict(*arguments, api_name=api_name, **named)
+    message = str(caught.value.message)
+    assert message.endswith((".", "?"))
+    assert ". " not in message.rstrip(".")
+    assert "/" not in message.replace("/predict", "")
+    assert "Traceback" not in message
+    return message
+
+
+def test_only_the_four_endpoints_are_public(service: str) -> None:
+    info = httpx.get(f"{service}gradio_api/info").json()
+    assert list(info["named_endpoints"]) == ["/predict", "/explain", "/predict_batch", "/models"]
+    assert info["unnamed_endpoints"] == {}
+    parameters = {
+        name: [
+            (entry["parameter_name"], entry["parameter_has_default"], entry["parameter_default"])
+            for entry in endpoint["parameters"]
+        ]
+        for name, endpoint in info["named_endpoints"].items()
+    }
+    image, task, top_k = ("image", False, None), ("task", True, "breed"), ("top_k", True, 5)
+    assert parameters == {
+        "/predict": [image, task, top_k],
+        "/explain": [image, task, ("label", True, None)],
+        "/predict_batch": [("images", False, None), task, top_k],
+        "/models": [],
+    }
+
+
+def test_predict_with_and_without_defaults(client: Client, picture: Path) -> None:
+    answer = client.predict(handle_file(picture), api_name="/predict")
+    assert answer["task"] == "breed"
+    assert answer["model"]["variant"] == "cnn_transformer_mfe"
+    assert answer["model"]["source"] == "breed/cnn_transformer_mfe"
+    assert len(answer["predictions"]) == min(5, answer["model"]["classes"])
+    assert set(answer["predictions"][0]) == {"label", "name", "confidence"}
+    confidences = [entry["confidence"] for entry in answer["predictions"]]
+    assert confidences == sorted(confidences, reverse=True)
+    assert set(answer["review"]) == {"needed", "reasons", "threshold"}
+    assert all(set(reason) == {"code", "message"} for reason in answer["review"]["reasons"])
+    assert answer["candidates_90"]
+    assert [entry["variant"] for entry in answer["variants"]] == VARIANTS
+    assert {"decode", "features", "head"} <= set(answer["timing_ms"])
+    assert answer["warnings"] == []
+
+    artist = client.predict(image=handle_file(picture), task="artist", top_k=2, api_name="/predict")
+    assert artist["task"] == "artist"
+    assert len(artist["predictions"]) == 2
+
+
+def test_explain_gives_overlays_of_the_photos_size(client: Client, picture: Path) -> None:
+    answer, *overlays = client.predict(handle_file(picture), api_name="/explain")
+    assert answer["explanation"]["label"] == answer["predictions"][0]["label"]
+    assert list(answer["explanation"]["heatmaps"]) == VARIANTS
+    assert len(overlays) == 3
+    for overlay in overlays:
+        with Image.open(overlay) as image:
+            assert (image.format, image.size) == ("JPEG", (240, 180))
+
+    named, *_ = client.predict(handle_file(picture), "breed", "border collie", api_name="/explain")
+    assert named["explanation"]["name"] == "Border Collie"
+
+
+def test_predict_batch_keeps_order_and_reports_failures(
+    client: Client, picture: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "notes.jpg"
+    text.write_text("no picture")
+    files = [handle_file(picture), handle_file(text), handle_file(picture)]
+    good, bad, again = client.predict(files, "breed", 2, api_name="/predict_batch")
+    assert len(good["predictions"]) == 2
+    assert good["predictions"] == again["predictions"]
+    assert set(bad) == {"error"}
+    assert set(bad["error"]) == {"code", "message"}
+    assert str(tmp_path) not in json.dumps(bad)
+    assert len(client.predict(files[:1], api_name="/predict_batch")) == 1
+
+
+def test_models_lists_both_tasks(client: Client) -> None:
+    breed, artist = client.predict(api_name="/models")
+    assert (breed["task"], artist["task"]) == ("breed", "artist")
+    for entry in (breed, artist):
+        assert entry["variants"] == VARIANTS
+        assert len(entry["labels"]) == entry["model"]["classes"]
+        assert entry["notice"] is None
+
+
+def test_wrong_requests_get_one_clear_sentence(client: Client, picture: Path, tmp_path: Path) -> None:
+    photo = handle_file(picture)
+    text = tmp_path / "notes.jpg"
+    text.write_text("no picture")
+    assert refused(client, None, api_name="/predict") == "Please choose a photo first."
+    assert refused(client, [], api_name="/predict_batch") == "Please choose a photo first."
+    assert "'cat' is unknown" in refused(client, photo, "cat", api_name="/predict")
+    assert "top_k is 0" in refused(client, photo, "breed", 0, api_name="/predict")
+    assert "top_k is 'many'" in refused(client, photo, "breed", "many", api_name="/predict")
+    assert "did you mean Beagle" in refused(client, photo, "breed", "beagel", api_name="/explain")
+    refused(client, handle_file(text), api_name="/predict")
+    refused(client, handle_file(text), api_name="/explain")
+
+
+@pytest.mark.parametrize("name", ["/predict", "/explain"])
+def test_paths_that_were_not_uploaded_are_refused(client: Client, name: str) -> None:
+    """A forgotten handle_file is explained; a path of the server, dressed up or not, opens nothing."""
+    for image in ("/etc/passwd", {"path": "/etc/passwd"}, ["x"]):
+        message = refused(client, image, api_name=name)
+        assert "handle_file" in message
+
+
+def test_a_path_dressed_up_as_an_upload_is_refused_by_gradio(service: str) -> None:
+    image = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
+    started = httpx.post(f"{service}gradio_api/call/predict", json={"data": [image, "breed", 5]})
+    events = httpx.get(f"{service}gradio_api/call/predict/{started.json()['event_id']}").text
+    assert "event: error" in events
+    assert "passwd" not in events
+
+
+def test_markup_in_a_request_comes_back_escaped(client: Client, picture: Path) -> None:
+    message = refused(client, handle_file(picture), "breed", "<b>", api_name="/explain")
+    assert "<b>" not in message
+    assert "&lt;b&gt;" in message
+
+
+def test_eight_threads_get_the_answers_of_one(client: Client, picture: Path) -> None:
+    expected = client.predict(handle_file(picture), api_name="/predict")["predictions"]
+
+    def ask(number: int) -> Any:
+        if number % 2:
+            return client.predict(handle_file(picture), api_name="/predict")["predictions"]
+        return client.predict(handle_file(picture), api_name="/explain")[0]["predictions"]
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(ask, range(16)))
+    assert all(answer == expected for answer in answers)
+
+
+def test_the_queue_cannot_be_gone_around(service: str) -> None:
+    response = httpx.post(f"{service}gradio_api/run/models", json={"data": []})
+    assert response.status_code == 404
+
+
+def test_health_and_readiness(service: str) -> None:
+    assert httpx.get(f"{service}healthz").text == "ok"
+    assert httpx.get(f"{service}readyz").status_code == 200
+
+
+def test_what_is_closed_stays_closed(service: str) -> None:
+    assert httpx.get(f"{service}monitoring").status_code == 403
+    assert httpx.get(f"{service}gradio_api/file=/etc/passwd").status_code == 403
+    assert httpx.get(f"{service}gradio_api/file=pyproject.toml").status_code in (403, 404)
+
+
+def test_too_large_a_file_is_refused_before_it_is_read(service: str) -> None:
+    large = b"\xff\xd8" + bytes(21 * 2**20)
+    response = httpx.post(f"{service}gradio_api/upload", files={"files": ("large.jpg", large)}, timeout=60)
+    assert response.status_code == 413
+
+
+def test_a_full_queue_says_so_and_readiness_waits_for_the_models(tmp_path: Path) -> None:
+    release = threading.Event()
+
+    def load(task: str) -> Any:
+        release.wait(30)
+        raise RuntimeError("never loaded")
+
+    with running(Settings(queue_size=1), Classifiers(load, ("breed",)), tmp_path) as address:
+        waiting = httpx.get(f"{address}readyz")
+        assert (waiting.status_code, waiting.text) == (503, "loading breed")
+        refusals = []
+        for _ in range(6):
+            response = httpx.post(f"{address}gradio_api/call/models", json={"data": []})
+            if response.status_code != 200:
+                refusals.append((response.status_code, response.json()["detail"]))
+        release.set()
+    assert refusals
+    assert set(refusals) == {(503, BUSY)}

@@ -1,0 +1,201 @@
+"""Words and HTML: articles, percentages, reasons, and nothing unescaped."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from pawmatch.results import ReviewReason
+from pawmatch.ui import present, words
+from tests.ui.pretend import make_explanation, make_prediction
+
+EVIL = "<img src=x onerror=alert(1)>\"'{{this}}${value}`"
+
+
+@pytest.mark.parametrize(
+    ("name", "spoken"),
+    [
+        ("Border Collie", "a Border Collie"),
+        ("Akita", "an Akita"),
+        ("Old English Sheepdog", "an Old English Sheepdog"),
+        ("Irish Setter", "an Irish Setter"),
+        ("Entlebucher Mountain Dog", "an Entlebucher Mountain Dog"),
+        ("Eurasier", "a Eurasier"),
+        ("Uruguayan Cimarron", "a Uruguayan Cimarron"),
+        ("Xoloitzcuintli", "a Xoloitzcuintli"),
+    ],
+)
+def test_names_are_spoken_with_the_right_article(name: str, spoken: str) -> None:
+    assert words.with_article(name) == spoken
+
+
+@pytest.mark.parametrize(
+    ("confidence", "text"),
+    [
+        (0.0, "under 1 %"),
+        (0.0099, "under 1 %"),
+        (0.01, "1 %"),
+        (0.714, "71 %"),
+        (0.994, "99 %"),
+        (0.995, "over 99 %"),
+        (1.0, "over 99 %"),
+    ],
+)
+def test_percentages_never_claim_certainty(confidence: float, text: str) -> None:
+    assert words.percent(confidence) == text
+
+
+def test_the_verdict_says_what_it_looks_like() -> None:
+    assert words.verdict(make_prediction(0.714)) == "Looks like a Border Collie, 71 %"
+    painting = make_prediction(0.714, task="artist", names=["Claude Monet"])
+    assert words.verdict(painting) == "Looks like a painting by Claude Monet, 71 %"
+
+
+def test_the_verdict_asks_for_a_check_and_says_why() -> None:
+    reasons = [
+        ReviewReason("out_of_scope", "This does not look like a dog."),
+        ReviewReason("close_call", "It is a close call between Akita and Pug."),
+    ]
+    prediction = make_prediction(0.31, reasons=reasons)
+    assert words.verdict(prediction) == "Please have someone check: this does not look like a dog."
+    shown = present.answer(prediction)
+    assert "Best guess: a Border Collie, 31 %" in shown
+    assert "<li>It is a close call between Akita and Pug.</li>" in shown
+    assert shown.count("does not look like a dog") == 1
+
+
+def test_a_name_keeps_its_capital_in_a_clause() -> None:
+    assert words.clause("Border Collie and Pug are close.") == "Border Collie and Pug are close."
+    assert words.clause("The picture is small.") == "the picture is small."
+
+
+def test_bars_show_calibrated_confidence_and_what_is_left() -> None:
+    shown = present.bars(make_prediction(0.7, 0.2, 0.05))
+    assert re.findall(r'class="value">([^<]+)<', shown) == ["70 %", "20 %", "5 %"]
+    assert "width:70.0%" in shown
+    assert "The other 7 breeds together: 5 %." in shown
+
+
+def test_no_other_classes_need_no_line() -> None:
+    prediction = make_prediction(0.7, 0.2, 0.1)
+    whole = replace(prediction, model=replace(prediction.model, classes=3))
+    assert "together" not in present.bars(whole)
+    one_left = replace(prediction, model=replace(prediction.model, classes=4))
+    assert "The other breed together: under 1 %." in present.bars(one_left)
+
+
+def test_a_caption_gives_the_variants_own_answer_and_its_view_of_the_label() -> None:
+    explanation = make_explanation(make_prediction(0.7))
+    shown = present.caption(explanation, "cnn")
+    assert "<h3>CNN</h3>" in shown
+    assert "Akita <b>56 %</b>" in shown
+    assert "Border Collie: 30 %" in shown
+    assert "Border Collie: " not in present.caption(explanation, "cnn_transformer")
+    assert "without this model" in present.caption(explanation, "cnn_transformer_mfe")
+    assert "appear here" in present.caption(None, "cnn")
+
+
+def test_a_map_of_nothing_is_called_that() -> None:
+    explanation = make_explanation(make_prediction(0.7), raw_max=0.0)
+    assert "No region speaks for Border Collie." in present.caption(explanation, "cnn")
+    assert "no region that speaks for Border Collie" in words.alt_text(explanation, "cnn")
+
+
+def test_alt_texts_say_where_the_evidence_is() -> None:
+    explanation = make_explanation(make_prediction(0.7))
+    assert words.alt_text(explanation, "cnn") == (
+        "The photo with a heatmap: CNN found its evidence for Border Collie mostly at the top right"
+    )
+
+
+class Tags(HTMLParser):
+    """The tags of a piece of HTML, and whether they are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.attributes += attrs
+        if tag != "img":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def everything_shown() -> list[str]:
+    reasons = [ReviewReason("a", f"The {EVIL}."), ReviewReason("b", EVIL)]
+    prediction = replace(
+        make_prediction(0.4, 0.3, reasons=reasons, names=[EVIL, EVIL]),
+        warnings=(EVIL,),
+        candidates_90=(EVIL,),
+        timing_ms={EVIL: 1.0},
+    )
+    prediction = replace(
+        prediction,
+        model=replace(prediction.model, source=EVIL, backbone=EVIL),
+        variants=tuple(replace(answer, name=EVIL) for answer in prediction.variants),
+    )
+    explanation = make_explanation(prediction, raw_max=0.0)
+    return [
+        present.answer(prediction),
+        present.problem(EVIL),
+        present.notice(EVIL),
+        present.caption(explanation, "cnn"),
+        present.heatmaps_title(explanation),
+        present.details(prediction, {"x": EVIL}),
+        present.gallery([(EVIL, EVIL)]),
+        present.legend([EVIL]),
+        present.empty("breed"),
+        present.empty("artist"),
+        present.header(),
+        present.footer(),
+    ]
+
+
+@pytest.mark.parametrize("shown", everything_shown())
+def test_nothing_from_strangers_is_taken_for_html_or_a_template(shown: str) -> None:
+    tags = Tags(shown)
+    assert not tags.open
+    assert not {"script", "iframe"} & set(tags.names)
+    assert not [name for name, _ in tags.attributes if name.startswith("on")]
+    assert "<img src=x" not in shown
+    assert not any(sign in shown for sign in "{}`$")
+
+
+def test_images_have_alt_text() -> None:
+    shown = present.gallery([("data:,", "A dog in the grass"), ("data:,", "A pug")])
+    assert re.findall(r'alt="([^"]*)"', shown) == ["A dog in the grass", "A pug"]
+    assert present.gallery([]) == ""
+
+
+def test_the_download_holds_the_answer() -> None:
+    shown = present.details(make_prediction(0.7, 0.2), {"task": "breed", "name": "Löwchen"})
+    packed = re.search(r'href="data:application/json;base64,([^"]+)"', shown)
+    assert packed
+    assert json.loads(base64.b64decode(packed[1])) == {"task": "breed", "name": "Löwchen"}
+    assert "Border Collie, Akita" in shown
+    assert "41 ms" in shown
+
+
+def test_a_card_loses_front_matter_html_and_pictures() -> None:
+    card = "---\nlicense: x\n---\n# Title\n<script>alert(1)</script>\n![a picture](https://example.org/a.png)"
+    assert words.card_text(card) == (
+        "# Title\n&lt;script>alert(1)&lt;/script>\n[a picture](https://example.org/a.png)"
+    )
+    assert words.card_text("") == "This model comes without a card."
+
+
+def test_a_broken_notice_takes_no_place() -> None:
+    assert present.notice(None) == ""
+    assert 'role="status"' in present.notice("The Hub could not be reached.")
