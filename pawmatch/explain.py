@@ -20,9 +20,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from pawmatch.errors import BadOption
+from pawmatch.images import ImageSource
 from pawmatch.labels import find_label
 from pawmatch.models import ImageModel
-from pawmatch.predict import Classifier, Examined, ImageSource
+from pawmatch.predict import Classifier, Examined
 from pawmatch.results import Explanation, Heatmap
 
 # "jet" is what users of heatmaps know: red is high. The other two read alike for colour-blind eyes

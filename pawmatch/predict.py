@@ -6,25 +6,22 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from pawmatch.checkpoint import Checkpoint
 from pawmatch.confidence import calibrated, candidate_set, decide_review, scope_score
 from pawmatch.engines import Engine, create_engine
 from pawmatch.errors import BadOption, ImageError, KeyMismatch, PawMatchError
-from pawmatch.images import LoadedImage, read_image
+from pawmatch.images import ImageSource, LoadedImage, read_image
 from pawmatch.labels import display_name
 from pawmatch.models import ImageModel
 from pawmatch.results import Candidate, ModelInfo, Prediction, VariantAnswer
 from pawmatch.tasks import find_task
 
-ImageSource = str | Path | bytes | Image.Image
 BATCH_SIZE = 16
 
 

@@ -60,7 +60,7 @@ def media(brand: bytes, *others: bytes) -> bytes:
         (b"<?xml version='1.0'?><html xmlns='x'>", "web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
         (b'{"error": "not found"}', "text file"),
-        ("Größe".encode() * 1000, "text file"),
+        (b"a" + "ß".encode() * 3000, "text file"),
         (bytes(1000), "zeros"),
         (PADDING, "known kind"),
         (b"\x93NUMPY" + PADDING, "known kind"),

@@ -83,6 +83,11 @@ def test_every_label_is_found_however_it_is_written(name: str) -> None:
         assert find_label(labels, shown.replace(" ", "-").replace("é", "e")) == label
 
 
+def test_accents_do_not_matter() -> None:
+    assert find_label(BREEDS, "bichon frisé") == "Bichon_Frise"
+    assert find_label(read_labels("artist"), "paul ce\u0301zanne") == "Paul_Cezanne"
+
+
 def test_a_label_means_itself_even_where_another_is_shown_like_it() -> None:
     labels = ("Maltese_Dog", "Maltese")
     assert [find_label(labels, label) for label in labels] == list(labels)

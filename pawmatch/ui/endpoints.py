@@ -11,7 +11,9 @@ import gradio as gr
 from gradio.components import Component
 
 from pawmatch.errors import PawMatchError
+from pawmatch.tasks import VARIANT_NAMES
 from pawmatch.ui.handlers import Handlers, fit_for_visitors
+from pawmatch.ui.pictures import keep_jpeg
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,7 +21,6 @@ Widget = TypeVar("Widget", bound=Component)
 
 # One model run at a time, whoever asks: a second one would only slow the first down.
 MODEL_RUN: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
-OVERLAYS = ("cnn", "cnn_transformer", "cnn_transformer_mfe")
 
 
 def left_alone(component: Widget) -> Widget:
@@ -56,8 +57,14 @@ def add_endpoints(handlers: Handlers) -> None:
     top_k = gr.Number(5, label="How many labels", precision=0, visible=False)
     label = gr.Textbox(label="Label to explain; the first choice if empty", visible=False)
     answer = gr.JSON(label="Answer", visible=False)
-    overlays = [gr.Image(label=name, format="jpeg", visible=False) for name in OVERLAYS]
+    overlays = [gr.Image(label=name, format="jpeg", visible=False) for name in VARIANT_NAMES]
     trigger = gr.Button(visible=False)
+
+    @wraps(handlers.explain)
+    def explain(*arguments: Any) -> list[Any]:
+        found, *drawn = handlers.explain(*arguments)
+        named = zip(drawn, VARIANT_NAMES, strict=True)
+        return [found, *(keep_jpeg(picture, name) if picture else None for picture, name in named)]
 
     def endpoint(function: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
         trigger.click(
@@ -71,6 +78,6 @@ def add_endpoints(handlers: Handlers) -> None:
         )
 
     endpoint(handlers.predict, [image, task, top_k], [answer])
-    endpoint(handlers.explain, [image, task, label], [answer, *overlays])
+    endpoint(explain, [image, task, label], [answer, *overlays])
     endpoint(handlers.predict_batch, [images, task, top_k], [answer])
     endpoint(handlers.models, [], [answer])

@@ -12,6 +12,7 @@ from pawmatch.explain import colormap_stops, overlay
 from pawmatch.tasks import VARIANT_NAMES
 from pawmatch.ui import present, words
 from pawmatch.ui.handlers import Handlers, Shown, fit_for_visitors
+from pawmatch.ui.pictures import keep_jpeg
 
 NOTHING_TO_EXPLAIN = [(present.CHOOSE_PHOTO, "")]
 
@@ -153,5 +154,7 @@ def overlays(shown: Shown, colormap: str, strength: float) -> list[Any]:
             updates.append(gr.Image(value=None))
             continue
         picture = overlay(shown.photo, heatmap, colormap=colormap, strength=strength)
-        updates.append(gr.Image(value=picture, alt_text=words.alt_text(shown.explanation, variant)))
+        updates.append(
+            gr.Image(value=keep_jpeg(picture, variant), alt_text=words.alt_text(shown.explanation, variant))
+        )
     return updates

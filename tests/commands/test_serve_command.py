@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from pawmatch.settings import OPTIONS, Settings
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings that `serve` would start the page with."""
     calls: list[Settings] = []
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
     monkeypatch.setitem(sys.modules, "pawmatch.ui.server", SimpleNamespace(serve=calls.append))
     return calls
 
@@ -26,6 +28,7 @@ def test_serve_flags_win_over_variables_and_these_over_defaults(
     monkeypatch.setenv("PAWMATCH_HOST", "0.0.0.0")
     assert main(["serve", "--port", "9000", "--warm-up", "no"]) == 0
     assert served == [Settings(port=9000, host="0.0.0.0", warm_up=False)]
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
 
 
 def test_serve_has_a_flag_for_every_setting(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,9 +49,14 @@ def running(settings: Settings, classifiers: Classifiers, examples: Path) -> Ite
     """The service under its settings; gives its address."""
     from pawmatch.ui.server import create, launch_options
 
-    settings = replace(settings, port=free_port())
-    demo = create(settings, classifiers, examples)
-    demo.launch(prevent_thread_lock=True, **launch_options(settings, classifiers, examples))
+    async def start() -> Any:
+        demo = create(at, classifiers, examples)
+        demo.launch(prevent_thread_lock=True, **launch_options(at, classifiers, examples))
+        return demo
+
+    at = replace(settings, port=free_port())
+    # In a running loop, or Gradio makes one for each of its locks and closes none.
+    demo = asyncio.run(start())
     try:
         yield str(demo.local_url)
     finally:

@@ -28,7 +28,10 @@ NAMES = ("Border Collie", "Akita", "Pug")
 
 
 def make_prediction(
-    *confidences: float, task: str = "breed", reasons: Iterable[ReviewReason] = (), names: Iterable[str] = NAMES
+    *confidences: float,
+    task: str = "breed",
+    reasons: Iterable[ReviewReason] = (),
+    names: Iterable[str] = NAMES,
 ) -> Prediction:
     """A prediction with these confidences, of a model with ten classes."""
     found = tuple(

@@ -1,0 +1,31 @@
+"""Overlays as JPEG files in Gradio's cache, from where it hands them out and cleans them up."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+QUALITY = 88
+
+
+def keep_jpeg(image: Image.Image, name: str) -> str:
+    """Write an image under a name made from its content, and give its path.
+
+    Gradio would write it too, in place: who fetches a picture just when somebody else is given the same
+    one (an example, say) then gets an empty file. Here it appears whole or not at all.
+    """
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    data = buffer.getvalue()
+    folder = Path(get_upload_folder()) / hashlib.sha256(data).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"pawmatch-{name}.jpg"
+    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+        file.write(data)
+    Path(file.name).replace(path)
+    return str(path)
