@@ -94,7 +94,7 @@ class Settings:
     breed_source: str | None = setting(None, "breed weights: a folder or hf://user/repo; bundled if empty")
     artist_source: str | None = setting(None, "artist weights: a folder or hf://user/repo; bundled if empty")
     device: str = setting("auto", "where the models run: auto, cpu, cuda or cuda:1")
-    engine: str = setting("auto", "what runs them", choices=("auto", "torch", "openvino"))
+    engine: str = setting("auto", "what runs them", choices=("auto", "torch"))
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for every interface", host_name)
     port: int = setting(7860, "port to listen on", whole(1, 65535))
     max_upload_mb: int = setting(20, "largest upload in megabytes", whole(1, 20))

@@ -95,9 +95,10 @@ def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) ->
     look = {"fn": worded(updates.look), "inputs": [photo, task, colormap, strength], "outputs": widgets.all()}
     on_answer = {**run, "show_progress_on": answer}
 
-    gr.on([photo.input, photo.clear], **look, **on_answer, trigger_mode="always_last")
+    # Once for each upload, paste, capture, example and removal; `input` and `clear` come with a stale value.
+    photo.change(**look, **on_answer, trigger_mode="always_last")
     for gallery, mine in galleries.values():
-        gallery.click(worded(chosen_from(mine)), None, photo, **quick).then(**look, **on_answer)
+        gallery.click(worded(chosen_from(mine)), None, photo, **quick)
     task.input(
         lambda chosen: [gr.HTML(visible=chosen == name) for name in galleries],
         task,

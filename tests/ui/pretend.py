@@ -74,7 +74,7 @@ class PretendClassifier:
     variants: tuple[str, ...] = ("cnn", "cnn_transformer")
     notice: str | None = None
     card: str = "---\nlicense: cc0-1.0\n---\n# A card"
-    info: ModelInfo = ModelInfo("/srv/secret/breed/cnn", "cnn", "resnet18d", 3)
+    info: ModelInfo = field(default_factory=lambda: ModelInfo("/srv/secret/breed/cnn", "cnn", "resnet18d", 3))
     calls: list[tuple[str, Any]] = field(default_factory=list)
     failure: Exception | None = None
 

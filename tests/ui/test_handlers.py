@@ -130,7 +130,7 @@ def test_a_batch_keeps_order_and_reports_failures(
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"\xff\xd8\xff\xe0nothing")
     results = handlers.predict_batch([upload, as_upload(bad), upload], "breed", 2)
-    assert [list(result)[0] for result in results] == ["task", "error", "task"]
+    assert [next(iter(result)) for result in results] == ["task", "error", "task"]
     error = results[1]["error"]
     assert set(error) == {"code", "message"}
     assert str(tmp_path) not in error["message"]
