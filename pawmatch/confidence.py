@@ -79,8 +79,8 @@ def decide_review(
         reasons.append(
             ReviewReason(
                 "low_confidence",
-                f"The model is not sure enough: {probabilities[first]:.0%} for its first choice, "
-                f"and it should have {calibration.review_threshold:.0%}.",
+                f"The model is only {100 * probabilities[first]:.0f} % sure of its first choice; "
+                f"below {100 * calibration.review_threshold:.0f} % a person should check.",
             )
         )
     if len(order) > 1:

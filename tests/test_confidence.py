@@ -64,7 +64,7 @@ def test_a_sure_answer_needs_no_review() -> None:
     [
         ({"in_scope": False}, "out_of_scope", "does not look like a dog"),
         ({"in_scope": False, "task": "artist"}, "out_of_scope", "does not look like a painting"),
-        ({"probabilities": np.array([0.4, 0.25, 0.2])}, "low_confidence", "40%"),
+        ({"probabilities": np.array([0.4, 0.25, 0.2])}, "low_confidence", "40 % sure"),
         ({"probabilities": np.array([0.52, 0.45, 0.03])}, "close_call", "Beagle and Boxer"),
         ({"answers": [answer("cnn", "Beagle"), answer("x", "Collie")]}, "variants_disagree", "Collie"),
         ({"size": (63, 500)}, "poor_image", "63 x 500"),

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from pawmatch.checkpoint import load_checkpoint
+from pawmatch.checkpoint.weights import WEIGHTS_FILE
 from pawmatch.errors import TrainingError, UnknownVariant
 from pawmatch.models import VARIANTS, ImageModel, build_model
 from pawmatch.preprocess import InputSpec
@@ -38,9 +39,9 @@ def run_training(
 
     One variant is written to `out` itself; "all" trains the three together on one shared feature extractor
     and writes `out/<variant>` each. `init` is a checkpoint whose weights are taken over wherever name and
-    shape agree; without it, a recipe with a base trains that first, beside `out`, or takes it from there.
-    `outside` is a folder of images that do not belong to the task, for the scope gate. Cut at any moment,
-    the same call goes on.
+    shape agree, or a folder that holds one for each variant; without it, a recipe with a base trains that
+    first, beside `out`, or takes it from there. `outside` is a folder of images that do not belong to the
+    task, for the scope gate. Cut at any moment, the same call goes on.
     """
     names = _variants(recipe, variant)
     train_files, val_files = find_split(data)
@@ -110,7 +111,9 @@ def _base(
 ) -> Path:
     """The checkpoint folder of the base recipe's run, trained first where it is not there yet."""
     place = parent / base.name
-    if not (place / "model.safetensors").is_file():
+    names = _variants(base, base.variant)
+    written = [place / name for name in names] if len(names) > 1 else [place]
+    if not all((folder / WEIGHTS_FILE).is_file() for folder in written):
         report(f"training {base.name} ({base.variant}) first, into {place}")
         run_training(base, base.variant, data, place, settings=settings, report=report)
     return place
@@ -125,9 +128,11 @@ def _models(
         for name in names
     }
     if init is not None:
-        source = load_checkpoint(init).model
         for name, model in models.items():
-            report(f"{name}: {take_over(model, source):.0%} of the parameters start from {init}")
+            own = Path(init) / name
+            source = str(own) if (own / WEIGHTS_FILE).is_file() else init
+            share = take_over(model, load_checkpoint(source).model)
+            report(f"{name}: {share:.0%} of the parameters start from {source}")
     return models
 
 

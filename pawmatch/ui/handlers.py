@@ -30,7 +30,6 @@ NO_MODEL = "The model for this task cannot be loaded just now; please try again 
 SHOWN_SIDE = 1024  # pixels; the page's own copy of a photo, larger than any place where it is shown
 
 Compute = Callable[[str, str, tuple[Any, ...], int], Any]
-Report = Callable[[float, str], None]
 
 
 class Unavailable(PawMatchError):
@@ -150,14 +149,19 @@ class Handlers:
 
     # --- the page
 
-    def examine(self, image: Any, task: Any, label: Any, report: Report) -> Shown:
-        """Answer and explain one photo for the page; `report` says how far it is."""
+    def is_ready(self, task: Any) -> bool:
+        """Whether the task's models are in memory."""
+        return isinstance(task, str) and self.classifiers.is_ready(task)
+
+    def prepare(self, task: Any) -> None:
+        """Load the task's models if they are not there yet."""
+        with fit_for_visitors():
+            self.classifiers.get(task_name(task))
+
+    def examine(self, image: Any, task: Any, label: Any) -> Shown:
+        """Answer and explain one photo for the page."""
         with fit_for_visitors():
             path, name = photo_path(image), task_name(task)
-            if not self.classifiers.is_ready(name):
-                report(0.1, "Loading the models")
-                self.classifiers.get(name)
-            report(0.4, "Looking at the photo")
             started = time.perf_counter()
             loaded = read_image(path)
             decode_ms = round(1000 * (time.perf_counter() - started), 1)
@@ -173,9 +177,7 @@ class Handlers:
 
     def notice(self, task: Any) -> str | None:
         """One line if another model than the intended one answers for the task."""
-        with fit_for_visitors():
-            name = task_name(task)
-            return self.classifiers.get(name).notice if self.classifiers.is_ready(name) else None
+        return self.classifiers.get(task).notice if self.is_ready(task) else None
 
     def labels(self, task: str) -> list[tuple[str, str]]:
         """Display name and label of every class, by name."""

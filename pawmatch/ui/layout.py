@@ -92,8 +92,13 @@ def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) ->
     # Values come as they are: the photo is opened, and its file judged, by our own code.
     quick: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_progress": "hidden"}
     run: dict[str, Any] = {"preprocess": False, "api_visibility": "private", **MODEL_RUN}
-    look = {"fn": worded(updates.look), "inputs": [photo, task, colormap, strength], "outputs": widgets.all()}
-    on_answer = {**run, "show_progress_on": answer}
+    look: dict[str, Any] = {
+        "fn": updates.look,
+        "inputs": [photo, task, colormap, strength],
+        "outputs": widgets.all(),
+    }
+    # The answer's place says itself what is going on; this adds the seconds, and the place in the queue.
+    on_answer = {**run, "show_progress": "minimal", "show_progress_on": answer}
 
     # Once for each upload, paste, capture, example and removal; `input` and `clear` come with a stale value.
     photo.change(**look, **on_answer, trigger_mode="always_last")
@@ -105,7 +110,7 @@ def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) ->
         [gallery for gallery, _ in galleries.values()],
         **quick,
     ).then(**look, **on_answer)
-    retry.click(worded(updates.retry), task, None, **run, show_progress_on=answer).then(**look, **on_answer)
+    retry.click(worded(updates.retry), task, None, **on_answer).then(**look, **on_answer)
     label.input(
         worded(updates.explain),
         [photo, task, label, colormap, strength],

@@ -108,6 +108,11 @@ def empty(task: str) -> str:
     return card("empty", "No photo yet", parts)
 
 
+def working(step: str) -> str:
+    """While the answer is being found."""
+    return card("working", f"{step} …", [f'<ol class="bars ghost" aria-hidden="true">{GHOST}</ol>'])
+
+
 def problem(message: str) -> str:
     """An error, read out at once."""
     return card("problem", "That did not work", [paragraph(message)], role="alert")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,36 +51,27 @@ class Updates:
         self.handlers = handlers
         self.widgets = widgets
 
-    def look(
-        self,
-        image: Any,
-        task: str,
-        colormap: str,
-        strength: float,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio recognises the parameter
-    ) -> Update:
-        """A new photo, or another task for it: answer, and explain the first choice."""
-        return self.explain(image, task, None, colormap, strength, progress)
+    def look(self, image: Any, task: str, colormap: str, strength: float) -> Iterator[Update]:
+        """A new photo, or another task for it: say what is going on, then answer and explain."""
+        page = self.widgets
+        if image is not None and not self.handlers.is_ready(task):
+            yield {page.answer: present.working("Loading the models")}
+            with suppress(PawMatchError):  # which the answer will meet again, and say
+                self.handlers.prepare(task)
+        if image is not None:
+            yield {page.answer: present.working("Looking at the photo")}
+        yield self.explain(image, task, None, colormap, strength)
 
-    def explain(
-        self,
-        image: Any,
-        task: str,
-        label: str | None,
-        colormap: str,
-        strength: float,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
-    ) -> Update:
+    def explain(self, image: Any, task: str, label: str | None, colormap: str, strength: float) -> Update:
         """The photo that is there, with the heatmaps for one label."""
         try:
-            if image is None:
-                return self.blank(task, present.empty(task))
-            shown = self.handlers.examine(image, task, label, lambda done, words: progress(done, desc=words))
             with fit_for_visitors():
-                return self.answered(shown, colormap, strength)
+                if image is None:
+                    return self.blank(task, None)
+                return self.answered(self.handlers.examine(image, task, label), colormap, strength)
         except PawMatchError as exc:
             # In the answer's own place: a passing message would leave the last photo's answer standing.
-            return self.blank(task, present.problem(str(exc)))
+            return self.blank(task, str(exc))
 
     def retry(self, task: str) -> None:
         """Load the intended model again; whether that helped, the next answer's notice says."""
@@ -97,9 +90,10 @@ class Updates:
         """The colour bar of a colour map."""
         return present.legend(colormap_stops(colormap))
 
-    def blank(self, task: str, answer: str) -> Update:
-        """Something else than an answer in its place, and nothing left of the last one."""
+    def blank(self, task: str, problem: str | None) -> Update:
+        """A problem, or else an invitation, in the answer's place, and nothing left of the last answer."""
         page = self.widgets
+        answer = present.problem(problem) if problem else present.empty(task)
         return {
             page.shown: None,
             page.answer: answer,

@@ -186,3 +186,19 @@ def test_together_gives_each_variants_own_logits() -> None:
     assert logits.shape == (2, 3, 2)
     for row, model in zip(logits, models.values(), strict=True):
         torch.testing.assert_close(row, model(images))
+
+
+def test_a_base_of_all_variants_hands_each_its_own_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pawmatch.training import run
+
+    base = replace(RECIPE, name="tiny-base", variant="all", epochs=1)
+    monkeypatch.setattr(run, "read_recipe", lambda name: {"tiny-base": base}[name])
+    recipe = replace(RECIPE, base="tiny-base", epochs=1)
+    lines: list[str] = []
+    run_training(recipe, "all", data, tmp_path / "run", settings=SETTINGS, report=lines.append)
+    taken = [line for line in lines if "of the parameters start from" in line]
+    assert len(taken) == 3
+    assert all("100%" in line for line in taken)
+    assert taken[2].endswith("tiny-base/cnn_transformer_mfe")

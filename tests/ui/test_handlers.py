@@ -31,10 +31,6 @@ def handlers(classifiers: Classifiers) -> Handlers:
     return Handlers(classifiers)
 
 
-def quiet(done: float, words: str) -> None:
-    """Report progress to nobody."""
-
-
 def test_predict_gives_the_json_of_the_design(handlers: Handlers, upload: dict[str, Any]) -> None:
     answer = handlers.predict(upload)
     assert list(answer) == [
@@ -54,7 +50,7 @@ def test_predict_gives_the_json_of_the_design(handlers: Handlers, upload: dict[s
 def test_no_folder_of_the_server_gets_out(handlers: Handlers, upload: dict[str, Any]) -> None:
     answers = [handlers.predict(upload), handlers.explain(upload)[0], *handlers.predict_batch([upload])]
     answers += handlers.models()
-    answers.append(handlers.examine(upload, "breed", None, quiet).json)
+    answers.append(handlers.examine(upload, "breed", None).json)
     for answer in answers:
         assert answer["model"]["source"] == "breed/cnn"
         assert "/srv" not in json.dumps(answer)
@@ -170,7 +166,7 @@ def test_unexpected_errors_are_logged_and_say_nothing(
         lambda: handlers.predict(upload),
         lambda: handlers.explain(upload),
         lambda: handlers.predict_batch([upload]),
-        lambda: handlers.examine(upload, "breed", None, quiet),
+        lambda: handlers.examine(upload, "breed", None),
     )
     for ask in asks:
         caplog.clear()
@@ -208,12 +204,10 @@ def test_models_lists_what_is_on_offer(handlers: Handlers, pretender: PretendCla
 def test_the_page_holds_a_small_copy_and_no_overlays(handlers: Handlers, tmp_path: Path) -> None:
     path = tmp_path / "large.jpg"
     Image.new("RGB", (2000, 1500), "tan").save(path)
-    steps: list[str] = []
-    shown = handlers.examine(as_upload(path), "breed", None, lambda done, words: steps.append(words))
+    shown = handlers.examine(as_upload(path), "breed", None)
     assert max(shown.photo.size) == SHOWN_SIDE
     assert shown.explanation.overlays == {}
     assert {heatmap.size for heatmap in shown.explanation.heatmaps.values()} == {shown.photo.size}
-    assert steps == ["Loading the models", "Looking at the photo"]
     assert shown.json["explanation"]["label"] == "Border_Collie"
 
 
@@ -222,7 +216,7 @@ def test_the_page_says_how_the_file_was_read(handlers: Handlers, tmp_path: Path)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (80, 60)).save(path, exif=exif)
-    prediction = handlers.examine(as_upload(path), "breed", None, quiet).explanation.prediction
+    prediction = handlers.examine(as_upload(path), "breed", None).explanation.prediction
     assert prediction.warnings == ("Image was rotated according to its EXIF tag",)
     assert prediction.timing_ms["decode"] >= 0
 
@@ -246,7 +240,7 @@ def test_a_lent_gpu_wraps_the_computing_and_passes_errors_through(
     handlers.predict(upload)
     handlers.explain(upload)
     handlers.predict_batch([upload])
-    handlers.examine(upload, "breed", None, quiet)
+    handlers.examine(upload, "breed", None)
     text = tmp_path / "text.jpg"
     text.write_text("no picture")
     with pytest.raises(ImageError):
