@@ -6,6 +6,15 @@ from pathlib import PurePath
 
 ACCEPTED = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF"
 
+# Endings of the files that a folder is searched for. HEIC is not accepted, yet listed: a phone's photo that
+# is passed over in silence would be missed.
+SUFFIXES = frozenset(
+    {
+        *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png"),
+        *(".tif", ".tiff", ".webp"),
+    }
+)
+
 EXPORT = "save it as JPEG or PNG and try again"
 _STILL = "take a still picture from it and try again"
 _COPY = "copy or download it again"

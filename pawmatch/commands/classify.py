@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pawmatch.commands.console import add_model_options, complain, note, percent, say, say_json
+from pawmatch.commands.console import add_model_options, complain, note, say, say_json
 from pawmatch.commands.inputs import answers, find_images, is_one_image
 from pawmatch.commands.records import Result, Sink, csv_rows, json_lines, json_object, json_record
 from pawmatch.errors import BadOption, PawMatchError
 from pawmatch.tasks import VARIANT_NAMES
+from pawmatch.ui.words import percent
 
 if TYPE_CHECKING:
     from pawmatch.predict import Classifier
@@ -90,7 +91,7 @@ def printers(args: argparse.Namespace, classifier: Classifier) -> list[Sink]:
             describe(file, result)
         elif args.out is None:
             name = f"{result.top.name:<{name_width}}"
-            say(f"{file:<{FILE_WIDTH}}  {name}  {percent(result.top.confidence):>6}  {flag(result)}".rstrip())
+            say(f"{file:<{FILE_WIDTH}}  {name}  {percent(result.top.confidence):>9}  {flag(result)}".rstrip())
 
     return [print_json if args.json else print_line]
 
@@ -105,7 +106,7 @@ def describe(file: str, prediction: Prediction) -> None:
         say(f"  note: {warning}")
     say("")
     for candidate in prediction.predictions:
-        say(f"  {candidate.name:<{width}}  {percent(candidate.confidence):>6}")
+        say(f"  {candidate.name:<{width}}  {percent(candidate.confidence):>9}")
     say("")
     say(f"  9 times in 10 the truth is among: {first_of(prediction.candidates_90)}")
     for answer in prediction.variants:

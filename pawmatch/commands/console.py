@@ -18,11 +18,6 @@ def printable(text: str) -> str:
     )
 
 
-def percent(share: float) -> str:
-    """A share in [0, 1] for people."""
-    return f"{share:.1%}"
-
-
 def say(line: str) -> None:
     """A line of the result; written at once, for whoever follows a long run."""
     print(printable(line), flush=True)

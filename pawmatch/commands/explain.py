@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pawmatch.commands.console import add_model_options, complain, note, percent, say, say_json
+from pawmatch.commands.console import add_model_options, complain, note, say, say_json
 from pawmatch.commands.records import json_record
 from pawmatch.errors import ImageError
 from pawmatch.tasks import VARIANT_NAMES
+from pawmatch.ui.words import percent
 
 if TYPE_CHECKING:
     from pawmatch.results import Explanation

@@ -9,16 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pawmatch.errors import ImageNotFound, ImageUnreadable, PawMatchError
+from pawmatch.filetypes import SUFFIXES
 
 if TYPE_CHECKING:
     from pawmatch.predict import Classifier
     from pawmatch.results import Prediction
-
-# HEIC is not accepted, yet listed: a phone's photo that is passed over in silence would be missed.
-SUFFIXES = {
-    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png"),
-    *(".tif", ".tiff", ".webp"),
-}
 
 Found = tuple[str, PawMatchError | None]
 

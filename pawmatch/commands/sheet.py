@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pawmatch.results import Explanation, Heatmap, VariantAnswer
 from pawmatch.tasks import VARIANT_NAMES
+from pawmatch.ui.words import percent
 
 LONG_SIDE = 480  # pixels of one picture on the sheet
 GAP = 16
@@ -50,10 +51,10 @@ def scaled(picture: Image.Image) -> Image.Image:
 
 def caption(answer: VariantAnswer, heatmap: Heatmap, name: str) -> list[str]:
     """The variant's name, its answer, and how it sees the label whose evidence is shown."""
-    shown = f"heatmap for: {name}, {heatmap.confidence:.1%}"
+    shown = f"heatmap for: {name}, {percent(heatmap.confidence)}"
     if heatmap.raw_max <= 0:
         shown = f"no evidence for {name} anywhere"
-    return [VARIANT_NAMES[answer.variant], f"answer: {answer.name}, {answer.confidence:.1%}", shown]
+    return [VARIANT_NAMES[answer.variant], f"answer: {answer.name}, {percent(answer.confidence)}", shown]
 
 
 def fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:

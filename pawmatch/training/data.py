@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pawmatch.errors import ImageError, TrainingError
+from pawmatch.filetypes import SUFFIXES
 from pawmatch.images import open_image
 from pawmatch.preprocess import InputSpec
 from pawmatch.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"}
 HELD_OUT = 0.2  # share kept for validation where a folder has no split of its own
 
 

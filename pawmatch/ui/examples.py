@@ -31,7 +31,8 @@ class Example:
 
     def thumbnail(self) -> str:
         """A small square of it as a data: address: the page needs no further request to show it."""
-        square = ImageOps.fit(open_image(self.path), (THUMBNAIL, THUMBNAIL))
+        # The upper part: faces and horizons are there.
+        square = ImageOps.fit(open_image(self.path), (THUMBNAIL, THUMBNAIL), centering=(0.5, 0.2))
         buffer = BytesIO()
         square.save(buffer, "JPEG", quality=80)
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

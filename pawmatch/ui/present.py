@@ -44,7 +44,7 @@ def safe(text: object) -> str:
 
     Braces, dollar signs and backticks too: Gradio fills its HTML as a template, where they mean something.
     """
-    escaped = html.escape(str(text), quote=True)
+    escaped = html.escape(str(text), quote=True).replace(" %", "&nbsp;%")
     return escaped.translate({ord(sign): f"&#{ord(sign)};" for sign in "{}$`"})
 
 
@@ -136,7 +136,7 @@ def bars(prediction: Prediction) -> str:
     """Calibrated confidences as a list that reads well aloud; the bars themselves are decoration."""
     rows = "".join(
         f'<li><span class="name">{safe(candidate.name)}</span> '
-        f'<span class="value">{words.percent(candidate.confidence)}</span>'
+        f'<span class="value">{safe(words.percent(candidate.confidence))}</span>'
         '<span class="bar" aria-hidden="true">'
         f'<span style="width:{100 * candidate.confidence:.1f}%"></span></span></li>'
         for candidate in prediction.predictions
@@ -173,7 +173,7 @@ def caption(explanation: Explanation | None, variant: str) -> str:
     else:
         own = next(entry for entry in explanation.prediction.variants if entry.variant == variant)
         heatmap = explanation.heatmaps[variant]
-        lines.append(f'<p class="own">{safe(own.name)} <b>{words.percent(own.confidence)}</b></p>')
+        lines.append(f'<p class="own">{safe(own.name)} <b>{safe(words.percent(own.confidence))}</b></p>')
         if own.label != explanation.label:
             lines.append(paragraph(f"{explanation.name}: {words.percent(heatmap.confidence)}", "quiet"))
         if heatmap.raw_max <= 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -89,18 +90,28 @@ def create(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPL
     return demo
 
 
+def check_address(host: str, port: int) -> None:
+    """Raise BadOption if nothing can listen there: at once, and not after all has been built."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as attempt:
+            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            attempt.bind(address)
+    except OSError as exc:
+        raise BadOption(
+            f"Nothing can listen on {host}, port {port} ({exc.strerror}); choose others with --host and "
+            "--port or PAWMATCH_HOST and PAWMATCH_PORT."
+        ) from exc
+
+
 def serve(settings: Settings, examples: Path = EXAMPLES) -> None:
     """Serve until interrupted. Raises BadOption if the address cannot be listened on."""
+    check_address(settings.host.strip("[]"), settings.port)
     classifiers = from_settings(settings)
     demo = create(settings, classifiers, examples)
     if on_lent_gpu():
         classifiers.warm_up()
-    try:
-        demo.launch(prevent_thread_lock=True, **launch_options(settings, classifiers, examples))
-    except OSError as exc:
-        raise BadOption(
-            f"Port {settings.port} is in use or may not be used; choose another with --port or PAWMATCH_PORT."
-        ) from exc
+    demo.launch(prevent_thread_lock=True, **launch_options(settings, classifiers, examples))
     print(f"pawmatch answers at {demo.local_url}", flush=True)
     if settings.warm_up:
         threading.Thread(target=classifiers.warm_up, name="warm-up", daemon=True).start()
