@@ -36,6 +36,7 @@ def __getattr__(name: str) -> Any:
 def main() -> int:
     """Serve until stopped; a wrong setting is one line on the console."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio's requests to itself
     try:
         from pawmatch.ui.server import serve
 
@@ -43,6 +44,8 @@ def main() -> int:
     except PawMatchError as exc:
         print(f"pawmatch: {exc}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

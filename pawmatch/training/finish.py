@@ -42,7 +42,7 @@ Floats = NDArray[np.float32]
 REVIEW_TARGETS = {"breed": 0.85, "artist": 0.95}
 OTHER_REVIEW_TARGET = 0.9
 OUT_OF_SCOPE_FLAGGED = 0.03  # share of the task's own validation images that the gate may turn away
-GATE_IMAGES = 3000  # of the training images, enough to fit a few hundred weights
+GATE_IMAGES = 1000  # of each side, several for every weight that is fitted
 
 
 @dataclass(frozen=True)
