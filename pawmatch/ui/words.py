@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pawmatch.results import Explanation, Prediction
@@ -83,8 +84,12 @@ def place(cam: Any) -> str:
 
 
 def card_text(card: str) -> str:
-    """A model card as Markdown without front matter, HTML and pictures: it may come from a stranger."""
+    """A model card as Markdown without front matter, HTML and pictures: it may come from a stranger.
+
+    Its headings go two levels down, below those of the page.
+    """
     if card.startswith("---\n") and "\n---\n" in card[4:]:
         card = card[4:].partition("\n---\n")[2]
     # A picture becomes a link: this page itself must not make visitors call other servers.
+    card = re.sub(r"(?m)^(#{1,4}) ", r"##\1 ", card)
     return card.replace("![", "[").replace("<", "&lt;").strip() or "This model comes without a card."

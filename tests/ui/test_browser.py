@@ -119,14 +119,14 @@ def test_a_photo_gets_a_verdict_and_three_described_heatmaps(
     choose(page, picture)
     await_answer(page)
     verdict = page.locator("#answer .verdict")
-    expect(verdict).to_have_text(re.compile(r"^(Looks like an? .+, .+ %|Please have someone check: .+)$"))
+    expect(verdict).to_have_text(re.compile(r"^(Looks like an? .+, .+\s%|Please have someone check: .+)$"))
     assert page.locator("#answer .bars li").count() == 5
-    expect(page.locator("#answer .bars .value").first).to_have_text(re.compile(r"^(under |over )?\d+ %$"))
+    expect(page.locator("#answer .bars .value").first).to_have_text(re.compile(r"^(under |over )?\d+\s%$"))
     for name in MAPS:
         alt = page.locator(f"#map-{name} img").get_attribute("alt")
         assert alt
         assert alt.startswith("The photo with")
-        expect(page.locator(f"#caption-{name} .own")).to_have_text(re.compile(r" %$"))
+        expect(page.locator(f"#caption-{name} .own")).to_have_text(re.compile(r"\s%$"))
     assert page.locator("#photo img").get_attribute("alt") == "The photo that you chose"
     after = title.bounding_box()
     assert before

@@ -197,7 +197,7 @@ def test_the_download_holds_the_answer() -> None:
 def test_a_card_loses_front_matter_html_and_pictures() -> None:
     card = "---\nlicense: x\n---\n# Title\n<script>alert(1)</script>\n![a picture](https://example.org/a.png)"
     assert words.card_text(card) == (
-        "# Title\n&lt;script>alert(1)&lt;/script>\n[a picture](https://example.org/a.png)"
+        "### Title\n&lt;script>alert(1)&lt;/script>\n[a picture](https://example.org/a.png)"
     )
     assert words.card_text("") == "This model comes without a card."
 

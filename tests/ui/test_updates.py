@@ -50,7 +50,7 @@ def test_a_photo_leads_over_two_steps_to_an_answer(updates: Updates, upload: dic
     assert last[page.label].value == "Border_Collie"
     assert last[page.label].interactive
     assert last[page.json]["explanation"]["label"] == "Border_Collie"
-    assert last[page.card] == "# A card"
+    assert last[page.card] == "### A card"
     drawn = [last[image] for image in page.images]
     assert [Path(image.value["path"]).name for image in drawn[:2]] == [
         "pawmatch-cnn.jpg",
