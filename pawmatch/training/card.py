@@ -28,6 +28,7 @@ def card_text(config: CheckpointConfig, recipe: Recipe) -> str:
         tags=["pawmatch", config.task, config.variant, "image-classification", "grad-cam"],
     )
     title = find_task(config.task).title
+    variant = "all" if config.training.get("together") else config.variant
     lines = [
         f"# {title}: {VARIANT_NAMES[config.variant]}",
         "",
@@ -47,7 +48,7 @@ def card_text(config: CheckpointConfig, recipe: Recipe) -> str:
         + ", ".join(f"{key} `{value}`" for key, value in config.architecture.items()),
         f"- Input: {config.input.size} px, `{config.input.resize}`",
         *(f"- {key.replace('_', ' ').capitalize()}: {value}" for key, value in config.training.items()),
-        f"- Again: `pawmatch train --recipe {recipe.name} --variant {config.variant} --data DIR --out DIR`",
+        f"- Again: `pawmatch train --recipe {recipe.name} --variant {variant} --data DIR --out DIR`",
         "",
         "## Limits",
         "",
