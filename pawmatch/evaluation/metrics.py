@@ -11,15 +11,6 @@ Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
 
 
-def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
-    """Probabilities (N, C) of logits (N, C) divided by `temperature`."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(axis=-1, keepdims=True)
-    exp = np.exp(scaled)
-    probabilities: NDArray[np.float64] = exp / exp.sum(axis=-1, keepdims=True)
-    return probabilities
-
-
 def top_k_accuracy(scores: Floats, labels: Ints, k: int = 1) -> float:
     """Share of rows whose true label is among the k highest scores."""
     k = min(k, scores.shape[1])

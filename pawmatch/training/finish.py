@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pawmatch.calibration import Calibration, ScopeGate
 from pawmatch.checkpoint import CheckpointConfig, save_checkpoint
-from pawmatch.confidence import calibrated
+from pawmatch.confidence import calibrated, scope_score
 from pawmatch.evaluation.metrics import (
     expected_calibration_error,
     macro_f1,
@@ -95,7 +95,9 @@ def finish(
     target = REVIEW_TARGETS.get(recipe.task, OTHER_REVIEW_TARGET)
     calibration, metrics = calibrate_and_measure(outputs.logits, labels, target=target, gate=gate)
     if gate is not None:
-        metrics["own_out_of_scope"] = float(np.mean(_scores(gate, outputs.pooled) < gate.threshold))
+        metrics["own_out_of_scope"] = float(
+            np.mean([scope_score(gate, row[:, None, None]) < gate.threshold for row in outputs.pooled])
+        )
     config = CheckpointConfig(
         task=recipe.task,
         family=recipe.family,
@@ -183,11 +185,6 @@ def _sample(data: LabelledImages) -> LabelledImages:
     """At most GATE_IMAGES images, evenly spaced through the classes."""
     step = max(1, -(-len(data.images) // GATE_IMAGES))
     return LabelledImages(data.labels, data.images[::step], data.targets[::step], data.skipped)
-
-
-def _scores(gate: ScopeGate, pooled: Floats) -> NDArray[np.float64]:
-    scores: NDArray[np.float64] = pooled.astype(np.float64) @ np.asarray(gate.weight) + gate.bias
-    return scores
 
 
 def git_commit() -> str:

@@ -20,8 +20,9 @@ from timm.optim._optim_factory import create_optimizer_v2
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
+from pawmatch.confidence import calibrated
 from pawmatch.errors import TrainingError
-from pawmatch.evaluation.metrics import macro_f1, negative_log_likelihood, softmax, top_k_accuracy
+from pawmatch.evaluation.metrics import macro_f1, negative_log_likelihood, top_k_accuracy
 from pawmatch.preprocess import InputSpec
 from pawmatch.training.data import LabelledImages, eval_batches, normalise, train_loader
 from pawmatch.training.recipe import Recipe, same_recipe
@@ -205,7 +206,7 @@ def _score(
         number=number,
         size=recipe.size_at(number - 1),
         train_loss=loss,
-        val_loss=mean(lambda rows: negative_log_likelihood(softmax(rows), targets)),
+        val_loss=mean(lambda rows: negative_log_likelihood(calibrated(rows, 1.0), targets)),
         top1=mean(lambda rows: top_k_accuracy(rows, targets)),
         top5=mean(lambda rows: top_k_accuracy(rows, targets, 5)),
         macro_f1=mean(lambda rows: macro_f1(rows.argmax(axis=1), targets, rows.shape[1])),

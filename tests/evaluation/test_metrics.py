@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, log_loss, top_k_accuracy_score
 
+from pawmatch.confidence import calibrated
 from pawmatch.evaluation.metrics import (
     expected_calibration_error,
     macro_f1,
     negative_log_likelihood,
-    softmax,
     top_k_accuracy,
     wilson_interval,
 )
@@ -29,7 +29,7 @@ def test_agrees_with_scikit_learn(scores: tuple[np.ndarray, np.ndarray]) -> None
         assert top_k_accuracy(logits, labels, k) == pytest.approx(top_k_accuracy_score(labels, logits, k=k))
     predicted = logits.argmax(axis=1)
     assert macro_f1(predicted, labels, 7) == pytest.approx(f1_score(labels, predicted, average="macro"))
-    probabilities = softmax(logits)
+    probabilities = calibrated(logits, 1.0)
     assert negative_log_likelihood(probabilities, labels) == pytest.approx(log_loss(labels, probabilities))
 
 
