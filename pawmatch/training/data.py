@@ -16,11 +16,13 @@ from PIL import Image
 from timm.data.transforms_factory import transforms_imagenet_train
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import Compose
 
 from pawmatch.errors import ImageError, TrainingError
 from pawmatch.filetypes import SUFFIXES
 from pawmatch.images import open_image
 from pawmatch.preprocess import InputSpec
+from pawmatch.training.augment import ZoomOut
 from pawmatch.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -127,10 +129,12 @@ def decode_all(files: LabelledFiles, *, long_side: int, threads: int = 4) -> Lab
 class AugmentedImages(Dataset[tuple[Tensor, int]]):
     """Random views of decoded images as uint8 tensors (3, size, size)."""
 
-    def __init__(self, data: LabelledImages, recipe: Recipe, size: int) -> None:
+    def __init__(
+        self, data: LabelledImages, recipe: Recipe, size: int, backgrounds: Sequence[NDArray[np.uint8]] = ()
+    ) -> None:
         self.data = data
         # `normalize=False` keeps uint8: a worker hands over a quarter of the bytes.
-        self.transform = transforms_imagenet_train(
+        crop = transforms_imagenet_train(
             img_size=size,
             scale=recipe.crop_scale,
             ratio=recipe.crop_ratio,
@@ -140,22 +144,30 @@ class AugmentedImages(Dataset[tuple[Tensor, int]]):
             interpolation="bilinear",
             normalize=False,
         )
+        zoom_out = ZoomOut(recipe.zoom_out, recipe.zoom_out_factor, backgrounds)
+        self.transform = Compose([zoom_out, crop] if recipe.zoom_out else [crop])
 
     def __len__(self) -> int:
         return len(self.data.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = Image.fromarray(self.data.images[index])
-        return self.transform(image), self.data.targets[index]
+        view: Tensor = self.transform(image)
+        return view, self.data.targets[index]
 
 
 def train_loader(
-    data: LabelledImages, recipe: Recipe, *, epoch: int, workers: int
+    data: LabelledImages,
+    recipe: Recipe,
+    *,
+    epoch: int,
+    workers: int,
+    backgrounds: Sequence[NDArray[np.uint8]] = (),
 ) -> DataLoader[tuple[Tensor, Tensor]]:
     """Shuffled, augmented batches of one epoch; the same seed and epoch give the same batches."""
     generator = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
     return DataLoader(
-        AugmentedImages(data, recipe, recipe.size_at(epoch)),  # type: ignore[arg-type]
+        AugmentedImages(data, recipe, recipe.size_at(epoch), backgrounds),  # type: ignore[arg-type]
         batch_size=recipe.batch_size,
         shuffle=True,
         drop_last=len(data.images) >= recipe.batch_size,

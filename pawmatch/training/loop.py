@@ -19,6 +19,7 @@ from timm.loss.cross_entropy import SoftTargetCrossEntropy
 from timm.optim._optim_factory import create_optimizer_v2
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pawmatch.confidence import calibrated
 from pawmatch.errors import TrainingError
@@ -74,6 +75,7 @@ def train(
     run: Path,
     settings: Settings,
     report: Callable[[str], None] = print,
+    backgrounds: Sequence[NDArray[np.uint8]] = (),
 ) -> list[Epoch]:
     """Train `model` in place and return one Epoch per epoch.
 
@@ -92,9 +94,12 @@ def train(
         total_steps=total_steps,
         pct_start=max(recipe.warmup, 2 / total_steps),  # the schedule divides by its first two steps
     )
-    history = _resume(run, model, optimizer, schedule, recipe)
-    if len(history) >= recipe.epochs:
-        return history
+    averaged = (
+        AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)  # type: ignore[no-untyped-call]
+        if recipe.ema
+        else None
+    )
+    history = _resume(run, model, averaged, optimizer, schedule, recipe)
     step_model: Callable[[Tensor], Tensor] = (
         torch.compile(model, dynamic=False) if settings.compile else model
     )
@@ -102,20 +107,34 @@ def train(
         started = time.monotonic()
         _seed(recipe.seed * 100_003 + epoch)
         loss = _train_epoch(
-            model, step_model, recipe, spec, train_data, epoch, optimizer, schedule, settings
+            model,
+            step_model,
+            averaged,
+            recipe,
+            spec,
+            train_data,
+            epoch,
+            optimizer,
+            schedule,
+            settings,
+            backgrounds,
         )
-        logits = predict_logits(model, eval_batches(val_data, spec), settings)
+        judged = model if averaged is None else averaged.module
+        logits = predict_logits(judged, eval_batches(val_data, spec), settings)
         history.append(
             _score(logits, np.asarray(val_data.targets), epoch + 1, recipe, loss, started)
         )
         report(history[-1].line(recipe.epochs))
-        _save_state(run, model, optimizer, schedule, recipe, history)
+        _save_state(run, model, averaged, optimizer, schedule, recipe, history)
+    if averaged is not None:
+        model.load_state_dict(averaged.module.state_dict())
     return history
 
 
 def _train_epoch(
     model: nn.Module,
     step_model: Callable[[Tensor], Tensor],
+    averaged: AveragedModel | None,
     recipe: Recipe,
     spec: InputSpec,
     data: LabelledImages,
@@ -123,11 +142,14 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     schedule: OneCycleLR,
     settings: Settings,
+    backgrounds: Sequence[NDArray[np.uint8]],
 ) -> float:
     model.train()
     mix, loss_function = _loss(recipe, len(data.labels))
     total, seen = 0.0, 0
-    for images, targets in train_loader(data, recipe, epoch=epoch, workers=settings.workers):
+    for images, targets in train_loader(
+        data, recipe, epoch=epoch, workers=settings.workers, backgrounds=backgrounds
+    ):
         images = normalise(images.to(settings.device), spec)
         targets = targets.to(settings.device)
         if mix is not None and len(images) % 2 == 0:
@@ -146,6 +168,8 @@ def _train_epoch(
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_gradient)
         optimizer.step()
         schedule.step()
+        if averaged is not None:
+            averaged.update_parameters(model)
         total += value * len(images)
         seen += len(images)
     return total / max(1, seen)
@@ -227,6 +251,7 @@ def _seed(seed: int) -> None:
 def _save_state(
     run: Path,
     model: nn.Module,
+    averaged: AveragedModel | None,
     optimizer: torch.optim.Optimizer,
     schedule: OneCycleLR,
     recipe: Recipe,
@@ -235,6 +260,7 @@ def _save_state(
     """Write the state beside the old one and swap: a kill at any moment leaves a whole file."""
     run.mkdir(parents=True, exist_ok=True)
     state = {
+        "averaged": averaged.state_dict() if averaged is not None else None,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),
@@ -248,6 +274,7 @@ def _save_state(
 def _resume(
     run: Path,
     model: nn.Module,
+    averaged: AveragedModel | None,
     optimizer: torch.optim.Optimizer,
     schedule: OneCycleLR,
     recipe: Recipe,
@@ -261,6 +288,8 @@ def _resume(
             f"Folder {run} holds a run of another recipe; name another --out or delete that folder."
         )
     model.load_state_dict(state["model"])
+    if averaged is not None:
+        averaged.load_state_dict(state["averaged"])
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])
     return [Epoch(**values) for values in state["history"]]

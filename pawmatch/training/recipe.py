@@ -35,12 +35,15 @@ class Recipe:
     warmup: float = 0.2  # share of the steps on which the learning rate rises
     clip_gradient: float = 5.0  # largest gradient norm
     label_smoothing: float = 0.1
+    ema: float = 0.0  # decay per step of the averaged weights that are kept in the end; 0 is off
 
     crop_scale: tuple[float, float] = (0.3, 1.0)  # area of a random resized crop
     crop_ratio: tuple[float, float] = (0.75, 1.3333)
     flip: float = 0.5
     color_jitter: float = 0.2
     rand_augment: str = ""  # timm's description, such as "rand-m7-mstd0.5"
+    zoom_out: float = 0.0  # share of the images that are set into a larger scene first
+    zoom_out_factor: float = 1.8  # largest side of that scene, in sides of the image
     mixup: float = 0.0  # alpha of the beta distribution; 0 is off
     cutmix: float = 0.0
     mix_probability: float = 0.5  # share of the batches that are mixed
@@ -109,9 +112,14 @@ def apply_override(values: dict[str, Any], override: str) -> None:
 
 
 def same_recipe(saved: dict[str, Any], recipe: Recipe) -> bool:
-    """Whether a saved recipe equals this one; a key added since it was saved counts as default."""
+    """Whether a saved recipe trains as this one does; a key added since it was saved counts as default."""
     completed = {**Recipe("", "", "").to_dict(), **saved}
-    return bool(_plain(completed) == _plain(recipe.to_dict()))
+    return bool(_numbers(completed) == _numbers(recipe.to_dict()))
+
+
+def _numbers(values: dict[str, Any]) -> Any:
+    """What a run depends on: no prose, and not the check of --variant."""
+    return _plain({key: value for key, value in values.items() if key not in ("about", "variant")})
 
 
 def _plain(value: Any) -> Any:

@@ -55,7 +55,8 @@ def run_training(
     spec = InputSpec.from_dict(recipe.input)
     models = _models(recipe, names, len(train_data.labels), init, report)
     model: nn.Module = Together(models) if len(models) > 1 else models[names[0]]
-    history = train(model, recipe, spec, train_data, val_data, out, settings, report)
+    backgrounds = outside_data.images if outside_data is not None else ()
+    history = train(model, recipe, spec, train_data, val_data, out, settings, report, backgrounds)
     terms = Terms(
         recipe=recipe,
         spec=spec,

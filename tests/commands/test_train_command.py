@@ -28,7 +28,7 @@ def test_train_writes_a_checkpoint_that_classifies(
         *("architecture.filters=[8, 8, 8, 8]", "architecture.heads=2", "architecture.layers=1"),
     ]
     out = tmp_path / "run"
-    arguments = ["train", "--recipe", "artist-base", "--data", str(data), "--out", str(out)]
+    arguments = ["train", "--recipe", "artist-stage1", "--data", str(data), "--out", str(out)]
     arguments += ["--workers", "0", "--device", "cpu"]
     arguments += [part for change in changes for part in ("--set", change)]
     assert main(arguments) == 0
@@ -41,13 +41,13 @@ def test_train_writes_a_checkpoint_that_classifies(
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        (["--recipe", "unheard-of"], "artist-base, artist-starter, breed-base, breed-starter"),
+        (["--recipe", "unheard-of"], "artist-stage1, artist-stage2, artist-starter, breed-stage1"),
         (["--recipe", "breed-starter", "--variant", "rnn"], "Variant 'rnn' is unknown"),
-        (["--recipe", "breed-base", "--set", "epoch=2"], "'epoch' is unknown"),
-        (["--recipe", "breed-base", "--workers", "-1"], "--workers is '-1'; use a whole number"),
-        (["--recipe", "breed-base", "--threads", "0"], "--threads is '0'"),
-        (["--recipe", "breed-base", "--autocast", "int8"], "use bfloat16 or float16"),
-        (["--recipe", "breed-base"], "no/data"),
+        (["--recipe", "breed-stage1", "--set", "epoch=2"], "'epoch' is unknown"),
+        (["--recipe", "breed-stage1", "--workers", "-1"], "--workers is '-1'; use a whole number"),
+        (["--recipe", "breed-stage1", "--threads", "0"], "--threads is '0'"),
+        (["--recipe", "breed-stage1", "--autocast", "int8"], "use bfloat16 or float16"),
+        (["--recipe", "breed-stage1"], "no/data"),
     ],
 )
 def test_train_refuses_bad_options(
@@ -64,4 +64,4 @@ def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         main(["train", "--list-recipes"])
     assert caught.value.code == 0
     names = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
-    assert {"artist-base", "artist-starter", "breed-base", "breed-starter"} <= set(names)
+    assert {"artist-stage1", "artist-starter", "breed-stage1", "breed-starter"} <= set(names)

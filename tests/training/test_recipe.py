@@ -67,7 +67,7 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_a_saved_recipe_equals_itself_whatever_was_added_since() -> None:
-    recipe = read_recipe("breed-base")
+    recipe = read_recipe("breed-stage1")
     saved = recipe.to_dict()
     assert same_recipe(saved, recipe)
     del saved["clip_gradient"]

@@ -78,8 +78,9 @@ class Cut(Exception):
     """Stands for a kill between two epochs."""
 
 
-def test_a_cut_run_goes_on_to_the_same_weights(data: Path, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, mixup=0.2, cutmix=1.0)
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_cut_run_goes_on_to_the_same_weights(ema: float, data: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, mixup=0.2, cutmix=1.0, zoom_out=0.5, ema=ema)
     (whole,) = run_training(recipe, "cnn", data, tmp_path / "whole", settings=SETTINGS, report=lambda _: None)
 
     def cut(line: str) -> None:
@@ -92,6 +93,16 @@ def test_a_cut_run_goes_on_to_the_same_weights(data: Path, tmp_path: Path) -> No
     (resumed,) = run_training(recipe, "cnn", data, tmp_path / "cut", settings=SETTINGS, report=lambda _: None)
     ours, theirs = (load_checkpoint(str(place)).model.state_dict() for place in (resumed, whole))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_averaged_weights_are_the_ones_that_are_kept(data: Path, tmp_path: Path) -> None:
+    """With a decay of nearly one, the average stays where the first step led, whatever the others do."""
+    still = replace(RECIPE, ema=1 - 1e-9)
+    (out,) = run_training(still, "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None)
+    kept = load_checkpoint(str(out)).model.state_dict()["classifier.weight"]
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    torch.testing.assert_close(kept, state["averaged"]["module.classifier.weight"], rtol=0, atol=1e-3)
+    assert not torch.allclose(kept, state["model"]["classifier.weight"], rtol=0, atol=1e-2)
 
 
 def test_a_finished_run_is_not_trained_again(data: Path, tmp_path: Path) -> None:
