@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ScopeGate:
-    """A linear test on the average-pooled feature map: does the image belong to the task at all?
+    """One linear test on the average-pooled feature map: does the image belong to the task at all?
 
     score = dot(weight, pooled) + bias; an image whose score is below `threshold` is out of scope.
     `fitted_on` says which images stood for "in" and "out".
@@ -26,7 +26,8 @@ class Calibration:
     `temperature` divides the logits (Guo et al. 2017, arXiv 1706.04599). Below `review_threshold` of
     confidence a person should check; `review_rule` says how it was chosen. `conformal_quantile` q makes
     the set {labels with confidence >= 1 - q} hold the truth 90 % of the time on data like the
-    validation set (Sadinle et al. 2019, the LAC score).
+    validation set (Sadinle et al. 2019, the LAC score). An image is out of scope if any of `scope_gates`
+    says so.
     """
 
     temperature: float = 1.0
@@ -34,4 +35,4 @@ class Calibration:
     review_rule: str = "default: not fitted on any data"
     close_call_margin: float = 0.1
     conformal_quantile: float = 1.0
-    scope_gate: ScopeGate | None = None
+    scope_gates: tuple[ScopeGate, ...] = ()

@@ -38,10 +38,17 @@ def candidate_set(probabilities: NDArray[np.float64], quantile: float) -> list[i
     return kept or [int(order[0])]
 
 
-def scope_score(gate: ScopeGate, feature_map: NDArray[np.float32]) -> float:
-    """The gate's score of one feature map (C, h, w): higher means more like the task's images."""
-    pooled = feature_map.mean(axis=(1, 2), dtype=np.float64)
-    return float(pooled @ np.asarray(gate.weight) + gate.bias)
+def scope_score(gate: ScopeGate, pooled: NDArray[np.float32]) -> float:
+    """The gate's score of an average-pooled feature map (C,): higher means more like the task's images."""
+    return float(pooled.astype(np.float64) @ np.asarray(gate.weight) + gate.bias)
+
+
+def scope_margin(gates: Sequence[ScopeGate], pooled: NDArray[np.float32]) -> float:
+    """The least of the gates' scores above their thresholds; negative means out of scope.
+
+    Infinite where there is no gate.
+    """
+    return min((scope_score(gate, pooled) - gate.threshold for gate in gates), default=float("inf"))
 
 
 def decide_review(

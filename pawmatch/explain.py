@@ -145,7 +145,7 @@ class ExplainingClassifier(Classifier):
         self._check_top_k(top_k)
         index = None if label is None else self.labels.index(find_label(self.labels, label))
         examined = self._examine([self._load(image)])[0]
-        prediction = self._prediction(examined, top_k)
+        prediction = self.conclude(examined, top_k)
         if index is None:
             index = self.labels.index(prediction.top.label)
         photo = examined.loaded.image

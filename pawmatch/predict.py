@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pawmatch.checkpoint import Checkpoint
-from pawmatch.confidence import calibrated, candidate_set, decide_review, scope_score
+from pawmatch.confidence import calibrated, candidate_set, decide_review, scope_margin
 from pawmatch.engines import Engine, create_engine
 from pawmatch.errors import BadOption, ImageError, KeyMismatch, PawMatchError
 from pawmatch.images import ImageSource, LoadedImage, read_image
@@ -45,10 +45,15 @@ class Member:
 
 @dataclass(frozen=True)
 class Examined:
-    """What every variant made of one image: feature maps (1, C, h, w) and logits (classes,)."""
+    """What every variant made of one image.
+
+    Feature maps (1, C, h, w) are those of the plain view, which is what a heatmap shows; `pooled` (C,) is the
+    average-pooled map and logits (classes,) the model's, both averaged over the views.
+    """
 
     loaded: LoadedImage
     feature_maps: dict[str, Tensor]
+    pooled: dict[str, NDArray[np.float32]]
     logits: dict[str, NDArray[np.float32]]
     timing_ms: dict[str, float]
 
@@ -98,20 +103,25 @@ class Classifier:
         cannot be used, BadOption if `top_k` is not a positive whole number.
         """
         self._check_top_k(top_k)
-        return self._prediction(self._examine([self._load(image)])[0], top_k)
+        return self.conclude(self._examine([self._load(image)])[0], top_k)
 
     def predict_batch(
         self, images: Iterable[ImageSource], top_k: int = 5
     ) -> Iterator[Prediction | PawMatchError]:
         """Classify many images, giving one Prediction or PawMatchError each, in order, as they come."""
         self._check_top_k(top_k)
+        for entry in self.examine_batch(images):
+            yield entry if isinstance(entry, PawMatchError) else self.conclude(entry, top_k)
+
+    def examine_batch(self, images: Iterable[ImageSource]) -> Iterator[Examined | PawMatchError]:
+        """What every variant makes of each image, or the PawMatchError, in order, as they come."""
         queue = iter(images)
         while chunk := list(islice(queue, BATCH_SIZE)):
             loaded = [self._try_load(image) for image in chunk]
             readable = [entry for entry in loaded if not isinstance(entry, PawMatchError)]
             examined = iter(self._examine(readable))
             for entry in loaded:
-                yield entry if isinstance(entry, PawMatchError) else self._prediction(next(examined), top_k)
+                yield entry if isinstance(entry, PawMatchError) else next(examined)
 
     def _check_top_k(self, top_k: int) -> None:
         if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
@@ -138,24 +148,32 @@ class Classifier:
         for variant, member in self.members.items():
             config = member.checkpoint.config
             if config.input not in batches:
-                prepared = [config.input.prepare(entry.image) for entry, _ in loaded]
-                batches[config.input] = torch.stack(prepared)
+                prepared = [config.input.prepare_views(entry.image) for entry, _ in loaded]
+                batches[config.input] = torch.cat(prepared)  # (N * V, 3, size, size)
             shared = (config.backbone_group or variant, config.input)
             if shared not in maps:
                 maps[shared] = member.engine.features(batches[config.input])
             feature_maps[variant] = maps[shared]
         after_features = time.perf_counter()
+        views = {variant: len(m.checkpoint.config.input.views) for variant, m in self.members.items()}
         with torch.no_grad():
             logits = {
-                variant: member.model.forward_head(feature_maps[variant]).float().cpu().numpy()
+                variant: _mean_of_views(member.model.forward_head(feature_maps[variant]), views[variant])
                 for variant, member in self.members.items()
+            }
+            pooled = {
+                variant: _mean_of_views(feature_map.mean(dim=(2, 3)), views[variant])
+                for variant, feature_map in feature_maps.items()
             }
         after_head = time.perf_counter()
         share = 1000 / len(loaded)
         return [
             Examined(
                 loaded=entry,
-                feature_maps={variant: maps_[row : row + 1] for variant, maps_ in feature_maps.items()},
+                feature_maps={
+                    variant: maps_[row * views[variant]][None] for variant, maps_ in feature_maps.items()
+                },
+                pooled={variant: values[row] for variant, values in pooled.items()},
                 logits={variant: values[row] for variant, values in logits.items()},
                 timing_ms={
                     "decode": round(decode_ms, 1),
@@ -171,22 +189,20 @@ class Classifier:
         calibration = self.members[variant].checkpoint.config.calibration
         return calibrated(logits, calibration.temperature)
 
-    def _prediction(self, examined: Examined, top_k: int) -> Prediction:
+    def conclude(self, examined: Examined, top_k: int = 5) -> Prediction:
+        """The answer that is given for an examined image."""
         config = self.main.checkpoint.config
         calibration = config.calibration
         probabilities = self.probabilities(self.main.variant, examined.logits[self.main.variant])
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         answers = tuple(self._answer(variant, row) for variant, row in examined.logits.items())
-        gate = calibration.scope_gate
-        feature_map = examined.feature_maps[self.main.variant][0].float().cpu().numpy()
-        in_scope = gate is None or scope_score(gate, feature_map) >= gate.threshold
         review = decide_review(
             task=self.task.name,
             calibration=calibration,
             probabilities=probabilities,
             answers=answers,
             names=self.names,
-            in_scope=in_scope,
+            in_scope=scope_margin(calibration.scope_gates, examined.pooled[self.main.variant]) >= 0,
             size=(examined.loaded.width, examined.loaded.height),
         )
         candidates = candidate_set(probabilities, calibration.conformal_quantile)
@@ -207,3 +223,9 @@ class Classifier:
         probabilities = self.probabilities(variant, logits)
         best = int(probabilities.argmax())
         return VariantAnswer(variant, self.labels[best], self.names[best], float(probabilities[best]))
+
+
+def _mean_of_views(rows: Tensor, views: int) -> NDArray[np.float32]:
+    """(N * V, ...) -> (N, ...) on the CPU: the mean over each image's views."""
+    mean: NDArray[np.float32] = rows.float().unflatten(0, (-1, views)).mean(dim=1).cpu().numpy()
+    return mean

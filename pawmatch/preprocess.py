@@ -1,4 +1,4 @@
-"""InputSpec: the one rule by which an upright RGB image becomes a model's input tensor."""
+"""InputSpec: the one rule by which an upright RGB image becomes a model's input tensors."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 LARGEST_INPUT = 2048
+# Looks at one image whose logits are averaged. "plain" is what `resize` says; the others are parts or
+# reflections of it.
+VIEWS = ("plain", "mirror", "square", "middle", "middle_mirror")
+MIDDLE = 0.7  # share of width and height that the middle shows
 
 
 class Box(NamedTuple):
@@ -35,6 +39,10 @@ class InputSpec:
 
     `resize` is "squash" (the whole image to a square, whatever its shape) or "crop" (the centred square
     of `crop_pct` times the short side). Two models whose specs are equal can share one prepared batch.
+
+    A model looks at an image once for each of `views`, and its logits are averaged: "plain", always first,
+    "mirror" (left and right swapped), "square" (the centred square of the short side), "middle" (70 % of
+    width and height, which a small subject in a whole photo fills better) and "middle_mirror".
     """
 
     size: int = 224
@@ -43,6 +51,7 @@ class InputSpec:
     interpolation: str = "bicubic"
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    views: tuple[str, ...] = ("plain",)
 
     def __post_init__(self) -> None:
         if not 16 <= self.size <= LARGEST_INPUT:
@@ -56,18 +65,23 @@ class InputSpec:
             raise BadOption(f"crop_pct {self.crop_pct} is outside 0.1 to 1.")
         if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
             raise BadOption("mean and std need three numbers each, and std must be positive.")
+        if self.views[:1] != ("plain",) or len(set(self.views)) < len(self.views):
+            raise BadOption(f"views must begin with plain and name each view once, not {list(self.views)}.")
+        if unknown := sorted(set(self.views) - set(VIEWS)):
+            raise BadOption(f"View {unknown[0]!r} is unknown; use some of {', '.join(VIEWS)}.")
 
-    def box(self, width: int, height: int) -> Box:
-        """The part of a width x height image that the model sees."""
-        if self.resize == "squash":
-            return Box(0, 0, width, height)
-        side = min(width, height) * self.crop_pct
-        left, top = (width - side) / 2, (height - side) / 2
-        return Box(left, top, left + side, top + side)
+    def box(self, width: int, height: int, view: str = "plain") -> Box:
+        """The part of a width x height image that the model sees in one view."""
+        if view == "square" or (self.resize == "crop" and view in ("plain", "mirror")):
+            side = min(width, height) * (1.0 if view == "square" else self.crop_pct)
+            return _centred(width, height, side, side)
+        if view in ("middle", "middle_mirror"):
+            return _centred(width, height, MIDDLE * width, MIDDLE * height)
+        return Box(0, 0, width, height)
 
-    def prepare(self, image: Image.Image) -> Tensor:
+    def prepare(self, image: Image.Image, view: str = "plain") -> Tensor:
         """Upright RGB image -> normalised float32 tensor (3, size, size)."""
-        box = self.box(image.width, image.height)
+        box = self.box(image.width, image.height, view)
         # reducing_gap shrinks by whole factors first: large photos cost a fraction, and the result
         # differs by less than one grey level.
         small = image.resize(
@@ -77,12 +91,17 @@ class InputSpec:
         tensor = pixels.permute(2, 0, 1).to(torch.float32).div_(255)
         mean = torch.tensor(self.mean).view(3, 1, 1)
         std = torch.tensor(self.std).view(3, 1, 1)
-        return tensor.sub_(mean).div_(std)
+        tensor = tensor.sub_(mean).div_(std)
+        return tensor.flip(-1) if view.endswith("mirror") else tensor
+
+    def prepare_views(self, image: Image.Image) -> Tensor:
+        """Upright RGB image -> one normalised tensor per view, (V, 3, size, size), the plain one first."""
+        return torch.stack([self.prepare(image, view) for view in self.views])
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON values."""
         values = asdict(self)
-        return {**values, "mean": list(self.mean), "std": list(self.std)}
+        return {**values, "mean": list(self.mean), "std": list(self.std), "views": list(self.views)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> InputSpec:
@@ -92,6 +111,13 @@ class InputSpec:
             for key in ("mean", "std"):
                 if key in values:
                     values[key] = tuple(float(number) for number in values[key])
+            if "views" in values:
+                values["views"] = tuple(str(view) for view in values["views"])
             return cls(**values)
         except (TypeError, ValueError) as exc:
             raise BadOption(f"The input description is malformed: {exc}.") from exc
+
+
+def _centred(width: int, height: int, inner_width: float, inner_height: float) -> Box:
+    left, top = (width - inner_width) / 2, (height - inner_height) / 2
+    return Box(left, top, left + inner_width, top + inner_height)

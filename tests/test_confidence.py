@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pawmatch.calibration import Calibration, ScopeGate
-from pawmatch.confidence import calibrated, candidate_set, decide_review, scope_score
+from pawmatch.confidence import calibrated, candidate_set, decide_review, scope_margin, scope_score
 from pawmatch.results import Review, VariantAnswer
 
 NAMES = ("Beagle", "Boxer", "Collie")
@@ -93,7 +93,16 @@ def test_one_class_has_no_close_call() -> None:
     ).needed
 
 
-def test_scope_score_is_linear_in_the_pooled_map() -> None:
+def test_the_strictest_gate_decides() -> None:
+    gates = [
+        ScopeGate(weight=(1.0, 0.0), bias=0.0, threshold=1.0, fitted_on="numbers"),
+        ScopeGate(weight=(0.0, 1.0), bias=0.0, threshold=-1.0, fitted_on="numbers"),
+    ]
+    assert scope_margin(gates, np.array([3.0, 0.5], dtype=np.float32)) == pytest.approx(1.5)
+    assert scope_margin(gates, np.array([3.0, -2.0], dtype=np.float32)) == pytest.approx(-1.0)
+    assert scope_margin([], np.zeros(2, dtype=np.float32)) == float("inf")
+
+
+def test_scope_score_is_linear_in_the_pooled_features() -> None:
     gate = ScopeGate(weight=(1.0, -2.0), bias=0.5, threshold=0.0, fitted_on="numbers")
-    feature_map = np.stack([np.full((2, 2), 3.0), np.arange(4.0).reshape(2, 2)]).astype(np.float32)
-    assert scope_score(gate, feature_map) == pytest.approx(3.0 - 2 * 1.5 + 0.5)
+    assert scope_score(gate, np.array([3.0, 1.5], dtype=np.float32)) == pytest.approx(3.0 - 2 * 1.5 + 0.5)

@@ -1,10 +1,13 @@
 """Classifier: images in, predictions out."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from pawmatch import load
@@ -125,6 +128,31 @@ def test_variants_must_share_their_labels(tiny_checkpoints: Callable[..., Path])
     ]
     with pytest.raises(KeyMismatch, match="different labels"):
         Classifier("breed", checkpoints)
+
+
+def test_logits_are_averaged_over_the_views(
+    tiny_checkpoints: Callable[..., Path], photo: Image.Image, tmp_path: Path
+) -> None:
+    plain = load("breed", tiny_checkpoints("breed"))
+    folder = Path(shutil.copytree(tiny_checkpoints("breed"), tmp_path / "breed"))
+    for path in folder.rglob("config.json"):
+        config = json.loads(path.read_text())
+        config["input"]["views"] = ["plain", "mirror"]
+        path.write_text(json.dumps(config))
+    both = load("breed", folder)
+    turned = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    one, other = next(plain.examine_batch([photo])), next(plain.examine_batch([turned]))
+    mean = next(both.examine_batch([photo]))
+    for variant in both.variants:
+        expected = (one.logits[variant] + other.logits[variant]) / 2
+        np.testing.assert_allclose(mean.logits[variant], expected, atol=1e-5)
+        np.testing.assert_allclose(
+            mean.pooled[variant], (one.pooled[variant] + other.pooled[variant]) / 2, atol=1e-5
+        )
+        # The heatmap's map is the plain view's own.
+        torch.testing.assert_close(
+            mean.feature_maps[variant], one.feature_maps[variant], rtol=0, atol=1e-5
+        )
 
 
 def test_threads_get_their_lone_answers(classifier: Classifier, photo: Image.Image) -> None:

@@ -49,8 +49,24 @@ def test_large_images_shrink_like_a_plain_resize() -> None:
     assert np.abs(ours - plain).mean() < 1
 
 
+def test_views_show_their_parts() -> None:
+    spec = InputSpec(size=32, views=("plain", "mirror", "square", "middle", "middle_mirror"), **PLAIN)
+    image = Image.new("RGB", (400, 200), (255, 0, 0))  # red, its right half blue
+    image.paste((0, 0, 255), (200, 0, 400, 200))
+    image.paste((0, 255, 0), (0, 0, 90, 200))  # the left edge green: outside square
+    views = spec.prepare_views(image)
+    assert views.shape == (5, 3, 32, 32)
+    torch.testing.assert_close(views[0], spec.prepare(image))
+    torch.testing.assert_close(views[1], views[0].flip(-1))
+    torch.testing.assert_close(views[4], views[3].flip(-1))
+    assert views[0][1].max() == 1
+    assert views[2][1].max() == 0
+    assert spec.box(400, 200, "square") == Box(100, 0, 300, 200)
+    assert spec.box(400, 200, "middle") == pytest.approx(Box(60, 30, 340, 170))
+
+
 def test_round_trip_through_json_values() -> None:
-    spec = InputSpec(size=96, resize="crop", crop_pct=0.9, interpolation="bilinear")
+    spec = InputSpec(size=96, resize="crop", crop_pct=0.9, views=("plain", "mirror"))
     assert InputSpec.from_dict(spec.to_dict()) == spec
     assert hash(InputSpec.from_dict(spec.to_dict())) == hash(spec)
 
@@ -67,6 +83,9 @@ def test_round_trip_through_json_values() -> None:
         ({"mean": (0.5, 0.5)}, "mean"),
         ({"mean": "abc"}, "malformed"),
         ({"colour": 1}, "colour"),
+        ({"views": ["mirror"]}, "begin with plain"),
+        ({"views": ["plain", "plain"]}, "once"),
+        ({"views": ["plain", "sideways"]}, "'sideways'"),
     ],
 )
 def test_impossible_values_are_named(values: dict[str, Any], named: str) -> None:

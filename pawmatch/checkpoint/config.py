@@ -76,8 +76,9 @@ class CheckpointConfig:
     def to_dict(self) -> dict[str, Any]:
         """The config as the JSON object that config.json holds."""
         calibration = asdict(self.calibration)
-        if gate := calibration["scope_gate"]:
-            gate["weight"] = list(gate["weight"])
+        calibration["scope_gates"] = [
+            {**gate, "weight": list(gate["weight"])} for gate in calibration["scope_gates"]
+        ]
         return {
             "format_version": self.format_version,
             "task": self.task,
@@ -143,8 +144,12 @@ def check_format_version(version: object) -> None:
 
 
 def read_input(values: Any) -> InputSpec:
-    """The input description from JSON, every key given."""
+    """The input description from JSON, every key given; `views` came later and may be missing."""
+    if isinstance(values, dict):
+        values = {"views": ["plain"], **values}
     check_keys("input", values, (entry.name for entry in fields(InputSpec)))
+    if not isinstance(values["views"], list):
+        raise wrong("input.views must be a list of names.")
     for key in ("mean", "std"):
         if not isinstance(values[key], list):
             raise wrong(f"input.{key} must be a list of three numbers.")
@@ -170,13 +175,16 @@ def check_input(spec: InputSpec) -> None:
 def read_calibration(values: Any) -> Calibration:
     """The calibration from JSON, every key given; its numbers are checked by CheckpointConfig."""
     check_keys("calibration", values, (entry.name for entry in fields(Calibration)))
-    gate = values["scope_gate"]
-    if gate is not None:
-        check_keys("calibration.scope_gate", gate, (entry.name for entry in fields(ScopeGate)))
+    if not isinstance(values["scope_gates"], list):
+        raise wrong("calibration.scope_gates must be a list.")
+    gates = []
+    for index, gate in enumerate(values["scope_gates"]):
+        key = f"calibration.scope_gates[{index}]"
+        check_keys(key, gate, (entry.name for entry in fields(ScopeGate)))
         if not isinstance(gate["weight"], list):
-            raise wrong("calibration.scope_gate.weight must be a list of numbers.")
-        gate = ScopeGate(**{**gate, "weight": tuple(gate["weight"])})
-    return Calibration(**{**values, "scope_gate": gate})
+            raise wrong(f"{key}.weight must be a list of numbers.")
+        gates.append(ScopeGate(**{**gate, "weight": tuple(gate["weight"])}))
+    return Calibration(**{**values, "scope_gates": tuple(gates)})
 
 
 def check_calibration(calibration: Calibration) -> None:
@@ -192,8 +200,8 @@ def check_calibration(calibration: Calibration) -> None:
         if not 0 <= number(f"calibration.{key}", value) <= 1:
             raise wrong(f"calibration.{key} {value} is outside 0 to 1.")
     text("calibration.review_rule", calibration.review_rule)
-    gate = calibration.scope_gate
-    if gate is not None:
+    for index, gate in enumerate(calibration.scope_gates):
+        key = f"calibration.scope_gates[{index}]"
         for value in (*gate.weight, gate.bias, gate.threshold):
-            number("calibration.scope_gate", value)
-        text("calibration.scope_gate.fitted_on", gate.fitted_on)
+            number(key, value)
+        text(f"{key}.fitted_on", gate.fitted_on)

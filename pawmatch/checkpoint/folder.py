@@ -205,12 +205,12 @@ def empty_model(config: CheckpointConfig, source: str) -> ImageModel:
             raise NotACheckpoint(
                 f"{source}: the model cannot read images of input.size {size} pixels."
             ) from exc
-    gate = config.calibration.scope_gate
-    if gate is not None and len(gate.weight) != feature_map.shape[1]:
-        raise NotACheckpoint(
-            f"{source}: calibration.scope_gate.weight has {len(gate.weight)} values "
-            f"and the feature map {feature_map.shape[1]} channels; fit the gate again."
-        )
+    for index, gate in enumerate(config.calibration.scope_gates):
+        if len(gate.weight) != feature_map.shape[1]:
+            raise NotACheckpoint(
+                f"{source}: calibration.scope_gates[{index}].weight has {len(gate.weight)} values "
+                f"and the feature map {feature_map.shape[1]} channels; fit the gate again."
+            )
     return model
 
 

@@ -38,15 +38,15 @@ def card_text(config: CheckpointConfig, recipe: Recipe) -> str:
         "",
         *_metric_rows(config),
         "",
-        "Calibration, review threshold and candidate sets were fitted on every second validation image and "
-        "measured on the others; accuracy is over all of them. The validation images also served to pick the "
-        "recipe, so expect slightly less on new photos.",
+        "Temperature, review threshold and candidate sets are fitted on all validation images. The figures "
+        "for them come from fits on one half, measured on the other, both ways round. The validation images "
+        "also served to pick the recipe, so expect slightly less on new photos.",
         "",
         "## How it was made",
         "",
         f"- Architecture: family `{config.family}`, variant `{config.variant}`, "
         + ", ".join(f"{key} `{value}`" for key, value in config.architecture.items()),
-        f"- Input: {config.input.size} px, `{config.input.resize}`",
+        f"- Input: {config.input.size} px, `{config.input.resize}`, views: {', '.join(config.input.views)}",
         *(f"- {key.replace('_', ' ').capitalize()}: {value}" for key, value in config.training.items()),
         f"- Again: `pawmatch train --recipe {recipe.name} --variant {variant} --data DIR --out DIR`",
         "",
@@ -72,10 +72,13 @@ ROWS = (
     ("nll", "Negative log-likelihood", "{:.3f}"),
     ("ece_before", "Expected calibration error, raw", "{:.3f}"),
     ("ece", "Expected calibration error, calibrated", "{:.3f}"),
+    ("ece_of_perfect", "The same, by chance alone, of a perfectly calibrated model", "{:.3f}"),
     ("coverage_of_90", "Truth in the 90 % candidate set", "{:.1%}"),
     ("mean_size_of_90", "Mean size of that set", "{:.1f}"),
     ("below_threshold", "Share below the review threshold", "{:.1%}"),
-    ("accuracy_above_threshold", "Accuracy above it", "{:.1%}"),
+    ("flagged", "Share flagged for review, for any reason", "{:.1%}"),
+    ("unflagged_accuracy", "Accuracy of the answers not flagged", "{:.1%}"),
+    ("own_out_of_scope", "Share wrongly flagged as out of scope", "{:.1%}"),
 )
 
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +184,12 @@ def normalise(images: Tensor, spec: InputSpec) -> Tensor:
 
 
 def eval_batches(data: LabelledImages, spec: InputSpec, batch_size: int = 64) -> Sequence[Tensor]:
-    """Every image once, in order, prepared exactly as serving prepares it."""
+    """Every image once, in order, in its plain view, as serving prepares it."""
+    return _Prepared(data, replace(spec, views=("plain",)), batch_size)
+
+
+def view_batches(data: LabelledImages, spec: InputSpec, batch_size: int = 64) -> Sequence[Tensor]:
+    """Every image once, in order, in all its V views, as serving prepares it: (N * V, 3, size, size)."""
     return _Prepared(data, spec, batch_size)
 
 
@@ -201,4 +206,4 @@ class _Prepared(Sequence[Tensor]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         rows = self.data.images[index * self.batch_size : (index + 1) * self.batch_size]
-        return torch.stack([self.spec.prepare(Image.fromarray(row)) for row in rows])
+        return torch.cat([self.spec.prepare_views(Image.fromarray(row)) for row in rows])

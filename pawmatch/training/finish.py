@@ -1,9 +1,9 @@
-"""From a trained model to a checkpoint: calibrate on half of the validation images, measure on the rest."""
+"""From trained models to checkpoints: calibrate and measure on the validation images, then write."""
 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pawmatch.calibration import Calibration, ScopeGate
 from pawmatch.checkpoint import CheckpointConfig, save_checkpoint
-from pawmatch.confidence import calibrated, scope_score
+from pawmatch.confidence import calibrated, scope_margin
 from pawmatch.evaluation.metrics import (
     expected_calibration_error,
     macro_f1,
@@ -25,44 +25,54 @@ from pawmatch.evaluation.metrics import (
 )
 from pawmatch.models import ImageModel
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.calibrate import (
-    confidence_and_hits,
-    conformal_quantile,
-    fit_scope_gate,
-    fit_temperature,
-    review_threshold,
-)
 from pawmatch.training.card import write_card
-from pawmatch.training.data import LabelledImages, eval_batches
+from pawmatch.training.crossfit import confidence_and_hits, fit_calibration, judge_halves
+from pawmatch.training.data import LabelledImages, view_batches
 from pawmatch.training.recipe import Recipe
+from pawmatch.training.scope import fit_scope_gate, scrambled
 
 Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
 
 # What the review flag promises on data like the validation set: unflagged answers right at this rate.
 REVIEW_TARGETS = {"breed": 0.85, "artist": 0.95}
 OTHER_REVIEW_TARGET = 0.9
-OUT_OF_SCOPE_FLAGGED = 0.03  # share of the task's own validation images that the gate may turn away
+# Shares of the task's own validation images that each scope gate may turn away.
+OUTSIDE_FLAGGED = 0.03
+SCRAMBLED_FLAGGED = 0.01
 GATE_IMAGES = 1000  # of each side, several for every weight that is fitted
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Logits (N, classes) and average-pooled feature maps (N, C) of a set of images."""
+    """Logits (N, classes) and average-pooled feature maps (N, C) of N images, averaged over their views."""
 
     logits: Floats
     pooled: Floats
 
 
 @torch.inference_mode()
-def run_model(model: ImageModel, batches: Sequence[Tensor], device: str) -> Outputs:
-    """Logits and pooled features of prepared batches, in evaluation mode."""
-    model.eval()
-    logits, pooled = [], []
-    for batch in batches:
-        feature_map = model.forward_features(batch.to(device))
-        logits.append(model.forward_head(feature_map).float().cpu())
-        pooled.append(feature_map.float().mean(dim=(2, 3)).cpu())
-    return Outputs(torch.cat(logits).numpy(), torch.cat(pooled).numpy())
+def run_models(
+    models: Mapping[str, ImageModel], data: LabelledImages, spec: InputSpec, device: str
+) -> dict[str, Outputs]:
+    """Every variant's outputs for all images, as serving computes them; a shared backbone runs once."""
+    logits: dict[str, list[Tensor]] = {name: [] for name in models}
+    pooled: dict[str, list[Tensor]] = {name: [] for name in models}
+    views = (-1, len(spec.views))
+    for model in models.values():
+        model.eval()
+    for batch in view_batches(data, spec):
+        maps: dict[int, Tensor] = {}
+        for name, model in models.items():
+            extractor = id(getattr(model, model.features_module))
+            if extractor not in maps:
+                maps[extractor] = model.forward_features(batch.to(device)).float()
+            feature_map = maps[extractor]
+            logits[name].append(model.forward_head(feature_map).float().unflatten(0, views).mean(dim=1).cpu())
+            pooled[name].append(feature_map.mean(dim=(2, 3)).unflatten(0, views).mean(dim=1).cpu())
+    return {
+        name: Outputs(torch.cat(logits[name]).numpy(), torch.cat(pooled[name]).numpy()) for name in models
+    }
 
 
 @dataclass(frozen=True)
@@ -77,108 +87,131 @@ class Terms:
 
 
 def finish(
-    model: ImageModel,
-    variant: str,
+    models: Mapping[str, ImageModel],
     terms: Terms,
     train_data: LabelledImages,
     val_data: LabelledImages,
     outside_data: LabelledImages | None,
-    out: Path,
+    folders: Mapping[str, Path],
 ) -> None:
-    """Calibrate and measure one variant, then write its checkpoint folder with its card."""
+    """Calibrate and measure the variants of one run, then write each one's checkpoint folder and card."""
     recipe, spec, device = terms.recipe, terms.spec, terms.device
-    outputs = run_model(model, eval_batches(val_data, spec), device)
+    outputs = run_models(models, val_data, spec, device)
     labels = np.asarray(val_data.targets)
-    gate = None
-    if outside_data is not None:
-        gate = _gate(model, spec, train_data, outside_data, outputs.pooled, device)
+    gates = _gates(models, terms, train_data, outside_data, outputs)
     target = REVIEW_TARGETS.get(recipe.task, OTHER_REVIEW_TARGET)
-    calibration, metrics = calibrate_and_measure(outputs.logits, labels, target=target, gate=gate)
-    if gate is not None:
-        metrics["own_out_of_scope"] = float(
-            np.mean([scope_score(gate, row[:, None, None]) < gate.threshold for row in outputs.pooled])
+    choices = np.stack([entry.logits.argmax(axis=1) for entry in outputs.values()])
+    disagree = (choices != choices[0]).any(axis=0)
+    for name, model in models.items():
+        own = outputs[name]
+        out_of_scope = _out_of_scope(gates[name], own.pooled)
+        calibration, metrics = calibrate_and_measure(
+            own.logits, labels, target=target, flagged=disagree | out_of_scope, gates=gates[name]
         )
-    config = CheckpointConfig(
-        task=recipe.task,
-        family=recipe.family,
-        variant=variant,
-        architecture=dict(recipe.architecture),
-        labels=val_data.labels,
-        input=spec,
-        calibration=calibration,
-        metrics=metrics,
-        training=terms.training,
-        license=recipe.license,
-        backbone_group=terms.backbone_group,
-    )
-    save_checkpoint(out, model, config)
-    write_card(out, config, recipe)
+        if gates[name]:
+            metrics["own_out_of_scope"] = float(out_of_scope.mean())
+        config = CheckpointConfig(
+            task=recipe.task,
+            family=recipe.family,
+            variant=name,
+            architecture=dict(recipe.architecture),
+            labels=val_data.labels,
+            input=spec,
+            calibration=calibration,
+            metrics=metrics,
+            training=terms.training,
+            license=recipe.license,
+            backbone_group=terms.backbone_group,
+        )
+        save_checkpoint(folders[name], model, config)
+        write_card(folders[name], config, recipe)
 
 
 def calibrate_and_measure(
-    logits: Floats, labels: NDArray[np.int64], *, target: float, gate: ScopeGate | None
+    logits: Floats, labels: NDArray[np.int64], *, target: float, flagged: Flags, gates: tuple[ScopeGate, ...]
 ) -> tuple[Calibration, dict[str, Any]]:
-    """Fit the calibration on every second image and measure everything it promises on the others.
+    """Fit the calibration on all images, and measure what it promises by fits on halves.
 
-    The files are listed class by class, so every second image is a half with the same classes.
+    `flagged` (N,) are the images that a person checks for another reason than low confidence.
     """
-    fit, test = slice(0, None, 2), slice(1, None, 2)
-    temperature = fit_temperature(logits[fit], labels[fit])
-    confidence, correct = confidence_and_hits(logits[fit], labels[fit], temperature)
-    threshold = review_threshold(confidence, correct, target)
-    quantile = conformal_quantile(calibrated(logits[fit], temperature), labels[fit])
-    calibration = Calibration(
-        temperature=temperature,
-        review_threshold=threshold,
-        review_rule=(
-            f"lowest confidence at which answers are right at a rate of {target:.0%} or more, read off the "
-            f"risk-coverage curve of {len(labels[fit])} validation images"
-        ),
-        conformal_quantile=quantile,
-        scope_gate=gate,
-    )
-    confidence, correct = confidence_and_hits(logits[test], labels[test], temperature)
-    raw_confidence, _ = confidence_and_hits(logits[test], labels[test], 1.0)
-    probabilities = calibrated(logits[test], temperature)
-    sets = 1 - probabilities <= quantile
-    kept = confidence >= threshold
-    n = len(labels)
-    right = int((logits.argmax(axis=1) == labels).sum())
+    calibration = fit_calibration(logits, labels, flagged, target=target, gates=gates)
+    judged = judge_halves(logits, labels, flagged, target=target)
+    confidence, correct = confidence_and_hits(judged.probabilities, labels)
+    raw_confidence, _ = confidence_and_hits(calibrated(logits, 1.0), labels)
+    n, right = len(labels), int(correct.sum())
     metrics: dict[str, Any] = {
         "validation_images": n,
         "top1": right / n,
         "top1_interval_95": list(wilson_interval(right, n)),
         "top5": top_k_accuracy(logits, labels, 5),
         "macro_f1": macro_f1(logits.argmax(axis=1), labels, logits.shape[1]),
-        "calibration_test_images": len(confidence),
-        "nll": negative_log_likelihood(probabilities, labels[test]),
+        "nll": negative_log_likelihood(judged.probabilities, labels),
         "ece_before": expected_calibration_error(raw_confidence, correct),
         "ece": expected_calibration_error(confidence, correct),
-        "coverage_of_90": float(sets[np.arange(len(sets)), labels[test]].mean()),
-        "mean_size_of_90": float(sets.sum(axis=1).mean()),
-        "below_threshold": float(1 - kept.mean()),
-        "accuracy_above_threshold": float(correct[kept].mean()) if kept.any() else None,
+        "ece_of_perfect": _ece_of_perfect(confidence),
+        "coverage_of_90": float(judged.sets[np.arange(n), labels].mean()),
+        "mean_size_of_90": float(judged.sets.sum(axis=1).mean()),
+        "below_threshold": float(judged.below_threshold.mean()),
+        "flagged": float(judged.flagged.mean()),
+        "unflagged_accuracy": _mean(correct[~judged.flagged]),
     }
     return calibration, metrics
 
 
-def _gate(
-    model: ImageModel,
-    spec: InputSpec,
+def _ece_of_perfect(confidence: NDArray[np.float64], draws: int = 200) -> float:
+    """Mean calibration error that chance alone gives a perfectly calibrated model with these confidences."""
+    rng = np.random.default_rng(0)
+    errors = [
+        expected_calibration_error(confidence, rng.random(len(confidence)) < confidence)
+        for _ in range(draws)
+    ]
+    return float(np.mean(errors))
+
+
+def _mean(values: Flags) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _out_of_scope(gates: tuple[ScopeGate, ...], pooled: Floats) -> Flags:
+    return np.array([scope_margin(gates, row) < 0 for row in pooled])
+
+
+def _gates(
+    models: Mapping[str, ImageModel],
+    terms: Terms,
     train_data: LabelledImages,
-    outside_data: LabelledImages,
-    held_out: Floats,
-    device: str,
-) -> ScopeGate:
-    inside = run_model(model, eval_batches(_sample(train_data), spec), device).pooled
-    outside = run_model(model, eval_batches(_sample(outside_data), spec), device).pooled
-    return fit_scope_gate(
-        inside,
-        outside,
-        held_out,
-        flagged=OUT_OF_SCOPE_FLAGGED,
-        fitted_on=f"{len(inside)} training images against {len(outside)} images of another kind",
+    outside_data: LabelledImages | None,
+    held_out: Mapping[str, Outputs],
+) -> dict[str, tuple[ScopeGate, ...]]:
+    """Each variant's gates, none without images from outside the task.
+
+    One gate says no to the images from outside. The other learns from scrambled images of the task itself:
+    other animals and objects share their textures, and not their arrangement.
+    """
+    if outside_data is None:
+        return dict.fromkeys(models, ())
+    inside_data = _sample(train_data)
+    inside, outside, pieces = (
+        run_models(models, data, terms.spec, terms.device)
+        for data in (inside_data, _sample(outside_data), scrambled(inside_data))
     )
+    return {
+        name: tuple(
+            fit_scope_gate(
+                inside[name].pooled,
+                against[name].pooled,
+                held_out[name].pooled,
+                flagged=share,
+                fitted_on=f"{len(inside[name].pooled)} training images against "
+                f"{len(against[name].pooled)} {kind}",
+            )
+            for against, share, kind in (
+                (outside, OUTSIDE_FLAGGED, "images of another kind"),
+                (pieces, SCRAMBLED_FLAGGED, "scrambled and cut-up training images"),
+            )
+        )
+        for name in models
+    }
 
 
 def _sample(data: LabelledImages) -> LabelledImages:

@@ -74,13 +74,11 @@ def run_training(
         backbone_group=f"{recipe.name}-{recipe.seed}" if len(names) > 1 else None,
         device=settings.device,
     )
-    folders = []
-    for name, member in models.items():
-        folder = out / name if len(names) > 1 else out
-        finish(member, name, terms, train_data, val_data, outside_data, folder)
+    folders = {name: out / name if len(names) > 1 else out for name in names}
+    finish(models, terms, train_data, val_data, outside_data, folders)
+    for folder in folders.values():
         report(f"wrote {folder}")
-        folders.append(folder)
-    return folders
+    return list(folders.values())
 
 
 def take_over(model: nn.Module, source: nn.Module) -> float:

@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 
-from pawmatch.calibration import ScopeGate
-from pawmatch.confidence import calibrated, candidate_set, scope_score
+from pawmatch.confidence import calibrated, candidate_set
 from pawmatch.training.calibrate import (
     FEWEST_KEPT,
     conformal_quantile,
-    fit_scope_gate,
     fit_temperature,
     review_threshold,
 )
@@ -53,7 +51,8 @@ def test_review_threshold_keeps_the_longest_good_prefix() -> None:
     threshold = review_threshold(confidence, correct, 0.8)
     kept = confidence >= threshold
     assert correct[kept].mean() >= 0.8
-    assert kept.sum() == 62
+    # 50 right answers of 61, and one more wrong one than there is: 50 / 62. The next would be 50 / 63.
+    assert kept.sum() == 61
 
 
 def test_review_threshold_flags_everything_when_nothing_is_good_enough() -> None:
@@ -61,18 +60,3 @@ def test_review_threshold_flags_everything_when_nothing_is_good_enough() -> None
     few = np.zeros(50, dtype=bool)
     few[: FEWEST_KEPT // 2] = True
     assert review_threshold(np.linspace(1, 0, 50), few, 0.9) == 1.0
-
-
-def test_scope_gate_tells_two_kinds_apart_and_flags_the_share_asked_for() -> None:
-    rng = np.random.default_rng(0)
-    inside = rng.normal(size=(500, 6)).astype(np.float32)
-    outside = rng.normal(size=(200, 6)).astype(np.float32)
-    outside[:, 0] += 4
-    held_out = rng.normal(size=(1000, 6)).astype(np.float32)
-    gate = fit_scope_gate(inside, outside, held_out, flagged=0.03, fitted_on="numbers")
-
-    def passed(rows: np.ndarray, gate: ScopeGate = gate) -> float:
-        return float(np.mean([scope_score(gate, row[:, None, None]) >= gate.threshold for row in rows]))
-
-    assert passed(held_out) == pytest.approx(0.97, abs=0.002)
-    assert passed(outside) < 0.1
