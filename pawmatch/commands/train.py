@@ -16,7 +16,10 @@ SUMMARY = "Train one variant, or all of them, on a folder of images."
 EPILOG = """\
 The data folder holds train/ and val/, each with one subfolder of images per class; without these two,
 a fifth of the images is held out for validation. A run that was cut goes on where it stopped when the
-same command is given again.
+same command is given again. It leaves summary.json and history.csv, the learning curve, in --out.
+
+Several processes share a run, one per GPU, when torchrun starts them; the recipe's batch is shared out:
+  torchrun --nproc-per-node 2 -m pawmatch train --recipe breed-full --data photos --out runs/full
 
 One variant is written to the folder that --out names, all of them to subfolders of it.
 
@@ -76,6 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", help="threads for arithmetic (default: torch's choice)")
     parser.add_argument("--compile", action="store_true", help="compile the model first; pays on long runs")
     parser.add_argument("--autocast", metavar="TYPE", help="bfloat16 or float16 (default: full float32)")
+    parser.add_argument(
+        "--tensorboard", action="store_true", help="write the learning curve to OUT/tensorboard too"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,27 +97,30 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from pawmatch.engines import resolve_device
+    from pawmatch.training.distributed import joined
     from pawmatch.training.loop import Settings
     from pawmatch.training.run import ALL, run_training
 
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = Settings(
-        device=resolve_device(args.device),
-        workers=workers,
-        compile=args.compile,
-        autocast=args.autocast or "",
-    )
-    run_training(
-        recipe,
-        args.variant or recipe.variant or ALL,
-        args.data,
-        args.out,
-        init=args.init,
-        outside=args.outside,
-        settings=settings,
-        report=say,
-    )
+    with joined(resolve_device(args.device)) as device:
+        settings = Settings(
+            device=device,
+            workers=workers,
+            compile=args.compile,
+            autocast=args.autocast or "",
+            tensorboard=args.tensorboard,
+        )
+        run_training(
+            recipe,
+            args.variant or recipe.variant or ALL,
+            args.data,
+            args.out,
+            init=args.init,
+            outside=args.outside,
+            settings=settings,
+            report=say,
+        )
     return 0
 
 

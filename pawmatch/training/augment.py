@@ -1,13 +1,24 @@
-"""Views that crops of the subject lack: the subject small, before some other background."""
+"""From a decoded image to what the model is shown of it in training: random views, or the plain image."""
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from timm.data.transforms_factory import transforms_imagenet_train
+from torch import Tensor
+from torchvision.transforms import Compose, InterpolationMode, RandomAffine
+from torchvision.transforms.functional import center_crop, pad, pil_to_tensor
+
+from pawmatch.preprocess import INTERPOLATIONS, InputSpec
+from pawmatch.training.recipe import Recipe
+
+View = Callable[[Image.Image], Tensor]
 
 
 class ZoomOut:
@@ -40,3 +51,67 @@ class ZoomOut:
         corner = (random.randint(0, width - image.width), random.randint(0, height - image.height))
         scene.paste(image, corner)
         return scene
+
+
+class Affine:
+    """Rotates, shears and zooms an image at random; what comes into view repeats the nearest pixel.
+
+    `rotation` is the largest angle in degrees, `shear` the largest shift to the side in heights of the
+    image, `zoom` the largest change of scale.
+    """
+
+    def __init__(self, rotation: float, shear: float, zoom: float) -> None:
+        angle = math.degrees(math.atan(shear))
+        self.move = RandomAffine(
+            degrees=rotation,
+            scale=(1 - zoom, 1 + zoom),
+            shear=(-angle, angle),
+            interpolation=InterpolationMode.BILINEAR,
+        )
+        # How much farther from the centre a corner's colour may come from.
+        self.reach = (1 + shear) / (1 - zoom)
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        # RandomAffine fills with one colour, so the edge is repeated before, as far as it can come into view.
+        far = self.reach * math.hypot(image.width, image.height) / 2
+        margin = [math.ceil(far - side / 2) for side in (image.width, image.height)]
+        moved = self.move(pad(image, margin, padding_mode="edge"))
+        middle: Image.Image = center_crop(moved, [image.height, image.width])
+        return middle
+
+
+def training_view(recipe: Recipe, size: int, backgrounds: Sequence[NDArray[np.uint8]] = ()) -> View:
+    """What turns an image into a random view of it, a uint8 tensor (3, size, size)."""
+    spec = replace(InputSpec.from_dict(recipe.input), size=size)
+
+    def whole(image: Image.Image) -> Image.Image:
+        box = spec.box(image.width, image.height)
+        return image.resize((size, size), INTERPOLATIONS[spec.interpolation], box=box, reducing_gap=3.0)
+
+    steps: list[Callable[..., object]] = []
+    if recipe.zoom_out:
+        steps.append(ZoomOut(recipe.zoom_out, recipe.zoom_out_factor, backgrounds))
+    if recipe.crop_scale[0] >= 1:
+        steps.append(whole)
+    if recipe.rotation or recipe.shear or recipe.zoom:
+        steps.append(Affine(recipe.rotation, recipe.shear, recipe.zoom))
+    # `normalize=False` keeps uint8: a worker hands over a quarter of the bytes.
+    crop = transforms_imagenet_train(
+        img_size=size,
+        scale=recipe.crop_scale,
+        ratio=recipe.crop_ratio,
+        hflip=recipe.flip,
+        color_jitter=recipe.color_jitter,
+        auto_augment=recipe.rand_augment or None,
+        interpolation="bilinear",
+        normalize=False,
+    )
+    augmented: View = Compose([*steps, crop])
+
+    def view(image: Image.Image) -> Tensor:
+        if recipe.plain and random.random() < recipe.plain:
+            plain: Tensor = pil_to_tensor(whole(image))
+            return plain
+        return augmented(image)
+
+    return view

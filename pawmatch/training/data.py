@@ -1,4 +1,4 @@
-"""Folders of labelled images, decoded once and augmented per epoch."""
+"""Folders of labelled images: listed, split, decoded once, prepared for evaluation."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from timm.data.transforms_factory import transforms_imagenet_train
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import Compose
 
 from pawmatch.errors import ImageError, TrainingError
 from pawmatch.filetypes import SUFFIXES
 from pawmatch.images import open_image
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.augment import ZoomOut
-from pawmatch.training.recipe import Recipe
+from pawmatch.training.distributed import rank
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +77,16 @@ def find_split(folder: Path) -> tuple[LabelledFiles, LabelledFiles]:
     return _select(everything, [not held for held in held_out]), _select(everything, held_out)
 
 
+def fingerprint(*halves: LabelledFiles) -> str:
+    """A short code of which files are in which class of which half, wherever the folder lies."""
+    lines = [
+        [f"{target} {path.name}" for path, target in zip(half.files, half.targets, strict=True)]
+        for half in halves
+    ]
+    text = repr(([half.labels for half in halves], lines))
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
 def _hash_share(name: str) -> float:
     """A fixed number in [0, 1) for a file name, so that a growing folder keeps its split."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
@@ -119,68 +125,12 @@ def decode_all(files: LabelledFiles, *, long_side: int, threads: int = 4) -> Lab
         else:
             images.append(result)
             targets.append(target)
-    for line in skipped:
-        logger.warning("skipped %s", line)
+    if rank() == 0:
+        for line in skipped:
+            logger.warning("skipped %s", line)
     if not images:
         raise TrainingError("No image of the folder could be read; check that it holds photos.")
     return LabelledImages(files.labels, tuple(images), tuple(targets), tuple(skipped))
-
-
-class AugmentedImages(Dataset[tuple[Tensor, int]]):
-    """Random views of decoded images as uint8 tensors (3, size, size)."""
-
-    def __init__(
-        self, data: LabelledImages, recipe: Recipe, size: int, backgrounds: Sequence[NDArray[np.uint8]] = ()
-    ) -> None:
-        self.data = data
-        # `normalize=False` keeps uint8: a worker hands over a quarter of the bytes.
-        crop = transforms_imagenet_train(
-            img_size=size,
-            scale=recipe.crop_scale,
-            ratio=recipe.crop_ratio,
-            hflip=recipe.flip,
-            color_jitter=recipe.color_jitter,
-            auto_augment=recipe.rand_augment or None,
-            interpolation="bilinear",
-            normalize=False,
-        )
-        zoom_out = ZoomOut(recipe.zoom_out, recipe.zoom_out_factor, backgrounds)
-        self.transform = Compose([zoom_out, crop] if recipe.zoom_out else [crop])
-
-    def __len__(self) -> int:
-        return len(self.data.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = Image.fromarray(self.data.images[index])
-        view: Tensor = self.transform(image)
-        return view, self.data.targets[index]
-
-
-def train_loader(
-    data: LabelledImages,
-    recipe: Recipe,
-    *,
-    epoch: int,
-    workers: int,
-    backgrounds: Sequence[NDArray[np.uint8]] = (),
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Shuffled, augmented batches of one epoch; the same seed and epoch give the same batches."""
-    generator = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
-    return DataLoader(
-        AugmentedImages(data, recipe, recipe.size_at(epoch), backgrounds),  # type: ignore[arg-type]
-        batch_size=recipe.batch_size,
-        shuffle=True,
-        drop_last=len(data.images) >= recipe.batch_size,
-        num_workers=workers,
-        generator=generator,
-    )
-
-
-def normalise(images: Tensor, spec: InputSpec) -> Tensor:
-    """uint8 images (N, 3, H, W) -> float32, normalised as the spec says."""
-    mean = torch.tensor(spec.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std, device=images.device).view(1, 3, 1, 1)
-    return images.to(torch.float32).div_(255).sub_(mean).div_(std)
 
 
 def eval_batches(data: LabelledImages, spec: InputSpec, batch_size: int = 64) -> Sequence[Tensor]:

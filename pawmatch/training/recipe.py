@@ -15,7 +15,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training recipe. Fractions of `epochs` say when the image size changes."""
+    """One training recipe. Fractions of `epochs` say when image size and trained stages change."""
 
     name: str
     task: str
@@ -26,19 +26,32 @@ class Recipe:
     architecture: dict[str, Any] = field(default_factory=dict)
     input: dict[str, Any] = field(default_factory=dict)  # values of InputSpec
     sizes: tuple[tuple[float, int], ...] = ()  # (from this fraction of the epochs on, image size)
+    # (from this fraction of the epochs on, so many last stages of the feature extractor are trained);
+    # what comes after the feature extractor always is. Empty: everything, always.
+    unfreeze: tuple[tuple[float, int], ...] = ()
 
     epochs: int = 20
-    batch_size: int = 64
+    patience: int = 0  # stop after so many epochs without a lower validation loss; 0 is off
+    keep_best: bool = False  # keep the weights of the epoch with the lowest validation loss, not the last
+    batch_size: int = 64  # of all processes together
+    balanced: bool = False  # draw every class alike often, where the classes have unlike many images
     optimizer: str = "adamw"
+    schedule: str = "one-cycle"  # or "constant"
     learning_rate: float = 2e-3  # peak of the one-cycle schedule
     weight_decay: float = 0.05
     warmup: float = 0.2  # share of the steps on which the learning rate rises
-    clip_gradient: float = 5.0  # largest gradient norm
+    clip_gradient: float = 5.0  # largest gradient norm; 0 is off
     label_smoothing: float = 0.1
+    focal_gamma: float = 0.0  # exponent of the focal loss; 0 is cross-entropy
     ema: float = 0.0  # decay per step of the averaged weights that are kept in the end; 0 is off
 
-    crop_scale: tuple[float, float] = (0.3, 1.0)  # area of a random resized crop
+    # Area of a random resized crop; from 1.0 on, no crop: the whole image as the input table says.
+    crop_scale: tuple[float, float] = (0.3, 1.0)
     crop_ratio: tuple[float, float] = (0.75, 1.3333)
+    rotation: float = 0.0  # largest angle in degrees, either way
+    shear: float = 0.0  # largest shift to the side, in heights of the image
+    zoom: float = 0.0  # largest change of scale: 0.2 is 0.8 to 1.2
+    plain: float = 0.0  # share of the images that are shown as they are
     flip: float = 0.5
     color_jitter: float = 0.2
     rand_augment: str = ""  # timm's description, such as "rand-m7-mstd0.5"
@@ -54,10 +67,17 @@ class Recipe:
     def size_at(self, epoch: int) -> int:
         """Side in pixels of the training images in `epoch`, counted from 0."""
         size = int(self.input.get("size", 224))
-        for start, value in self.sizes:
+        return self._value_at(epoch, self.sizes, size)
+
+    def stages_at(self, epoch: int) -> int | None:
+        """How many last stages are trained in `epoch`, counted from 0; None is all of them."""
+        return self._value_at(epoch, self.unfreeze, 0) if self.unfreeze else None
+
+    def _value_at(self, epoch: int, changes: tuple[tuple[float, int], ...], value: int) -> int:
+        for start, later in changes:
             if epoch >= start * self.epochs:
-                size = value
-        return size
+                value = later
+        return value
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON values."""
@@ -85,7 +105,8 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     if unknown := sorted(set(values) - known_keys):
         known = ", ".join(sorted(known_keys))
         raise TrainingError(f"Recipe key {unknown[0]!r} is unknown; use one of {known}.")
-    for key in ("sizes", "crop_scale", "crop_ratio"):
+    check_kinds(values)
+    for key in ("sizes", "unfreeze", "crop_scale", "crop_ratio"):
         if key in values:
             values[key] = tuple(tuple(v) if isinstance(v, list) else v for v in values[key])
     try:
@@ -109,6 +130,26 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise TrainingError(f"Recipe key {table!r} is no table; write {table}=value.")
     values[last] = value
+
+
+def check_kinds(values: dict[str, Any]) -> None:
+    """Raise TrainingError for a value of another kind than its key's: epochs=many."""
+    kinds: dict[type, tuple[type | tuple[type, ...], str]] = {
+        bool: (bool, "true or false"),
+        int: (int, "a whole number"),
+        float: ((int, float), "a number"),
+        str: (str, "a text"),
+        tuple: (list, "a list"),
+        dict: (dict, "a table"),
+    }
+    usual = Recipe("", "", "").to_dict()
+    for key, value in values.items():
+        kind, words = kinds[type(usual[key])]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TrainingError(f"Recipe key {key!r} is {value!r}; it must be {words}.")
+    for key in ("epochs", "batch_size"):
+        if values.get(key, 1) < 1:
+            raise TrainingError(f"Recipe key {key!r} is {values[key]}; it must be 1 or more.")
 
 
 def same_recipe(saved: dict[str, Any], recipe: Recipe) -> bool:

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch import nn
 
-from pawmatch.checkpoint import load_checkpoint
 from pawmatch.checkpoint.weights import WEIGHTS_FILE
 from pawmatch.errors import TrainingError, UnknownVariant
-from pawmatch.models import VARIANTS, ImageModel, build_model
+from pawmatch.models import VARIANTS
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.data import LabelledImages, decode_all, find_split, list_classes
+from pawmatch.training.data import decode_all, find_split, fingerprint, list_classes
+from pawmatch.training.distributed import rank, silent, wait_for_all, world
 from pawmatch.training.finish import Terms, finish, git_commit
 from pawmatch.training.loop import Settings, train
 from pawmatch.training.recipe import Recipe, read_recipe
+from pawmatch.training.start import PRETRAINED, build_models, plain_architecture
+from pawmatch.training.state import STATE_FILE
+from pawmatch.training.summary import Summary, summarise
 from pawmatch.training.together import Together
 
 DEFAULTS = Settings()
 DECODED_SIDE = 288  # pixels; a random crop of a third of the area still has more than the model sees
 ALL = "all"  # in place of a variant: all of them, on one shared feature extractor
+MOST_NAMED = 20  # skipped images that a checkpoint's config names
 
 
 def run_training(
@@ -41,8 +46,11 @@ def run_training(
     and writes `out/<variant>` each. `init` is a checkpoint whose weights are taken over wherever name and
     shape agree, or a folder that holds one for each variant; without it, a recipe with a base trains that
     first, beside `out`, or takes it from there. `outside` is a folder of images that do not belong to the
-    task, for the scope gate. Cut at any moment, the same call goes on.
+    task, for the scope gate. Cut at any moment, the same call goes on. Where several processes share the
+    run, the first one reports and writes.
     """
+    if rank() != 0:
+        report = silent
     names = _variants(recipe, variant)
     train_files, val_files = find_split(data)
     if init is None and recipe.base:
@@ -51,47 +59,72 @@ def run_training(
     train_data = decode_all(train_files, long_side=side)
     val_data = decode_all(val_files, long_side=side)
     outside_data = decode_all(list_classes(outside), long_side=side) if outside else None
-    _report_data(train_data, val_data, report)
+    halves = [half for half in (train_data, val_data, outside_data) if half is not None]
+    skipped = [line for half in halves for line in half.skipped]
+    report(
+        f"{len(train_data.labels)} classes, {len(train_data.images)} training and "
+        f"{len(val_data.images)} validation images, {len(skipped)} skipped"
+    )
     spec = InputSpec.from_dict(recipe.input)
-    models = _models(recipe, names, len(train_data.labels), init, report)
+    resuming = (out / STATE_FILE).is_file()
+    models = build_models(recipe, names, len(train_data.labels), init=init, resuming=resuming, report=report)
     model: nn.Module = Together(models) if len(models) > 1 else models[names[0]]
     backgrounds = outside_data.images if outside_data is not None else ()
-    history = train(model, recipe, spec, train_data, val_data, out, settings, report, backgrounds)
+    identity = {"variant": variant, "data": fingerprint(train_files, val_files)}
+    history = train(model, recipe, spec, train_data, val_data, out, settings, report, backgrounds, identity)
+    folders = {name: out / name if len(names) > 1 else out for name in names}
+    if rank() != 0:
+        return list(folders.values())
+    pretrained = recipe.architecture.get(PRETRAINED)
+    summary = summarise(
+        recipe,
+        history,
+        train_data,
+        val_data,
+        variants=names,
+        skipped_images=skipped,
+        init=Path(init).name if init else "pretrained backbone" if pretrained else "random",
+        commit=git_commit(),
+        processes=world(),
+        precision=settings.autocast,
+        device=settings.device,
+    )
     terms = Terms(
-        recipe=recipe,
+        recipe=replace(recipe, architecture=plain_architecture(recipe)),
         spec=spec,
-        training={
-            "recipe": recipe.name,
-            "commit": git_commit(),
-            "epochs": len(history),
-            "seed": recipe.seed,
-            "init": Path(init).name if init else "random",
-            "together": list(names) if len(names) > 1 else None,
-            "train_images": len(train_data.images),
-            "skipped_images": len(train_data.skipped) + len(val_data.skipped),
-            "seconds": round(sum(epoch.seconds for epoch in history)),
-        },
+        training=_training_record(summary, recipe),
         backbone_group=f"{recipe.name}-{recipe.seed}" if len(names) > 1 else None,
         device=settings.device,
     )
-    folders = {name: out / name if len(names) > 1 else out for name in names}
     finish(models, terms, train_data, val_data, outside_data, folders)
     for folder in folders.values():
         report(f"wrote {folder}")
+    summary.write(out)
+    for line in summary.lines():
+        report(line)
     return list(folders.values())
 
 
-def take_over(model: nn.Module, source: nn.Module) -> float:
-    """Copy every tensor whose name and shape agree into `model`; returns the share of values taken."""
-    theirs, ours = source.state_dict(), model.state_dict()
-    shared = {
-        key: theirs[key]
-        for key, value in ours.items()
-        if key in theirs and theirs[key].shape == value.shape
+def _training_record(summary: Summary, recipe: Recipe) -> dict[str, Any]:
+    """What a checkpoint's config tells of the run."""
+    record: dict[str, Any] = {
+        "recipe": recipe.name,
+        "commit": summary.commit,
+        "epochs": summary.epochs,
+        "kept": summary.kept,
+        "seed": recipe.seed,
+        "init": summary.init,
+        "together": list(summary.variants) if len(summary.variants) > 1 else None,
+        "processes": summary.processes,
+        "precision": summary.precision,
+        "train_images": summary.train_images,
+        "skipped_images": len(summary.skipped_images),
+        "skipped_steps": summary.skipped_steps,
+        "seconds": round(summary.seconds),
     }
-    model.load_state_dict(shared, strict=False)
-    taken = sum(value.numel() for value in shared.values())
-    return float(taken / sum(value.numel() for value in ours.values()))
+    if summary.skipped_images:
+        record["skipped"] = list(summary.skipped_images[:MOST_NAMED])
+    return record
 
 
 def _variants(recipe: Recipe, variant: str) -> tuple[str, ...]:
@@ -105,9 +138,7 @@ def _variants(recipe: Recipe, variant: str) -> tuple[str, ...]:
     return (variant,)
 
 
-def _base(
-    base: Recipe, data: Path, parent: Path, settings: Settings, report: Callable[[str], None]
-) -> Path:
+def _base(base: Recipe, data: Path, parent: Path, settings: Settings, report: Callable[[str], None]) -> Path:
     """The checkpoint folder of the base recipe's run, trained first where it is not there yet."""
     place = parent / base.name
     names = _variants(base, base.variant)
@@ -115,31 +146,5 @@ def _base(
     if not all((folder / WEIGHTS_FILE).is_file() for folder in written):
         report(f"training {base.name} ({base.variant}) first, into {place}")
         run_training(base, base.variant, data, place, settings=settings, report=report)
+        wait_for_all()
     return place
-
-
-def _models(
-    recipe: Recipe, names: tuple[str, ...], classes: int, init: str | None, report: Callable[[str], None]
-) -> dict[str, ImageModel]:
-    torch.manual_seed(recipe.seed)
-    models = {
-        name: build_model(family=recipe.family, variant=name, num_classes=classes, **recipe.architecture)
-        for name in names
-    }
-    if init is not None:
-        for name, model in models.items():
-            own = Path(init) / name
-            source = str(own) if (own / WEIGHTS_FILE).is_file() else init
-            share = take_over(model, load_checkpoint(source).model)
-            report(f"{name}: {share:.0%} of the parameters start from {source}")
-    return models
-
-
-def _report_data(
-    train_data: LabelledImages, val_data: LabelledImages, report: Callable[[str], None]
-) -> None:
-    skipped = len(train_data.skipped) + len(val_data.skipped)
-    report(
-        f"{len(train_data.labels)} classes, {len(train_data.images)} training and "
-        f"{len(val_data.images)} validation images, {skipped} skipped"
-    )

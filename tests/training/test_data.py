@@ -9,7 +9,8 @@ from PIL import Image
 
 from pawmatch.errors import TrainingError
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.data import decode_all, eval_batches, find_split, list_classes, normalise, train_loader
+from pawmatch.training.batches import normalise, train_loader
+from pawmatch.training.data import decode_all, eval_batches, find_split, list_classes
 from pawmatch.training.recipe import Recipe
 
 

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from pawmatch.errors import TrainingError
 from pawmatch.models import VARIANTS, build_model
 from pawmatch.preprocess import InputSpec
 from pawmatch.training.recipe import RECIPES, Recipe, read_recipe, same_recipe
 from pawmatch.training.run import ALL
+from pawmatch.training.start import plain_architecture
 
 BUNDLED = sorted(path.stem for path in RECIPES.glob("*.toml"))
 
@@ -17,8 +19,11 @@ BUNDLED = sorted(path.stem for path in RECIPES.glob("*.toml"))
 def test_bundled_recipes_build_every_variant(name: str) -> None:
     recipe = read_recipe(name)
     InputSpec.from_dict(recipe.input)
-    for variant in VARIANTS:
-        build_model(family=recipe.family, variant=variant, num_classes=3, **recipe.architecture)
+    with torch.device("meta"):
+        for variant in VARIANTS if recipe.variant in {"", ALL} else [recipe.variant]:
+            build_model(
+                family=recipe.family, variant=variant, num_classes=3, **plain_architecture(recipe)
+            )
     if recipe.base:
         assert read_recipe(recipe.base).task == recipe.task
         assert read_recipe(recipe.base).variant in {*VARIANTS, ALL}
@@ -47,6 +52,33 @@ def test_overrides_reach_tables_and_keep_types() -> None:
 def test_bad_overrides_are_named(overrides: list[str], named: str) -> None:
     with pytest.raises(TrainingError, match=named):
         read_recipe("breed-starter", overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("epochs=many", "'epochs' is 'many'; it must be a whole number"),
+        ("epochs=0", "'epochs' is 0; it must be 1 or more"),
+        ("learning_rate=true", "'learning_rate' is True; it must be a number"),
+        ("balanced=1", "'balanced' is 1; it must be true or false"),
+        ("sizes=128", "'sizes' is 128; it must be a list"),
+        ("input=128", "'input' is 128; it must be a table"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_named(override: str, said: str) -> None:
+    with pytest.raises(TrainingError, match=said):
+        read_recipe("artist-chae", [override])
+
+
+def test_the_published_chae_recipe_says_what_the_paper_says() -> None:
+    recipe = read_recipe("artist-chae")
+    model = build_model(
+        family=recipe.family, variant=recipe.variant, num_classes=11, **recipe.architecture
+    )
+    assert sum(parameter.numel() for parameter in model.parameters()) == 402_417
+    said = (recipe.optimizer, recipe.learning_rate, recipe.schedule, recipe.batch_size, recipe.epochs)
+    assert said == ("adam", 1e-4, "constant", 32, 90)
+    assert (recipe.rotation, recipe.shear, recipe.zoom, recipe.plain) == (30, 0.2, 0.2, 0.2)
 
 
 def test_unknown_recipe_lists_the_known() -> None:

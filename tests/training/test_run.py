@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,48 +13,15 @@ from pawmatch.checkpoint import load_checkpoint
 from pawmatch.errors import TrainingError, UnknownVariant
 from pawmatch.models import build_model
 from pawmatch.training import loop
-from pawmatch.training.loop import Settings
-from pawmatch.training.recipe import Recipe
-from pawmatch.training.run import run_training, take_over
+from pawmatch.training.run import run_training
+from pawmatch.training.start import take_over
 from pawmatch.training.together import Together
-
-SETTINGS = Settings(workers=0)
-RECIPE = Recipe(
-    name="tiny",
-    task="artist",
-    family="chae",
-    architecture={
-        "input_size": 32,
-        "filters": [4, 4, 8, 8],
-        "heads": 2,
-        "layers": 1,
-        "mlp_width": 16,
-        "morphology_channels": 4,
-        "morphology_width": 8,
-    },
-    input={"size": 32, "mean": [0.0] * 3, "std": [1.0] * 3},
-    epochs=4,
-    batch_size=16,
-    learning_rate=1e-2,
-    color_jitter=0.0,
-    crop_scale=(0.8, 1.0),
-    license="made for tests",
-)
+from tests.support.training import RECIPE, SETTINGS, write_colours
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two classes that differ in colour: reddish and bluish noise."""
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for half, count in (("train", 32), ("val", 24)):
-        for name, channel in (("red", 0), ("blue", 2)):
-            (folder / half / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = rng.integers(0, 120, (40, 40, 3), dtype=np.uint8)
-                pixels[..., channel] += 100
-                Image.fromarray(pixels).save(folder / half / name / f"{i}.png")
-    return folder
+    return write_colours(tmp_path_factory.mktemp("data"), train=32, val=24)
 
 
 def test_learns_and_writes_a_checkpoint_with_its_card(data: Path, tmp_path: Path) -> None:
@@ -166,7 +132,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "normalise", lambda images, spec: images.float() * float("nan"))
-    with pytest.raises(TrainingError, match="nan in epoch 1; lower learning_rate"):
+    with pytest.raises(TrainingError, match="steps in a row"):
         run_training(RECIPE, "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None)
 
 

@@ -1,0 +1,127 @@
+"""One optimisation step: precision, clipping, schedule, averaging, and what a number too large costs."""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from timm.optim._optim_factory import create_optimizer_v2
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from pawmatch.errors import TrainingError
+from pawmatch.training.recipe import Recipe
+
+MOST_SKIPPED = 10  # steps in a row; scaling float16 losses takes fewer to find its scale
+
+
+class Optimisation:
+    """Optimizer, learning rate schedule, loss scaling and averaged weights of one model."""
+
+    def __init__(
+        self, model: nn.Module, recipe: Recipe, *, steps: int, device: str = "cpu", precision: str = ""
+    ) -> None:
+        self.model = model
+        self.kind = device.partition(":")[0]
+        self.precision = precision
+        self.clip = recipe.clip_gradient or math.inf
+        self.optimizer: torch.optim.Optimizer = create_optimizer_v2(
+            model, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+        )
+        self.schedule = build_schedule(self.optimizer, recipe, steps)
+        # float16 alone has too small a range for gradients.
+        self.scaler = torch.amp.GradScaler(self.kind, enabled=precision == "float16")
+        self.averaged = (
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)  # type: ignore[no-untyped-call]
+            if recipe.ema
+            else None
+        )
+        self.skipped_in_a_row = 0
+        self._buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        self._kept: list[Tensor] = []
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def judged(self) -> nn.Module:
+        """The model whose weights count: the averaged one, if there is one."""
+        return self.model if self.averaged is None else self.averaged.module
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision of the forward pass; entering it begins a step."""
+        self._kept = [buffer.clone() for buffer in self._buffers]
+        dtype = getattr(torch, self.precision) if self.precision else torch.bfloat16
+        return torch.autocast(self.kind, dtype, enabled=bool(self.precision))
+
+    def step(self, loss: Tensor) -> bool:
+        """Go one step down the loss, or skip it and return False where a gradient is no finite number.
+
+        Processes that share the run agree without asking: they see the same averaged gradients. Raises
+        TrainingError after MOST_SKIPPED skips in a row.
+        """
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        finite = bool(nn.utils.clip_grad_norm_(self.model.parameters(), self.clip).isfinite())
+        if finite:
+            self.scaler.step(self.optimizer)
+            self.schedule.step()
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.model)
+            self.skipped_in_a_row = 0
+        else:
+            self._skip()
+        self.scaler.update()
+        return finite
+
+    def _skip(self) -> None:
+        self.skipped_in_a_row += 1
+        # The forward pass has taken what overflowed into BatchNorm's running statistics, for good.
+        for buffer, kept in zip(self._buffers, self._kept, strict=True):
+            buffer.copy_(kept)
+        if self.skipped_in_a_row >= MOST_SKIPPED:
+            raise TrainingError(
+                f"The gradients of {MOST_SKIPPED} steps in a row are no finite numbers; "
+                "lower learning_rate and start again."
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the model's own weights."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "averaged": self.averaged.state_dict() if self.averaged is not None else None,
+            "skipped_in_a_row": self.skipped_in_a_row,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state; states from before float16 have no `scaler`."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        if state.get("scaler"):
+            self.scaler.load_state_dict(state["scaler"])
+        self.skipped_in_a_row = state.get("skipped_in_a_row", 0)
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
+    """The learning rate over all `steps` of a run; raises TrainingError for an unknown name."""
+    if recipe.schedule == "constant":
+        return LambdaLR(optimizer, lambda _: 1.0)
+    if recipe.schedule == "one-cycle":
+        total = max(4, steps + 1)
+        return OneCycleLR(
+            optimizer,
+            max_lr=[group["lr"] for group in optimizer.param_groups],
+            total_steps=total,
+            pct_start=max(recipe.warmup, 2 / total),  # the schedule divides by its first two steps
+        )
+    raise TrainingError(f"Schedule {recipe.schedule!r} is unknown; use one-cycle or constant.")

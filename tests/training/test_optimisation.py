@@ -1,0 +1,98 @@
+"""One step: what is skipped, restored, counted and saved."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pawmatch.errors import TrainingError
+from pawmatch.training.optimisation import MOST_SKIPPED, Optimisation
+from pawmatch.training.recipe import Recipe
+
+IMAGES = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+RECIPE = Recipe("r", "breed", "hybrid", learning_rate=1e-2, ema=0.9)
+
+
+def tiny() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+
+
+def tensors(*modules: nn.Module) -> list[Tensor]:
+    return [value.clone() for module in modules for value in module.state_dict().values()]
+
+
+def take(optimisation: Optimisation, images: Tensor) -> bool:
+    with optimisation.autocast():
+        loss = optimisation.model(images).square().mean()
+    return optimisation.step(loss)
+
+
+@pytest.mark.parametrize("precision", ["", "bfloat16", "float16"])
+def test_a_step_whose_gradients_are_no_numbers_changes_nothing(precision: str) -> None:
+    optimisation = Optimisation(tiny(), RECIPE, steps=100, precision=precision)
+    assert take(optimisation, IMAGES) or take(optimisation, IMAGES)  # float16 may look for its scale
+    assert optimisation.averaged is not None
+    before = tensors(optimisation.model, optimisation.averaged)
+    rate = optimisation.learning_rate
+    assert not take(optimisation, IMAGES * float("inf"))
+    after = tensors(optimisation.model, optimisation.averaged)
+    floating = [pair for pair in zip(before, after, strict=True) if pair[0].is_floating_point()]
+    assert all(torch.equal(old, new) for old, new in floating)
+    assert optimisation.learning_rate == rate
+    assert optimisation.skipped_in_a_row == 1
+    assert take(optimisation, IMAGES)
+    assert optimisation.skipped_in_a_row == 0
+    assert not torch.equal(before[0], tensors(optimisation.model)[0])
+
+
+def test_too_many_in_a_row_end_the_run() -> None:
+    optimisation = Optimisation(tiny(), RECIPE, steps=100)
+    for _ in range(MOST_SKIPPED - 1):
+        assert not take(optimisation, IMAGES * float("nan"))
+    with pytest.raises(TrainingError, match=f"{MOST_SKIPPED} steps in a row"):
+        take(optimisation, IMAGES * float("nan"))
+
+
+def test_float16_finds_its_scale_and_saves_it() -> None:
+    optimisation = Optimisation(tiny(), RECIPE, steps=100, precision="float16")
+    before = optimisation.scaler.get_scale()
+    assert not take(optimisation, IMAGES * 300)  # the squares overflow
+    assert optimisation.scaler.get_scale() == before / 2
+    other = Optimisation(tiny(), RECIPE, steps=100, precision="float16")
+    other.load_state_dict(optimisation.state_dict())
+    assert other.scaler.get_scale() == before / 2
+
+
+def test_a_state_without_a_scaler_is_taken() -> None:
+    optimisation = Optimisation(tiny(), RECIPE, steps=100)
+    state = optimisation.state_dict()
+    for key in ("scaler", "skipped_in_a_row"):
+        del state[key]
+    Optimisation(tiny(), RECIPE, steps=100, precision="float16").load_state_dict(state)
+
+
+def test_gradients_are_clipped_or_not() -> None:
+    norms = []
+    for clip in (0.5, 0.0):
+        optimisation = Optimisation(tiny(), Recipe("r", "", "", clip_gradient=clip), steps=100)
+        take(optimisation, IMAGES * 100)
+        grads = [p.grad for p in optimisation.model.parameters() if p.grad is not None]
+        norms.append(float(torch.stack([grad.norm() for grad in grads]).norm()))
+    assert norms[0] == pytest.approx(0.5, rel=1e-3)
+    assert norms[1] > 1
+
+
+def test_schedules() -> None:
+    rates = {}
+    for name in ("one-cycle", "constant"):
+        recipe = Recipe("r", "", "", schedule=name, learning_rate=1e-3, warmup=0.25)
+        optimisation = Optimisation(tiny(), recipe, steps=20)
+        rates[name] = []
+        for _ in range(20):
+            rates[name].append(optimisation.learning_rate)
+            take(optimisation, IMAGES)
+    assert rates["constant"] == [1e-3] * 20
+    assert max(rates["one-cycle"]) == pytest.approx(1e-3, rel=0.05)
+    assert rates["one-cycle"][0] < 1e-4 > rates["one-cycle"][-1]
+    with pytest.raises(TrainingError, match="'weekly' is unknown; use one-cycle or constant"):
+        Optimisation(tiny(), Recipe("r", "", "", schedule="weekly"), steps=20)
