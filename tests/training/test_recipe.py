@@ -21,9 +21,7 @@ def test_bundled_recipes_build_every_variant(name: str) -> None:
     InputSpec.from_dict(recipe.input)
     with torch.device("meta"):
         for variant in VARIANTS if recipe.variant in {"", ALL} else [recipe.variant]:
-            build_model(
-                family=recipe.family, variant=variant, num_classes=3, **plain_architecture(recipe)
-            )
+            build_model(family=recipe.family, variant=variant, num_classes=3, **plain_architecture(recipe))
     if recipe.base:
         assert read_recipe(recipe.base).task == recipe.task
         assert read_recipe(recipe.base).variant in {*VARIANTS, ALL}
@@ -72,9 +70,7 @@ def test_values_of_the_wrong_kind_are_named(override: str, said: str) -> None:
 
 def test_the_published_chae_recipe_says_what_the_paper_says() -> None:
     recipe = read_recipe("artist-chae")
-    model = build_model(
-        family=recipe.family, variant=recipe.variant, num_classes=11, **recipe.architecture
-    )
+    model = build_model(family=recipe.family, variant=recipe.variant, num_classes=11, **recipe.architecture)
     assert sum(parameter.numel() for parameter in model.parameters()) == 402_417
     said = (recipe.optimizer, recipe.learning_rate, recipe.schedule, recipe.batch_size, recipe.epochs)
     assert said == ("adam", 1e-4, "constant", 32, 90)

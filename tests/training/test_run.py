@@ -1,5 +1,7 @@
 """Training from end to end on tiny data: it learns, resumes to the same result, and writes checkpoints."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,6 @@ from pawmatch.errors import TrainingError, UnknownVariant
 from pawmatch.models import build_model
 from pawmatch.training import loop
 from pawmatch.training.run import run_training
-from pawmatch.training.start import take_over
 from pawmatch.training.together import Together
 from tests.support.training import RECIPE, SETTINGS, write_colours
 
@@ -38,6 +39,34 @@ def test_learns_and_writes_a_checkpoint_with_its_card(data: Path, tmp_path: Path
     assert card.startswith("---\n")
     assert "made for tests" in card
     assert f"{checkpoint.config.metrics['top1']:.1%}" in card
+
+
+def test_the_run_says_what_it_did(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    for name in ("one", "two"):
+        (folder / "train" / "red" / f"{name}.jpg").write_bytes(b"no picture")
+    recipe = replace(RECIPE, epochs=2, keep_best=True)
+    lines: list[str] = []
+    (out,) = run_training(recipe, "cnn", folder, tmp_path / "run", settings=SETTINGS, report=lines.append)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["recipe"]["name"] == "tiny"
+    counts = ("classes", "train_images", "val_images", "smallest_class", "largest_class", "epochs")
+    assert [summary[key] for key in counts] == [2, 64, 48, 32, 32, 2]
+    assert [entry.split(":")[0] for entry in summary["skipped_images"]] == ["one.jpg", "two.jpg"]
+    losses = [epoch["val_loss"] for epoch in summary["history"]]
+    best = losses.index(min(losses)) + 1
+    assert (summary["best_epoch"], summary["kept"]) == (best, f"epoch {best}")
+    training = load_checkpoint(str(out)).config.training
+    assert training["skipped_images"] == 2
+    assert training["skipped"] == summary["skipped_images"]
+    assert training["kept"] == summary["kept"]
+    said = "\n".join(lines)
+    assert "2 images skipped: one.jpg: " in said
+    assert f"kept epoch {best}; lowest validation loss" in said
+    rows = (out / "history.csv").read_text().splitlines()
+    assert rows[0].startswith("number,size,train_loss,val_loss")
+    assert len(rows) == 3
 
 
 class Cut(Exception):
@@ -84,6 +113,23 @@ def test_another_recipe_does_not_take_over_a_run(data: Path, tmp_path: Path) -> 
         run_training(
             replace(RECIPE, epochs=5), "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None
         )
+
+
+def test_another_variant_or_other_images_do_not_take_over_a_run(data: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=1)
+    folder, out = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(data, folder)
+
+    def again(variant: str) -> None:
+        run_training(recipe, variant, folder, out, settings=SETTINGS, report=lambda _: None)
+
+    again("cnn")
+    for variant in ("cnn_transformer", "all"):
+        with pytest.raises(TrainingError, match=f"a run of variant cnn, not {variant}; name another --out"):
+            again(variant)
+    (folder / "train" / "red" / "0.png").rename(folder / "train" / "red" / "new.png")
+    with pytest.raises(TrainingError, match="on other images; name another --out"):
+        again("cnn")
 
 
 def test_all_variants_together_share_their_feature_extractor(data: Path, tmp_path: Path) -> None:
@@ -141,17 +187,6 @@ def test_wrong_variants_are_named(data: Path, tmp_path: Path) -> None:
         run_training(RECIPE, "rnn", data, tmp_path, settings=SETTINGS)
     with pytest.raises(TrainingError, match="for --variant cnn"):
         run_training(replace(RECIPE, variant="cnn"), "all", data, tmp_path, settings=SETTINGS)
-
-
-def test_take_over_copies_what_agrees_and_no_more() -> None:
-    values: dict[str, Any] = {"family": "chae", "num_classes": 2, **RECIPE.architecture}
-    small = build_model(variant="cnn", **values)
-    large = build_model(variant="cnn_transformer", **values)
-    before = large.encoder[0].mlp[0].weight.clone()
-    share = take_over(large, small)
-    assert 0 < share < 1
-    assert torch.equal(large.stem[0][1].weight, small.stem[0][1].weight)
-    assert torch.equal(large.encoder[0].mlp[0].weight, before)
 
 
 def test_together_gives_each_variants_own_logits() -> None:
