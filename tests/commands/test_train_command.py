@@ -33,6 +33,7 @@ def test_train_writes_a_checkpoint_that_classifies(
     arguments += [part for change in changes for part in ("--set", change)]
     assert main(arguments) == 0
     assert f"wrote {out}" in capsys.readouterr().out
+    assert {"summary.json", "history.csv", "config.json"} <= {path.name for path in out.iterdir()}
     assert main(["classify", str(dog), "--task", "artist", "--source", str(out), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert {one["label"] for one in answer["predictions"]} == {"Claude_Monet", "Rembrandt"}
@@ -41,7 +42,7 @@ def test_train_writes_a_checkpoint_that_classifies(
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        (["--recipe", "unheard-of"], "artist-stage1, artist-stage2, artist-starter, breed-stage1"),
+        (["--recipe", "unheard-of"], "artist-chae, artist-stage1, artist-stage2, artist-starter, breed-full"),
         (["--recipe", "breed-starter", "--variant", "rnn"], "Variant 'rnn' is unknown"),
         (["--recipe", "breed-stage1", "--set", "epoch=2"], "'epoch' is unknown"),
         (["--recipe", "breed-stage1", "--workers", "-1"], "--workers is '-1'; use a whole number"),
@@ -64,4 +65,4 @@ def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         main(["train", "--list-recipes"])
     assert caught.value.code == 0
     names = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
-    assert {"artist-stage1", "artist-starter", "breed-stage1", "breed-starter"} <= set(names)
+    assert {"artist-chae", "artist-starter", "breed-full", "breed-phase1", "breed-starter"} <= set(names)
