@@ -7,13 +7,14 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from timm.data.transforms_factory import transforms_imagenet_train
 from torch import Tensor
-from torchvision.transforms import Compose, InterpolationMode, RandomAffine
-from torchvision.transforms.functional import center_crop, pad, pil_to_tensor
+from torchvision.transforms import Compose
+from torchvision.transforms.functional import pil_to_tensor
 
 from pawmatch.preprocess import INTERPOLATIONS, InputSpec
 from pawmatch.training.recipe import Recipe
@@ -61,23 +62,26 @@ class Affine:
     """
 
     def __init__(self, rotation: float, shear: float, zoom: float) -> None:
-        angle = math.degrees(math.atan(shear))
-        self.move = RandomAffine(
-            degrees=rotation,
-            scale=(1 - zoom, 1 + zoom),
-            shear=(-angle, angle),
-            interpolation=InterpolationMode.BILINEAR,
-        )
-        # How much farther from the centre a corner's colour may come from.
-        self.reach = (1 + shear) / (1 - zoom)
+        self.rotation, self.shear, self.zoom = math.radians(rotation), shear, zoom
+        cv2.setNumThreads(1)  # the processes that load images are the parallel part
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        # RandomAffine fills with one colour, so the edge is repeated before, as far as it can come into view.
-        far = self.reach * math.hypot(image.width, image.height) / 2
-        margin = [math.ceil(far - side / 2) for side in (image.width, image.height)]
-        moved = self.move(pad(image, margin, padding_mode="edge"))
-        middle: Image.Image = center_crop(moved, [image.height, image.width])
-        return middle
+        angle = random.uniform(-self.rotation, self.rotation)
+        slant = random.uniform(-self.shear, self.shear)
+        scale = random.uniform(1 - self.zoom, 1 + self.zoom)
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        matrix = scale * turn @ np.array([[1, slant], [0, 1]])
+        middle = np.array([image.width - 1, image.height - 1]) / 2
+        shift = middle - matrix @ middle  # the middle stays where it is
+        # torchvision's RandomAffine fills with one colour only.
+        moved = cv2.warpAffine(
+            np.asarray(image),
+            np.column_stack([matrix, shift]),
+            image.size,
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        return Image.fromarray(moved)
 
 
 def training_view(recipe: Recipe, size: int, backgrounds: Sequence[NDArray[np.uint8]] = ()) -> View:
