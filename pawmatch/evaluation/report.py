@@ -1,0 +1,136 @@
+"""What an evaluation found: frozen dataclasses of plain values, and their JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pawmatch.evaluation.classes import ClassScore, Confusion
+from pawmatch.evaluation.faithfulness import Faithfulness
+from pawmatch.evaluation.folders import Unreadable
+from pawmatch.evaluation.intervals import Estimate
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """One bin of confidence: its images, their mean confidence and the share of right answers."""
+
+    count: int
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class RiskPoint:
+    """Of the surest answers, the share `coverage`: how many are wrong, and the least confidence."""
+
+    coverage: float
+    risk: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class ScopeReport:
+    """How one variant's scope gate tells the task's images from those of the outside folder."""
+
+    auroc: Estimate
+    auroc_of_confidence: Estimate
+    own_flagged: Estimate
+    outside_flagged: Estimate
+
+
+@dataclass(frozen=True)
+class VariantReport:
+    """Everything measured of one variant's own answers.
+
+    `nll`, `brier` and `ece` are of calibrated probabilities, those that end in `_before` of the softmax
+    at temperature 1. `ece_floor` is the calibration error that a perfect model would show on so few
+    images. `kept` are the answers at or above the review threshold; its accuracy is None if there are none.
+    `temperature` and `review_threshold` are the checkpoint's own, whatever calibration was measured.
+    """
+
+    variant: str
+    temperature: float
+    top1: Estimate
+    top5: Estimate
+    macro_f1: Estimate
+    nll: Estimate
+    nll_before: Estimate
+    brier: Estimate
+    brier_before: Estimate
+    ece: Estimate
+    ece_before: Estimate
+    ece_floor: float
+    aurc: Estimate
+    set_coverage: Estimate
+    set_size: Estimate
+    review_threshold: float
+    kept: Estimate
+    kept_accuracy: Estimate | None
+    scope: ScopeReport | None
+    classes: tuple[ClassScore, ...]
+    confusions: tuple[Confusion, ...]
+    reliability: tuple[Reliability, ...]
+    reliability_before: tuple[Reliability, ...]
+    risk_coverage: tuple[RiskPoint, ...]
+
+
+@dataclass(frozen=True)
+class ReviewReport:
+    """How the review flag does, by the answers as users get them.
+
+    `reasons` gives the share of images flagged with each code; an image may have several. The `outside`
+    values are of the images that do not belong to the task, None where none were given.
+    """
+
+    flagged: Estimate
+    reasons: Mapping[str, Estimate]
+    accuracy: Estimate
+    unflagged_accuracy: Estimate | None
+    flagged_accuracy: Estimate | None
+    outside_flagged: Estimate | None
+    outside_out_of_scope: Estimate | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation of one source on one folder; `main` is the variant whose answer users get.
+
+    `calibration` is "own" for the checkpoint's, "halves" for fits on halves of these images.
+    """
+
+    task: str
+    source: str
+    main: str
+    folder: str
+    calibration: str
+    images: int
+    classes_with_images: int
+    classes: int
+    unreadable: tuple[Unreadable, ...]
+    outside_images: int
+    review: ReviewReport
+    variants: Mapping[str, VariantReport]
+    faithfulness: Mapping[str, Faithfulness]
+
+    @property
+    def leading(self) -> VariantReport:
+        """The report of the main variant, or of the last one where that was not asked for."""
+        return self.variants.get(self.main) or list(self.variants.values())[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The evaluation as JSON values; what is not a number is null."""
+        values: dict[str, Any] = _plain(asdict(self))
+        return values
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

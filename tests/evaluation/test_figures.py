@@ -1,0 +1,70 @@
+"""Figures: they can be drawn from any evaluation, and leave matplotlib as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from pawmatch.evaluation.drawing import COLORS, LINES, MARKS, STYLE
+from pawmatch.evaluation.figures import draw_confusions, draw_reliability, draw_risk_coverage, save_figures
+from pawmatch.evaluation.report import Evaluation
+from pawmatch.tasks import VARIANT_NAMES
+
+
+def words(figure: Figure) -> str:
+    return "\n".join(text.get_text() for text in figure.findobj(mpl.text.Text))
+
+
+def test_every_figure_is_a_file_of_its_own(
+    made_up: Callable[..., Evaluation], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STYLE, "savefig.dpi", 60)
+    before = dict(mpl.rcParams)
+    files = save_figures(made_up(), tmp_path)
+    assert [path.name for path in files] == ["reliability.png", "confusions.png", "risk_coverage.png"]
+    for path in files:
+        with Image.open(path) as picture:
+            assert min(picture.size) > 200
+            assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+    assert dict(mpl.rcParams) == before
+
+
+def test_figures_show_what_was_measured(made_up: Callable[..., Evaluation]) -> None:
+    evaluation = made_up()
+    report = evaluation.variants["cnn"]
+    reliability = draw_reliability(evaluation)
+    assert all(name in words(reliability) for name in VARIANT_NAMES.values())
+    assert f"{report.ece_before.value:.3f} \u2192 {report.ece.value:.3f}" in words(reliability)
+    assert "60 images of 5 classes, calibrated by halves" in words(reliability)
+    worst = evaluation.leading.confusions[0]
+    assert f"{worst.count} of {worst.support}" in words(draw_confusions(evaluation))
+    curves = draw_risk_coverage(evaluation)
+    assert f"AURC {report.aurc.value:.3f}" in words(curves)
+    line = curves.axes[0].lines[0]
+    assert line.get_ydata()[-1] == pytest.approx(1 - report.top1.value)
+
+
+@pytest.mark.parametrize(
+    ("skill", "variants", "count"),
+    [(40.0, ("cnn",), 60), (-9.0, ("cnn", "cnn_transformer"), 7), (1.0, ("cnn",), 1)],
+)
+def test_extreme_evaluations_can_be_drawn(
+    made_up: Callable[..., Evaluation], skill: float, variants: tuple[str, ...], count: int
+) -> None:
+    evaluation = made_up(skill, variants, count)
+    for draw in (draw_reliability, draw_confusions, draw_risk_coverage):
+        figure = draw(evaluation)
+        figure.draw_without_rendering()
+        assert evaluation.task in words(figure)
+
+
+def test_variants_differ_in_more_than_colour() -> None:
+    for looks in (COLORS, LINES, MARKS):
+        assert list(looks) == list(VARIANT_NAMES)
+        assert len(set(looks.values())) == len(VARIANT_NAMES)
