@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from pawmatch import __version__
-from pawmatch.commands import classify, explain, import_checkpoint, push, serve, train
+from pawmatch.commands import classify, explain, import_checkpoint, push, search, serve, train
 from pawmatch.commands.console import complain, printable
 from pawmatch.errors import PawMatchError
 
@@ -29,6 +29,7 @@ COMMANDS = {
     "classify": classify,
     "explain": explain,
     "train": train,
+    "search": search,
     "import": import_checkpoint,
     "push": push,
 }
