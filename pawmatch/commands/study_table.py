@@ -20,11 +20,11 @@ def study_page(table: Table, command: str) -> str:
     )
     machine = "{device}, threads: {threads}, torch {torch}".format(**conditions)
     notes = [
-        "Validation loss is the negative log-likelihood after temperature scaling. It and ECE are measured",
-        "on the half of the validation images that the temperature was not fitted on, top-1 on all of them.",
+        "Validation loss is the negative log-likelihood after temperature scaling, where each half of the",
+        "validation images is judged with the temperature of the other half; ECE likewise.",
         f"Latency is the median for one image over {conditions['latency_rounds']} rounds in which the trials",
-        f"took turns ({machine}); relative",
-        "is to the first row. A trial is on the Pareto front if no other is as good in validation",
+        f"took turns ({machine});",
+        "relative is to the first row. A trial is on the Pareto front if no other is as good in validation",
         "loss, parameters and latency and better in one of them.",
     ]
     if (seeds := conditions["seeds"]) > 1:

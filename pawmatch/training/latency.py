@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pawmatch.models import ImageModel
+from pawmatch.preprocess import InputSpec
 
 WARM_UP = 3  # calls before the clock runs: the first ones choose kernels and take memory
 
@@ -24,16 +25,16 @@ class Latency:
 
 
 def measure_latencies(
-    models: Mapping[str, tuple[ImageModel, int]], *, device: str = "cpu", rounds: int = 50
+    models: Mapping[str, tuple[ImageModel, InputSpec]], *, device: str = "cpu", rounds: int = 50
 ) -> dict[str, Latency]:
-    """The latency of each model, given with its input size in pixels, for one image in evaluation mode.
+    """The latency of each model for one image, in all the views that its InputSpec names.
 
     The models take turns, so that whatever else the machine does slows all of them alike; a ratio compares
     calls of the same round.
     """
     ready = {
-        name: (model.eval().to(device), torch.rand(1, 3, size, size, device=device))
-        for name, (model, size) in models.items()
+        name: (model.eval().to(device), torch.rand(len(spec.views), 3, spec.size, spec.size, device=device))
+        for name, (model, spec) in models.items()
     }
     times: dict[str, list[float]] = {name: [] for name in ready}
     for _ in range(WARM_UP):

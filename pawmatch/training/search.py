@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from pawmatch.checkpoint import load_checkpoint
+from pawmatch.checkpoint import load_checkpoint, save_checkpoint
 from pawmatch.checkpoint.weights import WEIGHTS_FILE
 from pawmatch.errors import PawMatchError, TrainingError
-from pawmatch.models import VARIANTS
+from pawmatch.models import VARIANTS, build_model
 from pawmatch.training.latency import Latency, measure_latencies
 from pawmatch.training.loop import Settings
 from pawmatch.training.recipe import Recipe, read_recipe
@@ -40,8 +40,9 @@ Report = Callable[[str], None]
 class Search:
     """What to search, on which data, and where the trials go.
 
-    `overrides` are `key=value` texts for every trial, `init` is a checkpoint that every trial starts from,
-    `limit` is how many trials there shall be in all, `seeds` replaces the study's own number.
+    `overrides` are `key=value` texts for every trial. `init` is a checkpoint that every trial starts from;
+    where the study wants fresh heads, from its feature extractor alone. `limit` is how many trials there
+    shall be in all, `seeds` replaces the study's own number.
     """
 
     study: Study
@@ -85,6 +86,7 @@ class Search:
             "ranges": [asdict(entry) for entry in self.study.ranges],
             "overrides": list(self.overrides),
             "init": self.init,
+            "fresh heads": self.study.fresh_heads,
             "data": str(self.data.resolve()),
         }
 
@@ -151,7 +153,7 @@ def _train(search: Search, name: str, values: dict[str, Any], run: int, report: 
         recipe.variant,
         search.data,
         folder,
-        init=search.init,
+        init=_start(search),
         settings=search.settings,
         report=lambda line: report(f"  {line}"),
     )
@@ -169,6 +171,27 @@ def _train(search: Search, name: str, values: dict[str, Any], run: int, report: 
     )
 
 
+def _start(search: Search) -> str | None:
+    """The checkpoint that trials start from. For fresh heads it is written with everything else at random."""
+    if search.init is None or not search.study.fresh_heads:
+        return search.init
+    folder = search.out / "start"
+    if not (folder / WEIGHTS_FILE).is_file():
+        trained = load_checkpoint(search.init)
+        config = trained.config
+        torch.manual_seed(0)
+        model = build_model(
+            family=config.family,
+            variant=config.variant,
+            num_classes=len(config.labels),
+            **config.architecture,
+        )
+        features = model.get_submodule(model.features_module)
+        features.load_state_dict(trained.model.get_submodule(model.features_module).state_dict())
+        save_checkpoint(folder, model.eval(), config)
+    return str(folder)
+
+
 def _row(search: Search, record: Record, name: str) -> Row:
     trial = record.latest(name)
     kept = trial.user_attrs if trial is not None else {}
@@ -183,7 +206,7 @@ def _row(search: Search, record: Record, name: str) -> Row:
 
 def _latencies(search: Search, names: Sequence[str], rounds: int) -> dict[str, Latency]:
     checkpoints = {name: load_checkpoint(str(search.folder(name, 0))) for name in names}
-    models = {name: (one.model, one.config.input.size) for name, one in checkpoints.items()}
+    models = {name: (one.model, one.config.input) for name, one in checkpoints.items()}
     return measure_latencies(models, device=search.settings.device, rounds=rounds)
 
 

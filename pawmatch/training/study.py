@@ -46,7 +46,8 @@ class Study:
 
     `trials` are named variations, in the order of the table; the first is what the others are compared
     with. `ranges` are drawn from for `samples` further trials. Every trial is trained once for each of
-    `seeds` seeds.
+    `seeds` seeds. With `fresh_heads`, trials that start from a checkpoint take over its feature extractor
+    and nothing else.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Study:
     ranges: tuple[Range, ...] = ()
     samples: int = 0
     seeds: int = 1
+    fresh_heads: bool = False
 
     def trial_names(self, limit: int | None = None) -> list[str]:
         """Names of the trials: those that have one, then "sample 1", "sample 2" and so on.
@@ -95,6 +97,7 @@ def read_study(name: str) -> Study:
         ("ranges", dict, "a table of ranges"),
         ("samples", int, "a whole number"),
         ("seeds", int, "a whole number"),
+        ("fresh_heads", bool, "true or false"),
     ):
         if key in values and not isinstance(values[key], kind):
             raise TrainingError(f"Study key {key!r} must be {meaning}.")
@@ -116,6 +119,7 @@ def read_study(name: str) -> Study:
         ranges=ranges,
         samples=values.get("samples", 20),
         seeds=values.get("seeds", 1),
+        fresh_heads=values.get("fresh_heads", False),
     )
 
 

@@ -7,9 +7,10 @@ import time
 import torch
 
 from pawmatch.models import ImageModel
+from pawmatch.preprocess import InputSpec
 from pawmatch.training.latency import WARM_UP, measure_latencies
 
-CALLS: list[tuple[float, int]] = []
+CALLS: list[tuple[float, torch.Size]] = []
 
 
 class Slow(ImageModel):
@@ -22,16 +23,19 @@ class Slow(ImageModel):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         assert not self.training
         assert torch.is_inference_mode_enabled()
-        CALLS.append((self.seconds, images.shape[-1]))
+        CALLS.append((self.seconds, images.shape))
         time.sleep(self.seconds)
         return images
 
 
 def test_models_take_turns_and_the_first_is_the_measure() -> None:
     CALLS.clear()
-    models = {"quick": (Slow(0.002), 8), "slow": (Slow(0.02), 16)}
+    models = {
+        "quick": (Slow(0.002), InputSpec(size=16)),
+        "slow": (Slow(0.02), InputSpec(size=32, views=("plain", "mirror"))),
+    }
     latencies = measure_latencies(models, rounds=3)
-    assert CALLS == [(0.002, 8), (0.02, 16)] * (WARM_UP + 3)
+    assert CALLS == [(0.002, (1, 3, 16, 16)), (0.02, (2, 3, 32, 32))] * (WARM_UP + 3)
     assert latencies["quick"].ratio == 1
     assert latencies["quick"].milliseconds >= 2
     assert latencies["slow"].milliseconds >= 20

@@ -220,6 +220,25 @@ def test_values_are_drawn_from_the_ranges_and_kept_over_a_cut(search: Search) ->
     assert more.rows[3].values not in (first, second)
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_fresh_heads_take_over_the_feature_extractor_alone(
+    fresh: bool, search: Search, tmp_path: Path
+) -> None:
+    """With a learning rate of zero, every trial still has the weights that it started from."""
+    still = ("epochs=1", "learning_rate=0.0", "weight_decay=0.0")
+    trained(replace(search, out=tmp_path / "base", limit=1, overrides=("epochs=1",)))
+    base = tmp_path / "base" / "trials" / "plain" / "seed-0"
+    study = replace(search.study, fresh_heads=fresh, seeds=2)
+    search = replace(search, study=study, init=str(base), limit=1, overrides=still)
+    trained(search)
+    before = load_checkpoint(str(base)).model.state_dict()
+    first, second = (load_checkpoint(str(search.folder("plain", run))).model.state_dict() for run in (0, 1))
+    stem, head = "stem.0.1.weight", "classifier.weight"
+    assert torch.equal(first[stem], before[stem])
+    assert torch.equal(first[head], before[head]) is not fresh
+    assert torch.equal(first[head], second[head])  # all start alike, and none from a trained head
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

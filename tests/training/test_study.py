@@ -12,6 +12,7 @@ from pawmatch.models import build_model
 from pawmatch.training.search import Search
 from pawmatch.training.study import STUDIES, Range, as_overrides, folder_name, read_study
 
+PAGE = (Path(__file__).parents[2] / "docs" / "studies.md").read_text(encoding="utf-8")
 BUNDLED = sorted(path.stem for path in STUDIES.glob("*.toml"))
 
 
@@ -151,3 +152,18 @@ def test_overrides_are_texts_that_a_recipe_takes() -> None:
 
 def test_folders_are_named_for_their_trials() -> None:
     assert folder_name("Wider filters, 2x") == "wider-filters-2x"
+
+
+def test_the_page_on_studies_has_a_place_for_each_bundled_one() -> None:
+    for name in BUNDLED:
+        place = PAGE.split(f"<!-- study {name} -->")[1].split(f"<!-- /study {name} -->")[0]
+        assert place.strip()
+        assert f"pawmatch search --study {name} --data " in PAGE
+
+
+def test_the_example_on_the_page_fits_its_recipe(tmp_path: Path) -> None:
+    example = PAGE.split("```toml\n")[1].split("```")[0]
+    search = Search(read_study(write(tmp_path, example)), Path("data"), Path("out"))
+    recipe = search.recipe({entry.key: entry.example for entry in search.study.ranges})
+    assert recipe.architecture["layers"] == 1
+    assert len(search.study.trial_names()) == 31
