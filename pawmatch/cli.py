@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 
 from pawmatch import __version__
-from pawmatch.commands import classify, evaluate, explain, import_checkpoint, push, serve, train
+from pawmatch.commands import classify, evaluate, explain, import_checkpoint, push, search, serve, train
 from pawmatch.commands.console import complain, printable
 from pawmatch.errors import PawMatchError
 
@@ -30,6 +30,7 @@ COMMANDS = {
     "explain": explain,
     "train": train,
     "evaluate": evaluate,
+    "search": search,
     "import": import_checkpoint,
     "push": push,
 }

@@ -12,7 +12,7 @@ from pawmatch import __version__
 from pawmatch.cli import COMMANDS, main
 from pawmatch.commands import classify
 
-HEAVY = ("torch", "numpy", "PIL", "gradio", "timm", "cv2", "huggingface_hub", "safetensors")
+HEAVY = ("torch", "numpy", "PIL", "gradio", "timm", "cv2", "huggingface_hub", "safetensors", "optuna")
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

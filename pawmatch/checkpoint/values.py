@@ -17,7 +17,7 @@ DEEPEST_JSON = 12
 # number in it can cost memory; a count of layers costs time all the same.
 LARGEST_WIDTH = 65_536
 MOST_LAYERS = 512
-LAYER_COUNTS = frozenset({"layers", "depths"})
+LAYER_COUNTS = frozenset({"layers", "depths", "extra_convolutions"})
 LONGEST_LIST = 64
 # Given by other keys of the config, or not for a stranger to choose: the last one starts a download.
 RESERVED = frozenset({"family", "variant", "num_classes", "pretrained_backbone"})

@@ -5,7 +5,8 @@ What is unusual:
 - the feature map is the stem's, so the whole encoder belongs to the head. The encoder's own last output
   would give a heatmap of zeros: only the CLS token reaches the classifier, so no gradient comes back to
   the other tokens of that layer;
-- 402,417 parameters with the published values and 11 classes.
+- 402,417 parameters with the published values and 11 classes. Every other value in the constructor is an
+  ablation, and its default leaves the published model as it is.
 """
 
 from __future__ import annotations
@@ -18,51 +19,40 @@ from torch import Tensor, nn
 
 from pawmatch.errors import BadOption, UnknownVariant
 from pawmatch.models.base import ImageModel
+from pawmatch.models.encoder import Encoder, EncoderLayer
 from pawmatch.models.hybrid import VARIANTS
 from pawmatch.models.morphology import MorphologicalExtractor, feature_fusion, fuse
 
 
 class StemBlock(nn.Sequential):
-    """BatchNorm, 3x3 convolution, GELU, 2x2 max pool: (N, C, H, W) -> (N, width, H/2, W/2)."""
+    """BatchNorm, 3x3 convolution, GELU, 2x2 max pool: (N, C, H, W) -> (N, width, H/2, W/2).
 
-    def __init__(self, channels: int, width: int, *, kernel: int, dropout: float) -> None:
+    Without `pool` the last step and the halving are left out.
+    """
+
+    def __init__(
+        self, channels: int, width: int, *, kernel: int, dropout: float, pool: bool = True
+    ) -> None:
         layers: list[nn.Module] = [
             nn.BatchNorm2d(channels),
             nn.Conv2d(channels, width, kernel, padding="same"),
             nn.GELU(),
-            nn.MaxPool2d(2),
         ]
+        if pool:
+            layers.append(nn.MaxPool2d(2))
         if dropout:
             layers.append(nn.Dropout2d(dropout))
         super().__init__(*layers)
 
 
-class EncoderLayer(nn.Module):
-    """Pre-norm encoder layer: self-attention and an MLP, each added to its input. (N, T, W) -> same."""
-
-    def __init__(self, width: int, *, heads: int, mlp_width: int, dropout: float) -> None:
-        super().__init__()
-        self.norm_attention = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, mlp_width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(mlp_width, width),
-            nn.Dropout(dropout),
-        )
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        normed = self.norm_attention(tokens)
-        mixed, _ = self.attention(normed, normed, normed, need_weights=False)
-        tokens = tokens + mixed
-        out: Tensor = tokens + self.mlp(self.norm_mlp(tokens))
-        return out
-
-
 class Chae(ImageModel):
-    """CHAE and its two neighbours: the stem alone, and CHAE with a narrow MFE on its CLS vector."""
+    """CHAE and its two neighbours: the stem alone, and CHAE with a narrow MFE on its CLS vector.
+
+    The stem has a block for each of `filters`, then `extra_convolutions` blocks of the last width that do not
+    pool, then an average pool of `average_pool` positions a side. The encoder is as wide as the last filter
+    count, or has a projection to its own `width`. `keep_tokens` and `attention_window` are explained in
+    pawmatch.models.encoder. The variant without an encoder takes the encoder's values and ignores them.
+    """
 
     features_module = "stem"
 
@@ -74,46 +64,72 @@ class Chae(ImageModel):
         input_size: int = 256,
         filters: Sequence[int] = (32, 32, 64, 128),
         kernel: int = 3,
+        extra_convolutions: int = 0,
+        average_pool: int = 1,
         stem_dropout: float = 0.0,
+        width: int | None = None,
         layers: int = 2,
         heads: int = 8,
         mlp_width: int = 256,
         dropout: float = 0.2,
+        keep_tokens: int | None = None,
+        attention_window: int | None = None,
         morphology_channels: int = 16,
         morphology_width: int = 32,
     ) -> None:
         super().__init__()
         if variant not in VARIANTS:
             raise UnknownVariant(f"Variant {variant!r} is unknown; use one of {', '.join(VARIANTS)}.")
-        width = filters[-1]
-        if input_size % 2 ** len(filters):
+        parts = VARIANTS[variant]
+        channels = filters[-1]
+        width = (width or channels) if parts.attention else channels
+        for name, value in (
+            ("average_pool", average_pool),
+            ("keep_tokens", keep_tokens),
+            ("attention_window", attention_window),
+        ):
+            if value is not None and value < 1:
+                raise BadOption(f"{name} is {value}; it must be 1 or more.")
+        scale = 2 ** len(filters) * average_pool
+        if input_size % scale:
             raise BadOption(
-                f"input_size {input_size} must be a multiple of {2 ** len(filters)} "
-                f"for {len(filters)} stem blocks."
+                f"input_size {input_size} must be a multiple of {scale} for {len(filters)} stem blocks "
+                f"and average_pool {average_pool}."
             )
         if width % heads:
-            raise BadOption(f"The last filter count, {width}, must be a multiple of heads, {heads}.")
-        parts = VARIANTS[variant]
+            raise BadOption(f"The encoder's width, {width}, must be a multiple of heads, {heads}.")
+        if keep_tokens is not None and layers < 2:
+            raise BadOption("keep_tokens drops tokens after the first layer; it needs layers of 2 or more.")
         self.feature_dim = width
-        widths = [3, *filters]
         self.stem = nn.Sequential(
             *(
                 StemBlock(before, after, kernel=kernel, dropout=stem_dropout)
-                for before, after in pairwise(widths)
-            )
+                for before, after in pairwise([3, *filters])
+            ),
+            *(
+                StemBlock(channels, channels, kernel=kernel, dropout=stem_dropout, pool=False)
+                for _ in range(extra_convolutions)
+            ),
         )
-        self.encoder: nn.Sequential | None = None
+        if average_pool > 1:
+            self.stem.append(nn.AvgPool2d(average_pool))
+        self.encoder: Encoder | None = None
+        self.projection: nn.Linear | None = None
         if parts.attention:
-            self.grid = input_size // 2 ** len(filters)
+            if width != channels:
+                self.projection = nn.Linear(channels, width)
+            self.grid = input_size // scale
             self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
             self.position_embedding = nn.Parameter(torch.zeros(self.grid**2 + 1, width))
             nn.init.trunc_normal_(self.cls_token, std=0.02)
             nn.init.trunc_normal_(self.position_embedding, std=0.02)
-            self.encoder = nn.Sequential(
-                *(
+            self.encoder = Encoder(
+                (
                     EncoderLayer(width, heads=heads, mlp_width=mlp_width, dropout=dropout)
                     for _ in range(layers)
-                )
+                ),
+                keep_tokens=keep_tokens,
+                window=attention_window,
             )
         if parts.morphology:
             self.morphological_extractor = MorphologicalExtractor(
@@ -137,7 +153,7 @@ class Chae(ImageModel):
         return torch.cat([self.position_embedding[:1], grid[0].flatten(1).T])
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) in [0, 1] -> the stem's map (N, C, H/16, W/16)."""
+        """Images (N, 3, H, W) in [0, 1] -> the stem's map (N, C, h, w), with H/16 x W/16 as published."""
         feature_map: Tensor = self.stem(images)
         return feature_map
 
@@ -148,8 +164,10 @@ class Chae(ImageModel):
             features = feature_map.mean(dim=(2, 3))
         else:
             tokens = feature_map.flatten(2).transpose(1, 2)  # (N, C, h, w) -> (N, h*w, C)
+            if self.projection is not None:
+                tokens = self.projection(tokens)  # (N, h*w, C) -> (N, h*w, W)
             tokens = torch.cat([self.cls_token.expand(n, -1, -1), tokens], dim=1)
-            features = self.encoder(tokens + self.positions(h, w))[:, 0]  # the CLS vector, (N, C)
+            features = self.encoder(tokens + self.positions(h, w), h, w)[:, 0]  # the CLS vector, (N, W)
         if self.morphological_extractor is not None:
             features = fuse(self.feature_fusion, features, self.morphological_extractor(features))
         logits: Tensor = self.classifier(self.norm(features))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pawmatch.errors import BadOption, UnknownVariant
+from pawmatch.explain import grad_cam
 from pawmatch.models import VARIANTS, build_model
 
 TINY: dict[str, Any] = {
@@ -32,6 +33,95 @@ def test_published_shapes() -> None:
     assert feature_map.shape == (1, 128, 16, 16)
     assert model.position_embedding.shape == (257, 128)
     assert model.forward_head(feature_map).shape == (1, 11)
+
+
+def count(**config: Any) -> int:
+    with torch.device("meta"):
+        model = build_model(family="chae", variant="cnn_transformer", num_classes=11, **config)
+    return sum(value.numel() for value in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("config", "more"),
+    [
+        ({"keep_tokens": 64}, 0),
+        ({"attention_window": 4}, 0),
+        ({"width": 128}, 0),
+        ({"heads": 4}, 0),
+        ({"kernel": 5}, (25 - 9) * (3 * 32 + 32 * 32 + 32 * 64 + 64 * 128)),
+        # A convolution with its bias and its BatchNorm.
+        ({"extra_convolutions": 1}, 128 * 128 * 9 + 128 + 2 * 128),
+        ({"extra_convolutions": 2}, 2 * (128 * 128 * 9 + 128 + 2 * 128)),
+        # Without the second block; the average pool makes up for its pooling and has no parameters.
+        ({"filters": [32, 64, 128], "average_pool": 2}, -(32 * 32 * 9 + 32 + 2 * 32)),
+        # Attention, MLP and two LayerNorms.
+        ({"layers": 3}, 4 * (128 * 128 + 128) + (2 * 128 * 256 + 128 + 256) + 4 * 128),
+        ({"layers": 1}, -(4 * (128 * 128 + 128) + (2 * 128 * 256 + 128 + 256) + 4 * 128)),
+        ({"input_size": 448}, (28**2 - 16**2) * 128),
+    ],
+)
+def test_each_ablation_has_the_parameters_that_its_formula_says(config: dict[str, Any], more: int) -> None:
+    assert count(**config) == 402_417 + more
+
+
+def test_another_width_adds_one_projection() -> None:
+    model = build_model(variant="cnn_transformer", **{**TINY, "width": 6})
+    assert model.projection.weight.shape == (6, 16)
+    assert model.classifier.in_features == model.feature_dim == 6
+    feature_map = model.forward_features(torch.rand(2, 3, 32, 32))
+    assert feature_map.shape == (2, 16, 2, 2)
+    assert model.forward_head(feature_map).shape == (2, 3)
+    names = build_model(variant="cnn_transformer", **{**TINY, "width": 16}).state_dict()
+    assert not [name for name in names if name.startswith("projection")]
+
+
+@pytest.mark.parametrize(
+    ("config", "grid"),
+    [
+        ({"kernel": 5, "extra_convolutions": 2}, 4),
+        ({"filters": (4, 8, 16), "average_pool": 2}, 4),
+        ({"filters": (4, 8, 16)}, 8),
+    ],
+)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_stem_gives_the_grid_that_the_encoder_expects(
+    variant: str, config: dict[str, Any], grid: int
+) -> None:
+    model = build_model(variant=variant, **{**TINY, "input_size": 64, **config})
+    feature_map = model.forward_features(torch.rand(1, 3, 64, 64))
+    assert feature_map.shape == (1, 16, grid, grid)
+    assert model.forward_head(feature_map).shape == (1, 3)
+    if variant != "cnn":
+        assert model.grid == grid
+
+
+@pytest.mark.parametrize("config", [{"keep_tokens": 16}, {"attention_window": 4}])
+def test_an_option_that_leaves_everything_equals_the_plain_model(config: dict[str, Any]) -> None:
+    values = {**TINY, "input_size": 64}
+    plain = build_model(variant="cnn_transformer", **values).eval()
+    model = build_model(variant="cnn_transformer", **values, **config).eval()
+    model.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(model(images), plain(images))
+
+
+@pytest.mark.parametrize("config", [{"keep_tokens": 3}, {"attention_window": 2}])
+def test_sparser_models_differ_train_and_have_heatmaps(config: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    values = {**TINY, "input_size": 64}
+    plain = build_model(variant="cnn_transformer", **values)
+    model = build_model(variant="cnn_transformer", **values, **config)
+    model.load_state_dict(plain.state_dict())
+    images = torch.rand(2, 3, 64, 64)
+    model(images).sum().backward()
+    assert all(value.grad is not None for value in model.parameters())
+    model.eval().requires_grad_(False)
+    feature_map = model.forward_features(images[:1])
+    assert not torch.allclose(model.forward_head(feature_map), plain.eval().forward_head(feature_map))
+    cams = [grad_cam(model, feature_map, index) for index in range(3)]
+    assert any(cam.raw_max > 0 for cam in cams)
+    assert all(cam.values.shape == (4, 4) for cam in cams)
+    assert model(torch.rand(1, 3, 32, 16)).shape == (1, 3)  # fewer positions than are kept
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -81,6 +171,12 @@ def test_stem_normalises_before_it_convolves() -> None:
         ({"input_size": 40}, BadOption, "40"),
         ({"heads": 3}, BadOption, "3"),
         ({"speed": 3}, BadOption, "speed"),
+        ({"keep_tokens": 0}, BadOption, "keep_tokens is 0"),
+        ({"keep_tokens": 2, "layers": 1}, BadOption, "layers of 2"),
+        ({"attention_window": 0}, BadOption, "attention_window is 0"),
+        ({"average_pool": 0}, BadOption, "average_pool is 0"),
+        ({"average_pool": 4}, BadOption, "multiple of 64"),
+        ({"variant": "cnn_transformer", "width": 5}, BadOption, "width, 5"),
     ],
 )
 def test_impossible_values_are_named(values: dict[str, Any], error: type[Exception], named: str) -> None:
