@@ -18,10 +18,11 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 LARGEST_INPUT = 2048
+CORNERS = {"top_left": (0, 0), "top_right": (1, 0), "bottom_left": (0, 1), "bottom_right": (1, 1)}
 # Looks at one image whose logits are averaged. "plain" is what `resize` says; the others are parts or
 # reflections of it.
-VIEWS = ("plain", "mirror", "square", "middle", "middle_mirror")
-MIDDLE = 0.7  # share of width and height that the middle shows
+VIEWS = ("plain", "mirror", "square", "middle", *CORNERS)
+PART = 0.7  # share of width and height that the middle and the corners show
 
 
 class Box(NamedTuple):
@@ -41,8 +42,8 @@ class InputSpec:
     of `crop_pct` times the short side). Two models whose specs are equal can share one prepared batch.
 
     A model looks at an image once for each of `views`, and its logits are averaged: "plain", always first,
-    "mirror" (left and right swapped), "square" (the centred square of the short side), "middle" (70 % of
-    width and height, which a small subject in a whole photo fills better) and "middle_mirror".
+    "mirror" (left and right swapped), "square" (the centred square of the short side), and 70 % of width and
+    height at the "middle", which a small subject in a whole photo fills better, or at a corner.
     """
 
     size: int = 224
@@ -75,8 +76,12 @@ class InputSpec:
         if view == "square" or (self.resize == "crop" and view in ("plain", "mirror")):
             side = min(width, height) * (1.0 if view == "square" else self.crop_pct)
             return _centred(width, height, side, side)
-        if view in ("middle", "middle_mirror"):
-            return _centred(width, height, MIDDLE * width, MIDDLE * height)
+        if view == "middle":
+            return _centred(width, height, PART * width, PART * height)
+        if view in CORNERS:
+            right, bottom = CORNERS[view]
+            left, top = (1 - PART) * width * right, (1 - PART) * height * bottom
+            return Box(left, top, left + PART * width, top + PART * height)
         return Box(0, 0, width, height)
 
     def prepare(self, image: Image.Image, view: str = "plain") -> Tensor:
@@ -92,7 +97,7 @@ class InputSpec:
         mean = torch.tensor(self.mean).view(3, 1, 1)
         std = torch.tensor(self.std).view(3, 1, 1)
         tensor = tensor.sub_(mean).div_(std)
-        return tensor.flip(-1) if view.endswith("mirror") else tensor
+        return tensor.flip(-1) if view == "mirror" else tensor
 
     def prepare_views(self, image: Image.Image) -> Tensor:
         """Upright RGB image -> one normalised tensor per view, (V, 3, size, size), the plain one first."""

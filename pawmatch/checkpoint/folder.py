@@ -26,6 +26,7 @@ from pawmatch.errors import BadOption, CheckpointNotFound, NotACheckpoint, Unsup
 from pawmatch.models import VARIANTS, ImageModel, build_model
 
 CARD_FILE = "README.md"
+PLOT_FILE = "calibration.png"  # the picture on the card
 LARGEST_CARD = 200_000  # characters
 
 

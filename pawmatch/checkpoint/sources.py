@@ -17,6 +17,7 @@ from pawmatch import hub
 from pawmatch.checkpoint.config import CONFIG_FILE, TASK_NAME
 from pawmatch.checkpoint.folder import (
     CARD_FILE,
+    PLOT_FILE,
     Checkpoint,
     listing,
     load_folder,
@@ -259,7 +260,7 @@ def push(
         raise NotACheckpoint(
             f"{folder} has no {CARD_FILE}; write the model card with data, licence and metrics."
         )
-    files = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE)
+    files = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, PLOT_FILE)
     names = {CARD_FILE, "LICENSE", *(str(PurePosixPath(part, name)) for part in parts for name in files)}
     summary = message or f"Add {configs[0].task} weights: {', '.join(config.variant for config in configs)}"
     return hub.upload(folder, place, sorted(names), private=private, message=summary)

@@ -7,6 +7,8 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from pawmatch.checkpoint import CheckpointConfig
+from pawmatch.checkpoint.folder import PLOT_FILE
+from pawmatch.labels import display_name
 from pawmatch.tasks import VARIANT_NAMES, find_task
 from pawmatch.training.recipe import Recipe
 
@@ -42,6 +44,8 @@ def card_text(config: CheckpointConfig, recipe: Recipe) -> str:
         "for them come from fits on one half, measured on the other, both ways round. The validation images "
         "also served to pick the recipe, so expect slightly less on new photos.",
         "",
+        f"![Share of right answers against confidence, with 95 % intervals]({PLOT_FILE})",
+        "",
         "## How it was made",
         "",
         f"- Architecture: family `{config.family}`, variant `{config.variant}`, "
@@ -49,6 +53,10 @@ def card_text(config: CheckpointConfig, recipe: Recipe) -> str:
         f"- Input: {config.input.size} px, `{config.input.resize}`, views: {', '.join(config.input.views)}",
         *(f"- {key.replace('_', ' ').capitalize()}: {value}" for key, value in config.training.items()),
         f"- Again: `pawmatch train --recipe {recipe.name} --variant {variant} --data DIR --out DIR`",
+        "",
+        "## Known failures",
+        "",
+        *_failure_rows(config),
         "",
         "## Limits",
         "",
@@ -95,3 +103,17 @@ def _metric_rows(config: CheckpointConfig) -> list[str]:
     if images := metrics.get("validation_images"):
         rows.append(f"| Validation images | {images} |")
     return rows
+
+
+def _failure_rows(config: CheckpointConfig) -> list[str]:
+    rows = config.metrics.get("most_confused") or []
+    if not rows:
+        return ["None were counted."]
+    return [
+        "The most frequent mistakes on the validation images:",
+        "",
+        *(
+            f"- {display_name(truth)} taken for {display_name(answer)}: {count} of {support}"
+            for truth, answer, count, support in rows
+        ),
+    ]

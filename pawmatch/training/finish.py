@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from pawmatch.calibration import Calibration, ScopeGate
 from pawmatch.checkpoint import CheckpointConfig, save_checkpoint
+from pawmatch.checkpoint.folder import PLOT_FILE
 from pawmatch.confidence import calibrated, scope_margin
+from pawmatch.evaluation.intervals import calibration_floor
 from pawmatch.evaluation.metrics import (
     expected_calibration_error,
     macro_f1,
@@ -25,8 +28,9 @@ from pawmatch.evaluation.metrics import (
 )
 from pawmatch.models import ImageModel
 from pawmatch.preprocess import InputSpec
+from pawmatch.training.calibration_plot import draw_calibration
 from pawmatch.training.card import write_card
-from pawmatch.training.crossfit import confidence_and_hits, fit_calibration, judge_halves
+from pawmatch.training.crossfit import Judged, confidence_and_hits, fit_calibration, judge_halves
 from pawmatch.training.data import LabelledImages, view_batches
 from pawmatch.training.recipe import Recipe
 from pawmatch.training.scope import fit_scope_gate, scrambled
@@ -40,6 +44,7 @@ OTHER_REVIEW_TARGET = 0.9
 # Shares of the task's own validation images that each scope gate may turn away.
 OUTSIDE_FLAGGED = 0.03
 SCRAMBLED_FLAGGED = 0.01
+MOST_CONFUSED = 8  # mistakes that the card names
 GATE_IMAGES = 1000  # of each side, several for every weight that is fitted
 
 
@@ -105,8 +110,13 @@ def finish(
     for name, model in models.items():
         own = outputs[name]
         out_of_scope = _out_of_scope(gates[name], own.pooled)
-        calibration, metrics = calibrate_and_measure(
-            own.logits, labels, target=target, flagged=disagree | out_of_scope, gates=gates[name]
+        calibration, judged, metrics = calibrate_and_measure(
+            own.logits,
+            labels,
+            target=target,
+            flagged=disagree | out_of_scope,
+            gates=gates[name],
+            names=val_data.labels,
         )
         if gates[name]:
             metrics["own_out_of_scope"] = float(out_of_scope.mean())
@@ -124,12 +134,19 @@ def finish(
             backbone_group=terms.backbone_group,
         )
         save_checkpoint(folders[name], model, config)
+        draw_calibration(judged, labels, name, folders[name] / PLOT_FILE)
         write_card(folders[name], config, recipe)
 
 
 def calibrate_and_measure(
-    logits: Floats, labels: NDArray[np.int64], *, target: float, flagged: Flags, gates: tuple[ScopeGate, ...]
-) -> tuple[Calibration, dict[str, Any]]:
+    logits: Floats,
+    labels: NDArray[np.int64],
+    *,
+    target: float,
+    flagged: Flags,
+    gates: tuple[ScopeGate, ...],
+    names: Sequence[str],
+) -> tuple[Calibration, Judged, dict[str, Any]]:
     """Fit the calibration on all images, and measure what it promises by fits on halves.
 
     `flagged` (N,) are the images that a person checks for another reason than low confidence.
@@ -148,24 +165,28 @@ def calibrate_and_measure(
         "nll": negative_log_likelihood(judged.probabilities, labels),
         "ece_before": expected_calibration_error(raw_confidence, correct),
         "ece": expected_calibration_error(confidence, correct),
-        "ece_of_perfect": _ece_of_perfect(confidence),
+        "ece_of_perfect": calibration_floor(confidence),
         "coverage_of_90": float(judged.sets[np.arange(n), labels].mean()),
         "mean_size_of_90": float(judged.sets.sum(axis=1).mean()),
         "below_threshold": float(judged.below_threshold.mean()),
         "flagged": float(judged.flagged.mean()),
         "unflagged_accuracy": _mean(correct[~judged.flagged]),
+        "most_confused": _most_confused(judged.probabilities.argmax(axis=1), labels, names),
     }
-    return calibration, metrics
+    return calibration, judged, metrics
 
 
-def _ece_of_perfect(confidence: NDArray[np.float64], draws: int = 200) -> float:
-    """Mean calibration error that chance alone gives a perfectly calibrated model with these confidences."""
-    rng = np.random.default_rng(0)
-    errors = [
-        expected_calibration_error(confidence, rng.random(len(confidence)) < confidence)
-        for _ in range(draws)
+def _most_confused(
+    predicted: NDArray[np.int64], labels: NDArray[np.int64], names: Sequence[str]
+) -> list[list[str | int]]:
+    """The MOST_CONFUSED most frequent mistakes: true label, answer, how often, of how many images."""
+    wrong = predicted != labels
+    pairs = Counter(zip(labels[wrong].tolist(), predicted[wrong].tolist(), strict=True))
+    support = Counter(labels.tolist())
+    return [
+        [names[truth], names[answer], count, support[truth]]
+        for (truth, answer), count in pairs.most_common(MOST_CONFUSED)
     ]
-    return float(np.mean(errors))
 
 
 def _mean(values: Flags) -> float | None:
