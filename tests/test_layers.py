@@ -26,6 +26,7 @@ LADDER: tuple[tuple[int, tuple[str, ...]], ...] = (
     (5, ("evaluation.intervals",)),
     (5, ("training",)),
     (5, ("evaluation",)),
+    (5, ("training.heat",)),
     (5, ("training.search",)),
     (8, ("ui",)),
     (8, ("commands",)),

@@ -27,6 +27,11 @@ def study_page(table: Table, command: str) -> str:
         "relative is to the first row. A trial is on the Pareto front if no other is as good in validation",
         "loss, parameters and latency and better in one of them.",
     ]
+    if tested := conditions["heatmaps"]:
+        notes.append(
+            f"Deletion and insertion are the gains of the heatmaps over random maps on {tested} validation "
+            "images, positive where the heatmap is better."
+        )
     if (seeds := conditions["seeds"]) > 1:
         notes.append(f"Figures are means of {seeds} seeds, ± half the distance from lowest to highest.")
     made = f"Made by `{command}`" + (f" on {images}." if images else ".")
@@ -37,10 +42,11 @@ def study_table(table: Table) -> list[str]:
     """The lines of the table, then one for each trial that failed."""
     done = [row for row in table.rows if row.runs]
     several = any(len(row.runs) > 1 for row in done)
+    columns = {**COLUMNS, **HEAT_COLUMNS} if table.conditions["heatmaps"] else COLUMNS
     lines = [
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + "---|" * len(COLUMNS),
-        *("| " + " | ".join(cell(row, several) for cell in COLUMNS.values()) + " |" for row in done),
+        "| " + " | ".join(columns) + " |",
+        "|" + "---|" * len(columns),
+        *("| " + " | ".join(cell(row, several) for cell in columns.values()) + " |" for row in done),
     ]
     failed = [f"- {row.name} failed: {row.failure}" for row in table.rows if row.failure]
     return [*lines, "", *failed] if failed else lines
@@ -54,7 +60,7 @@ def _values(row: Row, several: bool) -> str:
 
 def _measure(name: str, pattern: str) -> Callable[[Row, bool], str]:
     def cell(row: Row, several: bool) -> str:
-        spread = f" ± {pattern.format(row.spread(name))}" if several else ""
+        spread = f" ± {pattern.replace('+', '').format(row.spread(name))}" if several else ""
         return pattern.format(row.mean(name)) + spread
 
     return cell
@@ -78,4 +84,8 @@ COLUMNS: dict[str, Callable[[Row, bool], str]] = {
     "top-1": _measure("top1", "{:.1%}"),
     "ECE": _measure("ece", "{:.3f}"),
     "Pareto front": lambda row, several: "yes" if row.front else "",
+}
+HEAT_COLUMNS = {
+    "deletion": _measure("deletion", "{:+.3f}"),
+    "insertion": _measure("insertion", "{:+.3f}"),
 }

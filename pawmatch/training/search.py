@@ -19,6 +19,7 @@ from pawmatch.checkpoint import load_checkpoint, save_checkpoint
 from pawmatch.checkpoint.weights import WEIGHTS_FILE
 from pawmatch.errors import PawMatchError, TrainingError
 from pawmatch.models import VARIANTS, build_model
+from pawmatch.training.heat import measure_heat
 from pawmatch.training.latency import Latency, measure_latencies
 from pawmatch.training.loop import Settings
 from pawmatch.training.recipe import Recipe, read_recipe
@@ -87,6 +88,7 @@ class Search:
             "overrides": list(self.overrides),
             "init": self.init,
             "fresh heads": self.study.fresh_heads,
+            "heatmaps": self.study.heatmaps,
             "data": str(self.data.resolve()),
         }
 
@@ -161,6 +163,11 @@ def _train(search: Search, name: str, values: dict[str, Any], run: int, report: 
     metrics = checkpoint.config.metrics
     if not math.isfinite(metrics["nll"]):
         raise TrainingError(f"The validation loss is {metrics['nll']}; lower learning_rate.")
+    heat = None
+    if images := search.study.heatmaps:
+        heat = measure_heat(
+            folder, recipe.task, search.data, images=images, device=search.settings.device
+        )
     return Run(
         seed=recipe.seed,
         parameters=sum(value.numel() for value in checkpoint.model.parameters()),
@@ -168,6 +175,8 @@ def _train(search: Search, name: str, values: dict[str, Any], run: int, report: 
         top1=metrics["top1"],
         ece=metrics["ece"],
         seconds=float(checkpoint.config.training["seconds"]),
+        deletion=heat.deletion if heat else None,
+        insertion=heat.insertion if heat else None,
     )
 
 
@@ -220,6 +229,7 @@ def _table(search: Search, rows: Sequence[Row], report: Report) -> Table:
         "overrides": list(search.overrides),
         "init": Path(search.init).name if search.init else None,
         "seeds": search.runs_each,
+        "heatmaps": search.study.heatmaps,
         "latency_rounds": LATENCY_ROUNDS,
         "device": search.settings.device,
         "threads": torch.get_num_threads(),

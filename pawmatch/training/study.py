@@ -46,8 +46,8 @@ class Study:
 
     `trials` are named variations, in the order of the table; the first is what the others are compared
     with. `ranges` are drawn from for `samples` further trials. Every trial is trained once for each of
-    `seeds` seeds. With `fresh_heads`, trials that start from a checkpoint take over its feature extractor
-    and nothing else.
+    `seeds` seeds, and its heatmaps are tested on `heatmaps` images. With `fresh_heads`, trials that start
+    from a checkpoint take over its feature extractor and nothing else.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Study:
     samples: int = 0
     seeds: int = 1
     fresh_heads: bool = False
+    heatmaps: int = 0
 
     def trial_names(self, limit: int | None = None) -> list[str]:
         """Names of the trials: those that have one, then "sample 1", "sample 2" and so on.
@@ -98,6 +99,7 @@ def read_study(name: str) -> Study:
         ("samples", int, "a whole number"),
         ("seeds", int, "a whole number"),
         ("fresh_heads", bool, "true or false"),
+        ("heatmaps", int, "a whole number"),
     ):
         if key in values and not isinstance(values[key], kind):
             raise TrainingError(f"Study key {key!r} must be {meaning}.")
@@ -120,6 +122,7 @@ def read_study(name: str) -> Study:
         samples=values.get("samples", 20),
         seeds=values.get("seeds", 1),
         fresh_heads=values.get("fresh_heads", False),
+        heatmaps=values.get("heatmaps", 0),
     )
 
 

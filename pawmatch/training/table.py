@@ -14,7 +14,8 @@ from pawmatch.training.latency import Latency
 class Run:
     """What one seed of a trial came to on the validation images; rates are shares in [0, 1].
 
-    `loss` is the negative log-likelihood that the checkpoint states, after temperature scaling.
+    `loss` is the negative log-likelihood that the checkpoint states, after temperature scaling. `deletion`
+    and `insertion` are those of a Heat, None where the study does not ask for them.
     """
 
     seed: int
@@ -23,6 +24,8 @@ class Run:
     top1: float
     ece: float
     seconds: float  # of training
+    deletion: float | None = None
+    insertion: float | None = None
 
 
 @dataclass(frozen=True)

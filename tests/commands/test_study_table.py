@@ -10,6 +10,7 @@ from pawmatch.training.table import Row, Run, Table
 
 CONDITIONS: dict[str, Any] = {
     "seeds": 1,
+    "heatmaps": 0,
     "latency_rounds": 50,
     "device": "cpu",
     "threads": 1,
@@ -53,6 +54,18 @@ def test_seeds_show_their_spread() -> None:
     line = study_table(table(row(1.0, 1.5), seeds=2))[-1]
     assert cells(line)[5] == "1.250 ± 0.250"
     assert "means of 2 seeds" in study_page(table(row(1.0, 1.5), seeds=2), "pawmatch search")
+
+
+def test_heatmaps_have_columns_where_they_were_tested() -> None:
+    runs = tuple(
+        Run(seed, 400, 1.0, 0.5, 0.01, 60.0, deletion=0.02 * seed, insertion=-0.1) for seed in range(2)
+    )
+    tested = table(Row("a", {}, runs, latency=Latency(4.0, 1.0)), seeds=2, heatmaps=60)
+    head, _, line = study_table(tested)
+    assert cells(head)[-2:] == ["deletion", "insertion"]
+    assert cells(line)[-2:] == ["+0.010 ± 0.010", "-0.100 ± 0.000"]
+    assert "on 60 validation images" in study_page(tested, "cmd")
+    assert "deletion" not in cells(study_table(table(row(1.0)))[0])
 
 
 def test_failed_trials_stand_below() -> None:

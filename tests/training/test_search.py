@@ -220,6 +220,15 @@ def test_values_are_drawn_from_the_ranges_and_kept_over_a_cut(search: Search) ->
     assert more.rows[3].values not in (first, second)
 
 
+def test_heatmaps_are_tested_where_the_study_asks(search: Search) -> None:
+    study = replace(search.study, heatmaps=3)
+    table, _ = trained(replace(search, study=study, limit=1, overrides=("epochs=1",)))
+    (run,) = table.rows[0].runs
+    assert -1 <= run.deletion <= 1
+    assert -1 <= run.insertion <= 1
+    assert table.conditions["heatmaps"] == 3
+
+
 @pytest.mark.parametrize("fresh", [False, True])
 def test_fresh_heads_take_over_the_feature_extractor_alone(
     fresh: bool, search: Search, tmp_path: Path
