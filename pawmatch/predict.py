@@ -227,5 +227,5 @@ class Classifier:
 
 def _mean_of_views(rows: Tensor, views: int) -> NDArray[np.float32]:
     """(N * V, ...) -> (N, ...) on the CPU: the mean over each image's views."""
-    mean: NDArray[np.float32] = rows.float().unflatten(0, (-1, views)).mean(dim=1).cpu().numpy()
+    mean: NDArray[np.float32] = rows.float().reshape(-1, views, *rows.shape[1:]).mean(dim=1).cpu().numpy()
     return mean

@@ -63,7 +63,6 @@ def run_models(
     """Every variant's outputs for all images, as serving computes them; a shared backbone runs once."""
     logits: dict[str, list[Tensor]] = {name: [] for name in models}
     pooled: dict[str, list[Tensor]] = {name: [] for name in models}
-    views = (-1, len(spec.views))
     for model in models.values():
         model.eval()
     for batch in view_batches(data, spec):
@@ -73,8 +72,11 @@ def run_models(
             if extractor not in maps:
                 maps[extractor] = model.forward_features(batch.to(device)).float()
             feature_map = maps[extractor]
-            logits[name].append(model.forward_head(feature_map).float().unflatten(0, views).mean(dim=1).cpu())
-            pooled[name].append(feature_map.mean(dim=(2, 3)).unflatten(0, views).mean(dim=1).cpu())
+            for rows, of in (
+                (model.forward_head(feature_map).float(), logits),
+                (feature_map.mean(dim=(2, 3)), pooled),
+            ):
+                of[name].append(rows.reshape(-1, len(spec.views), rows.shape[1]).mean(dim=1).cpu())
     return {
         name: Outputs(torch.cat(logits[name]).numpy(), torch.cat(pooled[name]).numpy()) for name in models
     }
