@@ -39,7 +39,8 @@ class Record:
         saved = self.journal.user_attrs.get("shared")
         if saved is None:
             self.journal.set_user_attr("shared", shared)
-        elif odd := [key for key in shared if saved.get(key) != shared[key]]:
+        # A key that is newer than the search counts as empty, or an update would end every search.
+        elif odd := [key for key in shared if (saved.get(key) or None) != (shared[key] or None)]:
             raise TrainingError(f"Folder {folder} holds a search with other {odd[0]}; name another --out.")
         # A kill may have left one trial that waits and one that runs. Failed, they lack a reason.
         for _ in self._trials(TrialState.WAITING):

@@ -16,6 +16,7 @@ from pawmatch.checkpoint import load_checkpoint
 from pawmatch.errors import TrainingError
 from pawmatch.training import search as searching
 from pawmatch.training.loop import Settings
+from pawmatch.training.record import Record
 from pawmatch.training.search import Search, run_search
 from pawmatch.training.study import Range, Study
 
@@ -204,7 +205,7 @@ def test_values_are_drawn_from_the_ranges_and_kept_over_a_cut(search: Search) ->
     search = replace(search, study=study, overrides=("epochs=1",))
     with pytest.raises(Cut):
         run_search(search, cut_after("trial 2"))
-    begun = searching.Record(search.out, "mine", search.shared()).latest("sample 1")
+    begun = Record(search.out, "mine", search.shared()).latest("sample 1")
     assert begun is not None
     table, _ = trained(search)
     assert [row.name for row in table.rows] == ["plain", "sample 1", "sample 2"]
@@ -260,6 +261,15 @@ def test_a_folder_holds_one_search(search: Search, change: dict[str, Any], named
         run_search(search, cut_at("trial 1"))
     with pytest.raises(TrainingError, match=f"{named}; name another --out"):
         run_search(replace(search, **change), print)
+
+
+def test_a_search_from_before_a_key_goes_on(search: Search) -> None:
+    shared = search.shared()
+    older = {key: value for key, value in shared.items() if key not in ("heatmaps", "fresh heads")}
+    Record(search.out, "mine", older)
+    Record(search.out, "mine", shared)
+    with pytest.raises(TrainingError, match="other heatmaps"):
+        Record(search.out, "mine", {**shared, "heatmaps": 60})
 
 
 @pytest.mark.parametrize(
