@@ -18,11 +18,10 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 LARGEST_INPUT = 2048
-CORNERS = {"top_left": (0, 0), "top_right": (1, 0), "bottom_left": (0, 1), "bottom_right": (1, 1)}
 # Looks at one image whose logits are averaged. "plain" is what `resize` says; the others are parts or
 # reflections of it.
-VIEWS = ("plain", "mirror", "square", "middle", *CORNERS)
-PART = 0.7  # share of width and height that the middle and the corners show
+VIEWS = ("plain", "mirror", "square", "middle")
+MIDDLE = 0.7  # share of width and height that the middle shows
 
 
 class Box(NamedTuple):
@@ -42,8 +41,8 @@ class InputSpec:
     of `crop_pct` times the short side). Two models whose specs are equal can share one prepared batch.
 
     A model looks at an image once for each of `views`, and its logits are averaged: "plain", always first,
-    "mirror" (left and right swapped), "square" (the centred square of the short side), and 70 % of width and
-    height at the "middle", which a small subject in a whole photo fills better, or at a corner.
+    "mirror" (left and right swapped), "square" (the centred square of the short side) and "middle" (70 % of
+    width and height, which a small subject in a whole photo fills better).
     """
 
     size: int = 224
@@ -77,11 +76,7 @@ class InputSpec:
             side = min(width, height) * (1.0 if view == "square" else self.crop_pct)
             return _centred(width, height, side, side)
         if view == "middle":
-            return _centred(width, height, PART * width, PART * height)
-        if view in CORNERS:
-            right, bottom = CORNERS[view]
-            left, top = (1 - PART) * width * right, (1 - PART) * height * bottom
-            return Box(left, top, left + PART * width, top + PART * height)
+            return _centred(width, height, MIDDLE * width, MIDDLE * height)
         return Box(0, 0, width, height)
 
     def prepare(self, image: Image.Image, view: str = "plain") -> Tensor:
