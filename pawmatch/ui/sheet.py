@@ -13,6 +13,8 @@ from pawmatch.tasks import VARIANT_NAMES, find_task
 from pawmatch.ui.words import percent
 
 LONG_SIDE = 480  # pixels of one picture on the sheet
+SQUARE_BOX = (480, 400)  # pixels of one picture's place where sheets of many photos stand side by side
+PANEL = "#f3f1ee"  # around a picture that does not fill its place
 GAP = 16
 BACKGROUND = "white"
 INK = "#1c1c1c"
@@ -48,9 +50,15 @@ def draw_sheet(explanation: Explanation) -> Image.Image:
         shown = f"heatmap for: {explanation.name}, {percent(heatmap.confidence)}"
         lines = (title(answer), f"answer: {answer.name}, {percent(answer.confidence)}")
         tiles.append(
-            Tile(explanation.overlays[answer.variant], (*lines, found(heatmap, explanation.name, shown)))
+            Tile(
+                scaled(explanation.overlays[answer.variant]),
+                (*lines, found(heatmap, explanation.name, shown)),
+            )
         )
-    return arrange(tiles, columns=len(tiles), letters=BESIDE)
+    # A tall image leaves too little room for its text.
+    widest = max(LONG_SIDE * 3 // 4, *(tile.picture.width for tile in tiles))
+    highest = max(tile.picture.height for tile in tiles)
+    return arrange(tiles, columns=len(tiles), letters=BESIDE, box=(widest, highest))
 
 
 def draw_square_sheet(photo: Image.Image, explanation: Explanation, *, is_truth: bool) -> Image.Image:
@@ -60,7 +68,7 @@ def draw_square_sheet(photo: Image.Image, explanation: Explanation, *, is_truth:
     """
     noun = find_task(explanation.prediction.task).noun
     why = f"the true {noun}" if is_truth else "the main model's answer"
-    tiles = [Tile(photo, ("Heatmaps for", explanation.name, why))]
+    tiles = [Tile(scaled(photo, SQUARE_BOX), ("Heatmaps for", explanation.name, why))]
     for answer in explanation.prediction.variants:
         heatmap = explanation.heatmaps[answer.variant]
         own = f"{answer.name}, {percent(answer.confidence)}"
@@ -68,11 +76,11 @@ def draw_square_sheet(photo: Image.Image, explanation: Explanation, *, is_truth:
         shown = "" if answer.label == explanation.label else other
         tiles.append(
             Tile(
-                explanation.overlays[answer.variant],
+                scaled(explanation.overlays[answer.variant], SQUARE_BOX),
                 (title(answer), own, found(heatmap, explanation.name, shown)),
             )
         )
-    return arrange(tiles, columns=2, letters=IN_SQUARE)
+    return arrange(tiles, columns=2, letters=IN_SQUARE, box=SQUARE_BOX)
 
 
 def title(answer: VariantAnswer) -> str:
@@ -85,34 +93,33 @@ def found(heatmap: Heatmap, name: str, otherwise: str) -> str:
     return otherwise if heatmap.raw_max > 0 else f"no evidence for {name} anywhere"
 
 
-def arrange(tiles: list[Tile], *, columns: int, letters: Letters) -> Image.Image:
-    """Tiles in rows from left to right, all pictures at the same scale, on white."""
-    pictures = [scaled(tile.picture) for tile in tiles]
-    # A tall image leaves too little room for its text.
-    width = max(LONG_SIDE * 3 // 4, *(picture.width for picture in pictures))
-    height = max(picture.height for picture in pictures)
-    sizes = [
-        letters.title if line == 0 else letters.text for line in range(max(len(tile.lines) for tile in tiles))
-    ]
+def arrange(tiles: list[Tile], *, columns: int, letters: Letters, box: tuple[int, int]) -> Image.Image:
+    """Tiles in rows from left to right, each picture in the middle of a box (width, height), on white."""
+    width, height = box
+    count = max(len(tile.lines) for tile in tiles)
+    sizes = [letters.title if line == 0 else letters.text for line in range(count)]
     cell = height + GAP + round(LINE_HEIGHT * sum(sizes)) + GAP
     rows = -(-len(tiles) // columns)
     sheet = Image.new("RGB", (GAP + columns * (width + GAP), GAP + rows * cell), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    for index, (tile, picture) in enumerate(zip(tiles, pictures, strict=True)):
+    for index, tile in enumerate(tiles):
         row, column = divmod(index, columns)
         left, top = GAP + column * (width + GAP), GAP + row * cell
-        sheet.paste(picture, (left, top + (height - picture.height) // 2))
+        if tile.picture.size != box:
+            draw.rectangle((left, top, left + width - 1, top + height - 1), fill=PANEL)
+        inset = (width - tile.picture.width) // 2, (height - tile.picture.height) // 2
+        sheet.paste(tile.picture, (left + inset[0], top + inset[1]))
         top += height + GAP // 2
-        for line, size in zip(tile.lines, sizes, strict=False):
-            letter = font(size, is_bold=line == tile.lines[0])
+        for place, (line, size) in enumerate(zip(tile.lines, sizes, strict=False)):
+            letter = font(size, is_bold=place == 0)
             draw.text((left, top), fitting(line, letter, width), font=letter, fill=INK)
             top += round(LINE_HEIGHT * size)
     return sheet
 
 
-def scaled(picture: Image.Image) -> Image.Image:
-    """The picture with its longer side at LONG_SIDE."""
-    scale = LONG_SIDE / max(picture.size)
+def scaled(picture: Image.Image, box: tuple[int, int] = (LONG_SIDE, LONG_SIDE)) -> Image.Image:
+    """The picture as large as it fits into a box (width, height)."""
+    scale = min(box[0] / picture.width, box[1] / picture.height)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 

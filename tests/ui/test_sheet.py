@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pawmatch.results import Explanation
-from pawmatch.ui.sheet import GAP, LONG_SIDE, draw_sheet, draw_square_sheet, fitting, font
+from pawmatch.ui.sheet import GAP, LONG_SIDE, SQUARE_BOX, draw_sheet, draw_square_sheet, fitting, font
 from tests.ui.pretend import make_explanation, make_prediction
 
 
@@ -26,15 +26,16 @@ def test_a_square_sheet_holds_the_photo_and_each_overlay(size: tuple[int, int]) 
     sheet = np.asarray(draw_square_sheet(Image.new("RGB", size, "blue"), coloured(size), is_truth=False))
     for colour in ((0, 0, 255), (255, 0, 0), (0, 128, 0)):
         rows, columns = np.nonzero((np.abs(sheet.astype(int) - colour) < 40).all(axis=2))
-        longest = max(np.ptp(rows), np.ptp(columns)) + 1
-        assert longest == pytest.approx(LONG_SIDE, abs=1), colour
+        seen = np.ptp(columns) + 1, np.ptp(rows) + 1
+        assert any(side == limit for side, limit in zip(seen, SQUARE_BOX, strict=True)), colour
+        assert all(side <= limit for side, limit in zip(seen, SQUARE_BOX, strict=True)), colour
 
 
 def test_captions_are_written_below_the_pictures() -> None:
     size = (80, 60)
     photo = Image.new("RGB", size, "blue")
     sheet = np.asarray(draw_square_sheet(photo, coloured(size), is_truth=True).convert("L"))
-    below = sheet[GAP + LONG_SIDE * 60 // 80 : GAP + LONG_SIDE * 60 // 80 + 90]
+    below = sheet[GAP + SQUARE_BOX[1] : GAP + SQUARE_BOX[1] + 90]
     assert below.min() < 60
     other = np.asarray(draw_square_sheet(photo, coloured(size), is_truth=False).convert("L"))
     assert (other != sheet).any()  # it says whose label the heatmaps are for
