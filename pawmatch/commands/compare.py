@@ -116,13 +116,10 @@ def write_summary(out: Path, comparison: Comparison, values: dict[str, Any], cla
     (out / "comparison.json").write_text(text + "\n", encoding="utf-8")
     count = len(comparison.variants)
     title = f"{count} variant{'s' * (count > 1)} on {images(comparison.images)}"
-    source = classifier.source
-    if Path(
-        source
-    ).is_absolute():  # the page is made to be shown, and whose folders these are is no part of it
-        source = "/".join(Path(source).parts[-2:])
-    task = classifier.task
-    subtitle = f"{task.title}, {len(classifier.labels)} {task.plural}, {source}. Calibrated confidence."
+    # The page is made to be shown, and whose folders these are is no part of it.
+    names = [name for name in Path(classifier.source).parts if name not in VARIANT_NAMES]
+    source = "/".join(names[-2:]) if Path(classifier.source).is_absolute() else classifier.source
+    subtitle = f"{len(classifier.labels)} {classifier.task.plural}, {source}. Calibrated confidence."
     save_comparison(comparison, out / "comparison.png", title, subtitle)
 
 

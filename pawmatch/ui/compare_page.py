@@ -19,6 +19,11 @@ from pawmatch.ui.handlers import Handlers
 PATH = "compare"
 TITLE = "Compare"
 FIRST_TASK = next(iter(TASKS))
+# On a phone the answer's place is below the button: whoever presses it should see that something goes on.
+SHOW_ANSWER = """() => {
+  const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+  document.getElementById("answer").scrollIntoView({ behavior, block: "nearest" });
+}"""
 
 
 def add_compare_page(
@@ -63,6 +68,7 @@ def add_compare_page(
     def drawn(chosen: Any) -> list[str]:
         return [str(example.path) for example in examples if example.task == chosen]
 
+    gr.on([button.click, drawings.click], None, js=SHOW_ANSWER, api_visibility="private")
     button.click(**run)
     drawings.click(worded(drawn), task, photos, **quick).then(**run)
     task.input(worded(updates.change_task), task, widgets.all(), **quick)

@@ -270,6 +270,7 @@ def test_photos_are_compared_on_a_phone_too(
     button = page.get_by_role("button", name="Compare")
     expect(button).to_be_enabled()
     button.click()
+    expect(page.locator("#answer .verdict")).to_be_in_viewport(timeout=PATIENCE)
     card = page.locator("#answer .card.sure")
     expect(card.locator(".verdict")).to_have_text(
         re.compile(r"^The three models (agree on both|never all agree on these 2) photos$"), timeout=PATIENCE
