@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pawmatch.commands.console import add_model_options, complain, note, say, say_json
+from pawmatch.commands.progress import progress
 from pawmatch.errors import BadOption, ImageNotFound
 from pawmatch.labels import display_name, find_label
 from pawmatch.tasks import VARIANT_NAMES
 from pawmatch.ui.words import percent
 
 if TYPE_CHECKING:
+    from pawmatch.commands.compare_walk import Row
     from pawmatch.evaluation.compare import Comparison, ImageAnswers, Spread
     from pawmatch.predict import Classifier
 
@@ -34,7 +36,6 @@ confidence in the true label; sheet, error, message.
 FILE_WIDTH = 32  # columns of the terminal; a longer name pushes the rest of its line to the right
 NAME_WIDTH = 20
 VARIANT_WIDTH = max(map(len, VARIANT_NAMES.values()))
-PACE = 100  # images between two signs of life
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare the variants over every image; 1 if some failed."""
     if args.sheets < 0:
         raise BadOption(f"--sheets is {args.sheets}; give a whole number from 0 on.")
-    from pawmatch.commands.study import Study, csv_table
+    from pawmatch.commands.compare_walk import Walk, csv_table
     from pawmatch.evaluation.compare import compare
     from pawmatch.loading import load
 
@@ -61,17 +62,17 @@ def run(args: argparse.Namespace) -> int:
     if classifier.notice:
         note(classifier.notice)
     truth = find_label(classifier.labels, args.truth) if args.truth else None
-    study = Study(classifier, args.out, args.sheets, complain)
-    row: Any = ignore
+    walk = Walk(classifier, args.out, args.sheets, complain)
+    row: Row = ignore
     with ExitStack() as stack:
         if args.out is not None:
             args.out.mkdir(parents=True, exist_ok=True)
             path = args.out / "comparison.csv"
             stream = path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
             row = csv_table(stack.enter_context(stream), classifier.variants)
-        answered = with_signs_of_life(study.walk(args.images, truth, row))
-        if args.out is None and not args.json:
-            answered = listed(answered)
+        answered: Iterable[ImageAnswers] = walk.through(args.images, truth, row)
+        listing = args.out is None and not args.json
+        answered = listed(answered) if listing else progress(answered, "images")
         try:
             comparison = compare(answered)
         except ImageNotFound as exc:
@@ -81,31 +82,23 @@ def run(args: argparse.Namespace) -> int:
         "task": classifier.task.name,
         "model": classifier.info.to_dict(),
         **comparison.to_dict(),
-        "per_image": study.answers,
-        "failed": study.failed,
+        "per_image": walk.answers,
+        "failed": walk.failed,
     }
     if args.out is not None:
         write_summary(args.out, comparison, values, classifier)
-        note(f"wrote the comparison and {study.sheets} heatmap sheets to {args.out}.")
+        note(f"wrote the comparison and {walk.sheets} heatmap sheets to {args.out}.")
     if args.json:
         say_json(values, indent=2)
     else:
         describe(comparison)
-    if study.failed:
-        note(f"{len(study.failed)} of {images(len(study.failed) + comparison.images)} could not be used.")
-    return 1 if study.failed else 0
+    if walk.failed:
+        note(f"{len(walk.failed)} of {images(len(walk.failed) + comparison.images)} could not be used.")
+    return 1 if walk.failed else 0
 
 
 def ignore(row: dict[str, Any]) -> None:
     """Where rows go that nobody asked for."""
-
-
-def with_signs_of_life(answered: Iterable[ImageAnswers]) -> Iterator[ImageAnswers]:
-    """The images, with a line from time to time for whoever waits."""
-    for count, image in enumerate(answered, start=1):
-        yield image
-        if count % PACE == 0:
-            note(f"{count} images so far.")
 
 
 def write_summary(out: Path, comparison: Comparison, values: dict[str, Any], classifier: Classifier) -> None:

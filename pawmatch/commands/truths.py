@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pawmatch.commands.inputs import Found, find_images
 from pawmatch.errors import UnknownLabel
+from pawmatch.evaluation.folders import WORDNET_NUMBER
 from pawmatch.labels import find_label
 
 
@@ -31,7 +32,7 @@ def labels_of_folders(labels: Sequence[str]) -> Callable[[str], str | None]:
     @cache  # to look up a name that is no class takes a search for similar ones
     def look_up(name: str) -> str | None:
         try:
-            return find_label(labels, name)
+            return find_label(labels, WORDNET_NUMBER.sub("", name))
         except UnknownLabel:
             return None
 

@@ -15,15 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pawmatch.evaluation.compare import BINS, EDGES, Comparison, Spread, VariantSummary
+from pawmatch.evaluation.drawing import COLORS, INK, MARKS, MUTED, RULE
 from pawmatch.tasks import VARIANT_NAMES
 
-# Blue, vermilion and green of Okabe and Ito (2008), and a marker each.
-STYLES = {
-    "cnn": ("#0072b2", "o"),
-    "cnn_transformer": ("#d55e00", "s"),
-    "cnn_transformer_mfe": ("#009e73", "D"),
-}
-INK, QUIET, RULE, PALE = "#222222", "#666666", "#d9d9d9", "#f4f4f4"
+PALE = "#f4f4f4"
 SIZE = (11.69, 8.27)  # inches: A4, landscape
 DPI = 160
 LONGEST_LINE = 130  # characters of the subtitle
@@ -36,7 +31,7 @@ def draw_comparison(comparison: Comparison, title: str, subtitle: str) -> Figure
     figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)  # no window system, no global state
     figure.text(0.055, 0.95, title, size=17, weight="bold", color=INK, va="center", parse_math=False)
-    figure.text(0.055, 0.915, legible(subtitle), size=9.5, color=QUIET, va="center", parse_math=False)
+    figure.text(0.055, 0.915, legible(subtitle), size=9.5, color=MUTED, va="center", parse_math=False)
     count = len(comparison.variants)
     top = figure.add_gridspec(1, count, left=0.055, right=0.965, top=0.84, bottom=0.575, wspace=0.12)
     highest = max(max(summary.confidence.histogram) for summary in comparison.variants)
@@ -59,7 +54,7 @@ def save_comparison(comparison: Comparison, path: Path, title: str, subtitle: st
 
 def draw_histogram(axes: Axes, summary: VariantSummary, images: int, highest: int, *, is_first: bool) -> None:
     """How often each confidence in the own first choice occurs; the half from 0.5 on is shaded."""
-    color, _ = STYLES.get(summary.variant, (INK, "o"))
+    color = COLORS.get(summary.variant, INK)
     found = summary.confidence
     axes.axvspan(0.5, 1, color=PALE, zorder=0)
     axes.bar(EDGES[:-1], found.histogram, width=0.92 / BINS, align="edge", color=color, zorder=2)
@@ -75,9 +70,9 @@ def draw_histogram(axes: Axes, summary: VariantSummary, images: int, highest: in
     axes.set_xlim(0, 1)
     axes.set_ylim(0, highest * 1.32 + 0.2)
     axes.set_xticks(*PERCENTS)
-    axes.set_xlabel("confidence in its own first choice", fontsize=9, color=QUIET)
+    axes.set_xlabel("confidence in its own first choice", fontsize=9, color=MUTED)
     if is_first:
-        axes.set_ylabel("images", fontsize=9, color=QUIET)
+        axes.set_ylabel("images", fontsize=9, color=MUTED)
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.grid(axis="y", color=RULE, linewidth=0.6, zorder=1)
     tidy(axes)
@@ -96,7 +91,7 @@ def draw_spreads(axes: Axes, comparison: Comparison) -> None:
 
 def draw_spread(axes: Axes, variant: str, found: Spread, row: int) -> None:
     """One variant's line of the spread panel."""
-    color, marker = STYLES.get(variant, (INK, "o"))
+    color, marker = COLORS.get(variant, INK), MARKS.get(variant, "o")
     axes.plot((found.lowest, found.highest), (row, row), color=color, linewidth=1.2, zorder=2)
     reach = (max(0.0, found.mean - found.std), min(1.0, found.mean + found.std))
     axes.plot(reach, (row, row), color=color, linewidth=8, alpha=0.35, solid_capstyle="butt", zorder=2)
@@ -110,7 +105,7 @@ def draw_truth(axes: Axes, comparison: Comparison) -> None:
     for row, summary in enumerate(comparison.variants):
         if summary.accuracy is None or summary.truth_confidence is None:
             continue
-        color, marker = STYLES.get(summary.variant, (INK, "o"))
+        color, marker = COLORS.get(summary.variant, INK), MARKS.get(summary.variant, "o")
         axes.plot(summary.accuracy.interval, (row, row), color=color, linewidth=1.6, zorder=2)
         axes.plot(
             summary.accuracy.share,
@@ -154,7 +149,7 @@ def draw_table(axes: Axes, comparison: Comparison) -> None:
     places = (0.33, 0.42, 0.5, 0.58, 0.66, 0.82, 1.0)
     axes.axhline(1, color=INK, linewidth=1)
     for place, name in zip(places, COLUMNS, strict=True):
-        axes.text(place, 0.5, name, size=9, color=QUIET, ha="right", va="center")
+        axes.text(place, 0.5, name, size=9, color=MUTED, ha="right", va="center")
     for row, summary in enumerate(comparison.variants, start=1):
         name = VARIANT_NAMES.get(summary.variant, summary.variant)
         axes.text(0, row + 0.5, name, size=9.5, weight="bold", color=INK, va="center")
@@ -182,7 +177,7 @@ def entitle(axes: Axes, title: str, note: str) -> None:
     axes.annotate(
         title, (0, 1), (0, 19), "axes fraction", "offset points", size=11.5, weight="bold", color=INK
     )
-    axes.annotate(note, (0, 1), (0, 5), "axes fraction", "offset points", size=8.5, color=QUIET)
+    axes.annotate(note, (0, 1), (0, 5), "axes fraction", "offset points", size=8.5, color=MUTED)
 
 
 def percent(value: float) -> str:
@@ -223,4 +218,4 @@ def tidy(axes: Axes) -> None:
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(RULE)
-    axes.tick_params(labelsize=8.5, colors=QUIET, length=0)
+    axes.tick_params(labelsize=8.5, colors=MUTED, length=0)

@@ -19,7 +19,7 @@ VARIANTS = ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
 def classes(photo: Image.Image, tmp_path: Path) -> Path:
     """A folder with a subfolder per class, one folder that is no class, and an image beside them."""
     root = tmp_path / "Beagle"  # a folder that is given says nothing about what is in it
-    for name in ("Boxer", "boxer/more", "border collie", "unsorted"):
+    for name in ("Boxer", "Boxer/more", "n02106166-Border_collie", "unsorted"):
         (root / name).mkdir(parents=True)
         photo.save(root / name / "a.jpg")
     photo.save(root / "b.jpg")
@@ -34,8 +34,8 @@ def test_truth_is_the_nearest_folder_that_is_named_like_a_class(classes: Path) -
     assert found == {
         "b.jpg": None,
         "Boxer/a.jpg": "Boxer",
-        "border collie/a.jpg": "Border_Collie",
-        "boxer/more/a.jpg": "Boxer",
+        "n02106166-Border_collie/a.jpg": "Border_Collie",
+        "Boxer/more/a.jpg": "Boxer",
         "unsorted/a.jpg": None,
     }
     named = find_labelled([str(classes), str(classes / "Boxer" / "a.jpg")], ("Boxer", "Beagle"), "Beagle")

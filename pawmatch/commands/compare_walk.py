@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from pawmatch.commands.inputs import Found, answers
+from pawmatch.commands.inputs import Found, in_order
 from pawmatch.commands.records import cell, json_record
 from pawmatch.commands.truths import find_labelled
-from pawmatch.errors import ImageError, PawMatchError
+from pawmatch.errors import PawMatchError
 from pawmatch.evaluation.compare import ImageAnswers
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from pawmatch.explain import ExplainingClassifier
-    from pawmatch.results import Explanation, Prediction
+    from pawmatch.predict import Examined
 
 SHEETS = "sheets"  # the folder that they go to, below the one given
 QUALITY = 88  # of the sheets' JPEG files
@@ -26,7 +28,7 @@ MOST_KEPT = 1000  # images whose answers are kept for the JSON; the table on dis
 Row = Callable[[dict[str, Any]], None]
 
 
-class Study:
+class Walk:
     """One walk: what it yields is compared, what cannot be used is in `failed`, by name.
 
     In memory are one batch of images, the names of those that failed, and as JSON values the `answers` to
@@ -43,13 +45,13 @@ class Study:
     ) -> None:
         self.classifier = classifier
         self.out = out
-        self.most_sheets = most_sheets if out is not None else 0
+        self.most_sheets = most_sheets
         self.complain = complain
         self.failed: list[dict[str, Any]] = []
         self.answers: list[dict[str, Any]] = []
         self.sheets = 0
 
-    def walk(self, paths: Sequence[str], truth: str | None, row: Row) -> Iterator[ImageAnswers]:
+    def through(self, paths: Sequence[str], truth: str | None, row: Row) -> Iterator[ImageAnswers]:
         """The answers to each image that can be read; `row` gets the table's row of every image."""
         truths: deque[str | None] = deque()
 
@@ -58,54 +60,46 @@ class Study:
                 truths.append(label)
                 yield entry
 
-        for file, result in answers(self.classifier, found(), top_k=1):
+        for file, result in in_order(found(), self.classifier.examine_batch):
             label = truths.popleft()
             if isinstance(result, PawMatchError):
-                self.fail(file, result, row)
+                self.failed.append(json_record(file, result))
+                self.complain(f"{file}: {result}")
+                row({"file": file, "error": result.code, "message": str(result)})
                 continue
-            try:
-                image, sheet = self.look(file, result, label)
-            except ImageError as exc:  # the file has changed meanwhile
-                self.fail(file, exc, row)
-                continue
+            image = self.answered(file, result, label)
+            sheet = self.write_sheet(file, result.loaded.image, label)
             row(values(image, sheet))
             if len(self.answers) < MOST_KEPT:
                 self.answers.append({**image.to_dict(), "sheet": sheet or None})
             yield image
 
-    def fail(self, file: str, error: PawMatchError, row: Row) -> None:
-        """Note an image that cannot be used."""
-        self.failed.append(json_record(file, error))
-        self.complain(f"{file}: {error}")
-        row({"file": file, "error": error.code, "message": str(error)})
+    def answered(self, file: str, examined: Examined, truth: str | None) -> ImageAnswers:
+        """What each variant answered, and how sure it is of the truth where that is known."""
+        classifier = self.classifier
+        answers = classifier.conclude(examined, top_k=1).variants
+        if truth is None:
+            return ImageAnswers(file, answers)
+        index = classifier.labels.index(truth)
+        in_truth = tuple(
+            float(classifier.probabilities(answer.variant, examined.logits[answer.variant])[index])
+            for answer in answers
+        )
+        return ImageAnswers(file, answers, truth, in_truth)
 
-    def look(self, file: str, prediction: Prediction, truth: str | None) -> tuple[ImageAnswers, str]:
-        """One image's answers, and the name of its sheet if there is one. Raises ImageError."""
-        own = tuple(answer.confidence for answer in prediction.variants)
-        asked = truth is not None and any(answer.label != truth for answer in prediction.variants)
-        drawn = self.sheets < self.most_sheets
-        if not asked and not drawn:
-            return ImageAnswers(file, prediction.variants, truth, own if truth is not None else ()), ""
-        # What a variant thinks of another label than its first choice comes with that label's heatmap.
-        from pawmatch.images import open_image
-
-        photo = open_image(file)
-        explanation = self.classifier.explain(photo, truth)
-        in_truth = tuple(explanation.heatmaps[answer.variant].confidence for answer in prediction.variants)
-        sheet = self.write_sheet(file, photo, explanation, is_truth=truth is not None) if drawn else ""
-        return ImageAnswers(file, prediction.variants, truth, in_truth if truth is not None else ()), sheet
-
-    def write_sheet(self, file: str, photo: Any, explanation: Explanation, *, is_truth: bool) -> str:
-        """Write one image's sheet; gives its name below the folder of the comparison."""
+    def write_sheet(self, file: str, photo: Image.Image, truth: str | None) -> str:
+        """Write one image's sheet, if it is among the first; gives its name below `out`, or nothing."""
+        if self.out is None or self.sheets >= self.most_sheets:
+            return ""
         from pawmatch.ui.sheet import draw_square_sheet
 
-        assert self.out is not None
         self.sheets += 1
         # Numbered, for images of one name in several folders.
         name = f"{SHEETS}/{self.sheets:04d}_{Path(file).stem[:LONGEST_STEM]}.jpg"
         path = self.out / name
         path.parent.mkdir(exist_ok=True)
-        draw_square_sheet(photo, explanation, is_truth=is_truth).save(path, quality=QUALITY)
+        explanation = self.classifier.explain(photo, truth)
+        draw_square_sheet(photo, explanation, is_truth=truth is not None).save(path, quality=QUALITY)
         return name
 
 
