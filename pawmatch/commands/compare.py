@@ -109,9 +109,10 @@ def write_summary(out: Path, comparison: Comparison, values: dict[str, Any], cla
     (out / "comparison.json").write_text(text + "\n", encoding="utf-8")
     count = len(comparison.variants)
     title = f"{count} variant{'s' * (count > 1)} on {images(comparison.images)}"
-    # The page is made to be shown, and whose folders these are is no part of it.
-    names = [name for name in Path(classifier.source).parts if name not in VARIANT_NAMES]
-    source = "/".join(names[-2:]) if Path(classifier.source).is_absolute() else classifier.source
+    source = classifier.source
+    if not source.startswith("hf://"):
+        # The page is made to be shown, and whose folders these are is no part of it.
+        source = "/".join([name for name in Path(source).parts if name not in VARIANT_NAMES][-2:])
     subtitle = f"{len(classifier.labels)} {classifier.task.plural}, {source}. Calibrated confidence."
     save_comparison(comparison, out / "comparison.png", title, subtitle)
 
