@@ -14,7 +14,17 @@ import traceback
 from collections.abc import Sequence
 
 from pawmatch import __version__
-from pawmatch.commands import classify, evaluate, explain, import_checkpoint, push, search, serve, train
+from pawmatch.commands import (
+    classify,
+    compare,
+    evaluate,
+    explain,
+    import_checkpoint,
+    push,
+    search,
+    serve,
+    train,
+)
 from pawmatch.commands.console import complain, printable
 from pawmatch.errors import PawMatchError
 
@@ -28,6 +38,7 @@ COMMANDS = {
     "serve": serve,
     "classify": classify,
     "explain": explain,
+    "compare": compare,
     "train": train,
     "evaluate": evaluate,
     "search": search,

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def write_pictures(explanation: Explanation, out: Path, stem: str) -> dict[str, Path]:
     """Write one picture per variant and the sheet; returns variant or "sheet" -> file."""
-    from pawmatch.commands.sheet import draw_sheet
+    from pawmatch.ui.sheet import draw_sheet
 
     out.mkdir(parents=True, exist_ok=True)
     pictures = {**explanation.overlays, "sheet": draw_sheet(explanation)}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pawmatch.errors import ImageNotFound, ImageUnreadable, PawMatchError
 from pawmatch.filetypes import SUFFIXES
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pawmatch.predict import Classifier
     from pawmatch.results import Prediction
 
+T = TypeVar("T")
 Found = tuple[str, PawMatchError | None]
 
 
@@ -61,6 +62,13 @@ def answers(
     classifier: Classifier, inputs: Iterable[Found], top_k: int
 ) -> Iterator[tuple[str, Prediction | PawMatchError]]:
     """Each input with its answer or its error, in order; only one batch is in memory at a time."""
+    return in_order(inputs, lambda images: classifier.predict_batch(images, top_k=top_k))
+
+
+def in_order(
+    inputs: Iterable[Found], ask: Callable[[Iterator[str]], Iterable[T | PawMatchError]]
+) -> Iterator[tuple[str, T | PawMatchError]]:
+    """Each input with its own error, or with what `ask` makes of it, which takes files and keeps order."""
     waiting: deque[Found] = deque()
 
     def usable() -> Iterator[str]:
@@ -73,7 +81,7 @@ def answers(
         while waiting and (error := waiting[0][1]) is not None:
             yield waiting.popleft()[0], error
 
-    for result in classifier.predict_batch(usable(), top_k=top_k):
+    for result in ask(usable()):
         yield from failed()
         yield waiting.popleft()[0], result
     yield from failed()

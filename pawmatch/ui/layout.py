@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Navbar
 
 from pawmatch.explain import COLORMAPS, colormap_stops
 from pawmatch.settings import Settings
 from pawmatch.tasks import TASKS, VARIANT_NAMES
 from pawmatch.ui import present
 from pawmatch.ui.classifiers import Classifiers
+from pawmatch.ui.compare_page import PATH, TITLE, add_compare_page
 from pawmatch.ui.endpoints import MODEL_RUN, add_endpoints, worded
 from pawmatch.ui.examples import EXAMPLES, Example, read_examples
 from pawmatch.ui.handlers import Handlers
@@ -38,19 +40,23 @@ def build(
 ) -> gr.Blocks:
     """The page and its endpoints, not yet launched."""
     handlers = Handlers(classifiers, on_gpu)
+    drawings = read_examples(examples)
     with gr.Blocks(
         title=f"{present.TITLE}: {present.TAGLINE}",
         delete_cache=(CLEAN_SECONDS, KEPT_SECONDS),
         analytics_enabled=False,
     ) as demo:
         add_endpoints(handlers)
-        add_page(handlers, settings, read_examples(examples))
+        add_page(handlers, settings, drawings)
+    with demo.route(TITLE, PATH):
+        add_compare_page(demo, handlers, settings, drawings)
     page: gr.Blocks = demo  # its type says Any
     return page
 
 
 def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) -> None:
     """Add all widgets that are seen, top to bottom, and their events."""
+    Navbar(main_page_name=present.MAIN_PAGE)
     gr.HTML(present.header())
     with gr.Row(elem_classes="ask", equal_height=True):
         with gr.Column(scale=4, min_width=300):

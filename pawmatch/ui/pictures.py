@@ -1,7 +1,8 @@
-"""Overlays as JPEG files in Gradio's cache, from where it hands them out and cleans them up."""
+"""Pictures for the page: as files in Gradio's cache, which cleans them up, or as part of the page."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import tempfile
 from io import BytesIO
@@ -29,3 +30,10 @@ def keep_jpeg(image: Image.Image, name: str) -> str:
         file.write(data)
     Path(file.name).replace(path)
     return str(path)
+
+
+def data_address(image: Image.Image) -> str:
+    """A small image as a data: address, for which the page needs no further request."""
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -18,6 +18,7 @@ from pawmatch.ui import words
 
 TITLE = "pawmatch"
 TAGLINE = "Which breed? Which painter?"
+MAIN_PAGE = "One photo"
 CHOOSE_PHOTO = "Choose a photo first."
 # A paw in a picture frame.
 MARK = (

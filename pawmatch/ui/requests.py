@@ -9,9 +9,12 @@ from pawmatch.errors import BadOption, ImageNotFound
 from pawmatch.tasks import find_task
 
 CHOOSE_PHOTO = "Please choose a photo first."
+CHOOSE_PHOTOS = "Please choose some photos first."
 CHOOSE_AGAIN = "The photo is no longer held here; please choose it again."
 HOW_TO_SEND = "Send each photo as a file, in Python as gradio_client.handle_file(path)."
 MOST_PHOTOS = 64  # in one call
+MOST_COMPARED = 12  # on the page that compares the models
+LONGEST_NAME = 60  # characters of a file's name that are repeated
 TOP_K = 5
 
 
@@ -43,6 +46,27 @@ def photo_paths(images: Any) -> list[str]:
     if len(images) > MOST_PHOTOS:
         raise BadOption(f"{len(images)} photos are too many; send at most {MOST_PHOTOS} in one call.")
     return [photo_path(image) for image in images]
+
+
+def compared_photos(images: Any) -> list[Any]:
+    """The file objects of a comparison; each is still to be checked by photo_path."""
+    if images is None or images == []:
+        raise ImageNotFound(CHOOSE_PHOTOS)
+    if not isinstance(images, list | tuple):
+        raise ImageNotFound(HOW_TO_SEND)
+    if len(images) > MOST_COMPARED:
+        raise BadOption(f"{len(images)} photos are too many; choose at most {MOST_COMPARED}.")
+    return list(images)
+
+
+def photo_name(image: Any, number: int) -> str:
+    """What the visitor's file is called; photos without a name, and forged ones, are counted."""
+    name = image.get("orig_name") if isinstance(image, dict) else None
+    if not isinstance(name, str) or not name.strip():
+        return f"Photo {number}"
+    # A name of the server's own has folders in front; what a client sends may have any.
+    name = name.replace("\\", "/").rsplit("/", 1)[-1]
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def task_name(task: Any) -> str:

@@ -23,7 +23,7 @@ from pawmatch.ui.layout import build
 from pawmatch.ui.theme import theme
 
 BUSY = "Busy, please try again in a moment."
-STYLE = Path(__file__).with_name("style.css")
+STYLES = [Path(__file__).with_name(name) for name in ("style.css", "compare.css")]
 GPU_SECONDS = 60  # what one call may take on a lent GPU; the shorter, the better the place in the queue
 
 
@@ -62,7 +62,7 @@ def launch_options(settings: Settings, classifiers: Classifiers, examples: Path 
         "server_port": settings.port,
         "max_file_size": f"{settings.max_upload_mb}mb",
         "theme": theme(),
-        "css_paths": STYLE,
+        "css_paths": STYLES,
         "head": present.HEAD,
         "allowed_paths": [str(examples)] if examples.is_dir() else [],
         # Our own errors are shown all the same; others would show whatever they say.

@@ -56,7 +56,7 @@ def visit(browser: Browser, service: str) -> Iterator[Callable[..., Page]]:
     troubles: list[str] = []
     contexts = []
 
-    def open_page(width: int = 1280, height: int = 900, scheme: str = "light") -> Page:
+    def open_page(width: int = 1280, height: int = 900, scheme: str = "light", path: str = "") -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme=scheme,  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def visit(browser: Browser, service: str) -> Iterator[Callable[..., Page]]:
                 else troubles.append(f"called another server: {request.url}")
             ),
         )
-        page.goto(service)
+        page.goto(f"{service}{path}")
         expect(page.locator("#answer .card.empty")).to_be_visible(timeout=PATIENCE)
         return page
 
@@ -249,6 +249,57 @@ def test_everything_can_be_reached_with_the_tab_key(visit: Callable[..., Page], 
             break
     wanted = ["task", "photo", "examples-breed", "label", "colormap", "strength", "map-cnn", "Details"]
     text = "\n".join(reached)
-    positions = [text.find(name) for name in wanted]
+    # From the start of a line: the link to this page has a "photo" in its name, too.
+    positions = [f"\n{text}".replace("\n ", "\n").find(f"\n{name}") for name in wanted]
     assert -1 not in positions, reached
     assert positions == sorted(positions), reached
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_photos_are_compared_on_a_phone_too(
+    visit: Callable[..., Page], picture: Path, tmp_path: Path, scheme: str
+) -> None:
+    page = visit(390, 844, scheme, "compare")
+    text = tmp_path / "notes.jpg"
+    text.write_text("no picture")
+    page.set_input_files("#photos input[type=file]", [picture, text, picture])
+    field = page.locator("#truth input")
+    field.click()
+    field.fill("maltese")
+    page.get_by_role("option", name="Maltese").click()
+    button = page.get_by_role("button", name="Compare")
+    expect(button).to_be_enabled()
+    button.click()
+    expect(page.locator("#answer .verdict")).to_be_in_viewport(timeout=PATIENCE)
+    card = page.locator("#answer .card.sure")
+    expect(card.locator(".verdict")).to_have_text(
+        re.compile(r"^The three models (agree on both|never all agree on these 2) photos$"), timeout=PATIENCE
+    )
+    expect(card.locator(".refusals li")).to_have_text(re.compile(r"^notes\.jpg: .+\.$"))
+    expect(card.locator("table.numbers").first).to_contain_text("of 2")
+    assert page.get_by_role("img", name=re.compile(r"^CNN: \d photo")).count() == 1
+    assert page.locator("#tables").get_by_role("row", name=re.compile("dog.png")).count() == 2
+    expect(page.locator("#sheets img")).to_have_count(2, timeout=PATIENCE)
+    for sheet in page.locator("#sheets img").all():
+        sheet.scroll_into_view_if_needed()
+        expect(sheet).to_be_visible()
+        assert (sheet.get_attribute("alt") or "").startswith("dog.png. CNN: ")
+    expect(page.get_by_role("link", name="Download the comparison as JSON")).to_be_visible()
+    assert sideways(page) <= 0
+    texts = (".numbers th", ".numbers td", ".refusals li", ".photos small", ".histogram i", ".scale span")
+    for selector in texts:
+        assert contrast(page, f"{selector} >> visible=true") >= 4.5, selector
+
+
+def test_the_pages_lead_to_each_other_and_drawings_can_be_compared(visit: Callable[..., Page]) -> None:
+    page = visit()
+    page.get_by_role("link", name="Compare").click()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(page.get_by_role("alert").filter(has_text="Please choose some photos first.")).to_be_visible()
+    page.locator("#task label", has_text="Artist").click()
+    expect(page.locator("#answer")).to_contain_text("photos of paintings")
+    page.get_by_role("button", name="Or try our drawings").click()
+    expect(page.locator("#answer .verdict")).to_contain_text("on this photo", timeout=PATIENCE)
+    expect(page.locator(".photos .file")).to_contain_text("lilies.jpg")
+    page.get_by_role("link", name="One photo").click()
+    expect(page.locator("#photo")).to_be_visible()

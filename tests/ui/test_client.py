@@ -158,6 +158,31 @@ def test_a_path_dressed_up_as_an_upload_is_refused_by_gradio(service: str) -> No
     assert "passwd" not in events
 
 
+def test_the_page_that_compares_adds_nothing_to_the_api(client: Client, service: str) -> None:
+    assert httpx.get(f"{service}compare").status_code == 200
+    with pytest.raises(ValueError, match="Cannot find a function"):
+        client.predict([], "breed", "", api_name="/compare")
+
+
+def test_a_forged_upload_is_refused_by_the_page_that_compares(service: str) -> None:
+    """Its event can be reached like those of any page; the server's files cannot."""
+    config = httpx.get(f"{service}config").json()
+    own = config["page"]["compare"]["dependencies"]
+    number = next(
+        entry["id"] for entry in config["dependencies"] if entry["id"] in own and len(entry["inputs"]) == 3
+    )
+    image = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}, "orig_name": "dog.jpg"}
+    question = {"data": [[image], "breed", ""], "fn_index": number, "session_hash": "forged"}
+    assert httpx.post(f"{service}gradio_api/queue/join", json=question).status_code == 200
+    with httpx.stream(
+        "GET", f"{service}gradio_api/queue/data", params={"session_hash": "forged"}, timeout=60
+    ) as events:
+        said = "".join(events.iter_text())
+    assert "process_completed" in said
+    assert "passwd" not in said
+    assert "root:" not in said
+
+
 def test_markup_in_a_request_comes_back_escaped(client: Client, picture: Path) -> None:
     message = refused(client, handle_file(picture), "breed", "<b>", api_name="/explain")
     assert "<b>" not in message

@@ -1,0 +1,196 @@
+"""`pawmatch compare`: how the variants of a task do on the same images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pawmatch.commands.console import add_model_options, complain, note, say, say_json
+from pawmatch.commands.progress import progress
+from pawmatch.errors import BadOption, ImageNotFound
+from pawmatch.labels import display_name, find_label
+from pawmatch.tasks import VARIANT_NAMES
+from pawmatch.ui.words import percent
+
+if TYPE_CHECKING:
+    from pawmatch.commands.compare_walk import Row
+    from pawmatch.evaluation.compare import Comparison, ImageAnswers, Spread
+    from pawmatch.predict import Classifier
+
+SUMMARY = "Compare the three variants on the same images."
+EPILOG = """\
+The true label is the one of --truth, or else the name of the folder, within one that was given, in
+which an image lies. Where it is known, the right answers are counted, too.
+
+--out writes comparison.json, comparison.csv with a row per image, comparison.png with all figures on
+one page, and sheets/ with the heatmaps of the first images. Files of these names are replaced. The JSON
+has the first 1,000 images one by one, the .csv has them all.
+
+Columns of the .csv: file, truth, agree (yes or no); for each variant its label, its confidence and its
+confidence in the true label; sheet, error, message.
+"""
+FILE_WIDTH = 32  # columns of the terminal; a longer name pushes the rest of its line to the right
+NAME_WIDTH = 20
+VARIANT_WIDTH = max(map(len, VARIANT_NAMES.values()))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `compare`."""
+    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="what to compare them on")
+    add_model_options(parser)
+    parser.add_argument("--truth", metavar="LABEL", help="the true label of all images")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write the table, figures and heatmaps there")
+    parser.add_argument(
+        "--sheets", type=int, default=12, metavar="N", help="how many heatmap sheets to write (default: 12)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare the variants over every image; 1 if some failed."""
+    if args.sheets < 0:
+        raise BadOption(f"--sheets is {args.sheets}; give a whole number from 0 on.")
+    from pawmatch.commands.compare_walk import Walk, csv_table
+    from pawmatch.evaluation.compare import compare
+    from pawmatch.loading import load
+
+    classifier = load(args.task, args.source, args.device, args.engine)
+    if classifier.notice:
+        note(classifier.notice)
+    truth = find_label(classifier.labels, args.truth) if args.truth else None
+    walk = Walk(classifier, args.out, args.sheets, complain)
+    row: Row = ignore
+    with ExitStack() as stack:
+        if args.out is not None:
+            args.out.mkdir(parents=True, exist_ok=True)
+            path = args.out / "comparison.csv"
+            stream = path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+            row = csv_table(stack.enter_context(stream), classifier.variants)
+        answered: Iterable[ImageAnswers] = walk.through(args.images, truth, row)
+        listing = args.out is None and not args.json
+        answered = listed(answered) if listing else progress(answered, "images")
+        try:
+            comparison = compare(answered)
+        except ImageNotFound as exc:
+            complain(str(exc))
+            return 1
+    values = {
+        "task": classifier.task.name,
+        "model": classifier.info.to_dict(),
+        **comparison.to_dict(),
+        "per_image": walk.answers,
+        "failed": walk.failed,
+    }
+    if args.out is not None:
+        write_summary(args.out, comparison, values, classifier)
+        note(f"wrote the comparison and {walk.sheets} heatmap sheets to {args.out}.")
+    if args.json:
+        say_json(values, indent=2)
+    else:
+        describe(comparison)
+    if walk.failed:
+        note(f"{len(walk.failed)} of {images(len(walk.failed) + comparison.images)} could not be used.")
+    return 1 if walk.failed else 0
+
+
+def ignore(row: dict[str, Any]) -> None:
+    """Where rows go that nobody asked for."""
+
+
+def write_summary(out: Path, comparison: Comparison, values: dict[str, Any], classifier: Classifier) -> None:
+    """Write comparison.json and comparison.png."""
+    from pawmatch.evaluation.compare_figure import save_comparison
+
+    text = json.dumps(values, indent=2, allow_nan=False)
+    (out / "comparison.json").write_text(text + "\n", encoding="utf-8")
+    count = len(comparison.variants)
+    title = f"{count} variant{'s' * (count > 1)} on {images(comparison.images)}"
+    source = classifier.source
+    if not source.startswith("hf://"):
+        # The page is made to be shown, and whose folders these are is no part of it.
+        source = "/".join([name for name in Path(source).parts if name not in VARIANT_NAMES][-2:])
+    subtitle = f"{len(classifier.labels)} {classifier.task.plural}, {source}. Calibrated confidence."
+    save_comparison(comparison, out / "comparison.png", title, subtitle)
+
+
+# --- on the terminal
+
+
+def listed(answered: Iterable[ImageAnswers]) -> Iterator[ImageAnswers]:
+    """The images, each with its line as soon as it is known."""
+    for image in answered:
+        columns = [
+            f"{short(answer.name):<{NAME_WIDTH}} {percent(answer.confidence):>9}" for answer in image.answers
+        ]
+        say("  ".join([f"{image.file:<{FILE_WIDTH}}", *columns, verdict(image)]).rstrip())
+        yield image
+    say("")
+
+
+def short(name: str) -> str:
+    """A name that fits its column."""
+    return name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 3]}..."
+
+
+def verdict(image: ImageAnswers) -> str:
+    """What there is to say about the answers to one image together."""
+    if image.truth is None:
+        return "" if image.agreed else "not alike"
+    right = sum(answer.label == image.truth for answer in image.answers)
+    return f"{right} of {len(image.answers)} right: {display_name(image.truth)}"
+
+
+def describe(comparison: Comparison) -> None:
+    """The comparison as tables."""
+    names = [VARIANT_NAMES.get(summary.variant, summary.variant) for summary in comparison.variants]
+    own = [summary.confidence for summary in comparison.variants]
+    say_spreads(f"Confidence in its own first choice, {images(comparison.images)}", names, own)
+    truths = [summary.truth_confidence for summary in comparison.variants if summary.truth_confidence]
+    if truths:
+        say_spreads(f"Confidence in the true label, {images(comparison.judged)}", names, truths)
+    if comparison.judged:
+        say(f"Right answers, {images(comparison.judged)}")
+    for name, summary in zip(names, comparison.variants, strict=True):
+        if summary.accuracy is not None:
+            low, high = summary.accuracy.interval
+            share = f"{summary.accuracy.right:>6}  {summary.accuracy.share:.1%}"
+            say(f"  {name:<{VARIANT_WIDTH}} {share}  (95 % interval {low:.1%} to {high:.1%})")
+    if comparison.judged:
+        say("")
+    say(f"Same first choice, {images(comparison.images)}")
+    say_row("", names)
+    for name, counts in zip(names, comparison.agreement, strict=True):
+        say_row(name, [str(count).rjust(len(other)) for count, other in zip(counts, names, strict=True)])
+    if len(names) > 1:
+        say(f"  all alike on {comparison.unanimous}, {comparison.unanimous / comparison.images:.1%}")
+
+
+def images(count: int) -> str:
+    """The count with its noun."""
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def say_spreads(heading: str, names: Sequence[str], spreads: Sequence[Spread]) -> None:
+    """Statistics and histogram of each variant's confidences."""
+    say(heading)
+    columns = ["  mean", "median", "   std", "   min", "   max", "50 % or more"]
+    say_row("", columns)
+    for name, found in zip(names, spreads, strict=True):
+        numbers = (found.mean, found.median, found.std, found.lowest, found.highest)
+        half = f"{found.at_half} ({found.at_half / found.count:.1%})".rjust(len(columns[-1]))
+        say_row(name, [*(f"{number:6.1%}" for number in numbers), half])
+    bins = len(spreads[0].histogram)
+    edges = [f"{100 * index // bins}-{100 * (index + 1) // bins}" for index in range(bins)]
+    say_row("images per confidence, %", [f"{edge:>6}" for edge in edges])
+    for name, found in zip(names, spreads, strict=True):
+        say_row(name, [f"{count:6}" for count in found.histogram])
+    say("")
+
+
+def say_row(name: str, cells: Sequence[str]) -> None:
+    """One line of a table."""
+    say("  ".join([f"  {name:<{VARIANT_WIDTH}}", *cells]).rstrip())

@@ -1,0 +1,218 @@
+"""Variants compared over many images: how sure each one is, how often it is right, how often they agree.
+
+Confidences are the calibrated ones that the app shows, so the numbers describe what a user sees. A model
+that is surer is not therefore better: only where the truth is known does `accuracy` say which one is.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pawmatch.errors import CheckpointError, ImageNotFound
+from pawmatch.evaluation.metrics import wilson_interval
+from pawmatch.results import VariantAnswer
+
+BINS = 10
+EDGES = tuple(index / BINS for index in range(BINS + 1))  # of the histograms' bins
+HALF = 0.5
+
+
+@dataclass(frozen=True)
+class ImageAnswers:
+    """What every variant answered for one image.
+
+    `truth` is the true label where it is known; `truth_confidences` are then the confidences that the
+    variants, in the order of `answers`, have in it.
+    """
+
+    file: str
+    answers: tuple[VariantAnswer, ...]
+    truth: str | None = None
+    truth_confidences: tuple[float, ...] = ()
+
+    @property
+    def agreed(self) -> bool:
+        """Whether all variants gave the same answer."""
+        return len({answer.label for answer in self.answers}) == 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answers as JSON values; the confidences in the truth where it is known."""
+        answers = [answer.to_dict() for answer in self.answers]
+        if self.truth is not None:
+            for values, confidence in zip(answers, self.truth_confidences, strict=True):
+                values["truth_confidence"] = confidence
+        return {"file": self.file, "truth": self.truth, "answers": answers}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How confidences in [0, 1] are spread over the images.
+
+    `std` is the population's (divided by the count). `histogram` counts them between EDGES: a bin has its
+    lower edge, the last one has both. `at_half` counts those of 0.5 or more.
+    """
+
+    count: int
+    mean: float
+    median: float
+    std: float
+    lowest: float
+    highest: float
+    at_half: int
+    histogram: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spread as JSON values."""
+        return {
+            "mean": self.mean,
+            "median": self.median,
+            "std": self.std,
+            "min": self.lowest,
+            "max": self.highest,
+            "at_half_or_more": {"images": self.at_half, "share": self.at_half / self.count},
+            "histogram": list(self.histogram),
+        }
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How many first choices are the true label, among the images whose true label is known."""
+
+    right: int
+    judged: int
+
+    @property
+    def share(self) -> float:
+        """Right answers per judged image."""
+        return self.right / self.judged
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the share: wide for a handful of images."""
+        return wilson_interval(self.right, self.judged)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The accuracy as JSON values."""
+        interval = list(self.interval)
+        return {"right": self.right, "judged": self.judged, "share": self.share, "interval_95": interval}
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """One variant over all images: `confidence` in its own first choices, the rest where truth is known."""
+
+    variant: str
+    confidence: Spread
+    truth_confidence: Spread | None
+    accuracy: Accuracy | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary as JSON values."""
+        return {
+            "variant": self.variant,
+            "confidence": self.confidence.to_dict(),
+            "true_label_confidence": self.truth_confidence.to_dict() if self.truth_confidence else None,
+            "accuracy": self.accuracy.to_dict() if self.accuracy else None,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All variants over the same images.
+
+    `agreement` counts, for each pair of variants, the images to which both gave the same first choice; its
+    diagonal is the number of images. `unanimous` counts those to which all gave the same, `judged` those
+    whose true label is known.
+    """
+
+    images: int
+    judged: int
+    variants: tuple[VariantSummary, ...]
+    agreement: tuple[tuple[int, ...], ...]
+    unanimous: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The comparison as JSON values; agreement as the share of images."""
+        names = [summary.variant for summary in self.variants]
+        return {
+            "images": self.images,
+            "judged": self.judged,
+            "histogram_edges": list(EDGES),
+            "variants": [summary.to_dict() for summary in self.variants],
+            "agreement": {
+                name: {other: count / self.images for other, count in zip(names, row, strict=True)}
+                for name, row in zip(names, self.agreement, strict=True)
+            },
+            "unanimous": {"images": self.unanimous, "share": self.unanimous / self.images},
+        }
+
+
+def compare(images: Iterable[ImageAnswers]) -> Comparison:
+    """Compare the variants over images that come one by one; of each, only its numbers are kept.
+
+    Raises ImageNotFound if there is no image at all, CheckpointError if a confidence is no number.
+    """
+    variants: tuple[str, ...] = ()
+    numbers: dict[str, int] = {}  # label -> number, so that answers can be compared as arrays
+    chosen, sure = array("l"), array("d")  # per image and variant
+    truths, sure_of_truth = array("l"), array("d")  # per judged image, and per judged image and variant
+    judged = array("l")  # rows of the judged images
+    count = 0
+    for image in images:
+        variants = variants or tuple(answer.variant for answer in image.answers)
+        if tuple(answer.variant for answer in image.answers) != variants:
+            raise ValueError(f"{image.file} was answered by other variants than the images before it.")
+        chosen.extend(numbers.setdefault(answer.label, len(numbers)) for answer in image.answers)
+        sure.extend(answer.confidence for answer in image.answers)
+        if image.truth is not None:
+            judged.append(count)
+            truths.append(numbers.setdefault(image.truth, len(numbers)))
+            sure_of_truth.extend(image.truth_confidences)
+        count += 1
+    if count == 0:
+        raise ImageNotFound("There is no image to compare the variants on; give one that can be read.")
+    shape = (-1, len(variants))
+    choices = np.asarray(chosen).reshape(shape)  # (images, variants)
+    confidence = np.asarray(sure).reshape(shape)
+    truth_confidence = np.asarray(sure_of_truth).reshape(shape)  # (judged images, variants)
+    right = choices[np.asarray(judged)] == np.asarray(truths)[:, None] if judged else None
+    alike = (choices[:, :, None] == choices[:, None, :]).sum(axis=0)
+    return Comparison(
+        images=count,
+        judged=len(judged),
+        variants=tuple(
+            VariantSummary(
+                variant=variant,
+                confidence=spread(confidence[:, column]),
+                truth_confidence=spread(truth_confidence[:, column]) if judged else None,
+                accuracy=None if right is None else Accuracy(int(right[:, column].sum()), len(judged)),
+            )
+            for column, variant in enumerate(variants)
+        ),
+        agreement=tuple(tuple(row) for row in alike.tolist()),
+        unanimous=int((choices == choices[:, :1]).all(axis=1).sum()),
+    )
+
+
+def spread(confidences: NDArray[np.float64]) -> Spread:
+    """How confidences (n,) are spread; raises CheckpointError if one is no number."""
+    if not np.isfinite(confidences).all():
+        raise CheckpointError("The model gives confidences that are no numbers; use other weights.")
+    values = confidences.clip(0, 1)  # rounding may leave a softmax a hair above 1
+    histogram, _ = np.histogram(values, bins=np.asarray(EDGES))
+    return Spread(
+        count=len(values),
+        mean=float(values.mean()),
+        median=float(np.median(values)),
+        std=float(values.std()),
+        lowest=float(values.min()),
+        highest=float(values.max()),
+        at_half=int((values >= HALF).sum()),
+        histogram=tuple(histogram.tolist()),
+    )

@@ -1,0 +1,160 @@
+"""`pawmatch compare`: tables, files and exit codes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pawmatch.cli import main
+from pawmatch.commands.truths import find_labelled
+
+VARIANTS = ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
+
+
+@pytest.fixture
+def classes(photo: Image.Image, tmp_path: Path) -> Path:
+    """A folder with a subfolder per class, one folder that is no class, and an image beside them."""
+    root = tmp_path / "Beagle"  # a folder that is given says nothing about what is in it
+    for name in ("Boxer", "Boxer/more", "n02106166-Border_collie", "unsorted"):
+        (root / name).mkdir(parents=True)
+        photo.save(root / name / "a.jpg")
+    photo.save(root / "b.jpg")
+    return root
+
+
+def test_truth_is_the_nearest_folder_that_is_named_like_a_class(classes: Path) -> None:
+    found = {
+        Path(file).relative_to(classes).as_posix(): truth
+        for (file, _), truth in find_labelled([str(classes)], ("Boxer", "Border_Collie", "Beagle"), None)
+    }
+    assert found == {
+        "b.jpg": None,
+        "Boxer/a.jpg": "Boxer",
+        "n02106166-Border_collie/a.jpg": "Border_Collie",
+        "Boxer/more/a.jpg": "Boxer",
+        "unsorted/a.jpg": None,
+    }
+    named = find_labelled([str(classes), str(classes / "Boxer" / "a.jpg")], ("Boxer", "Beagle"), "Beagle")
+    assert {truth for _, truth in named} == {"Beagle"}
+    (alone,) = find_labelled([str(classes / "Boxer" / "a.jpg")], ("Boxer",), None)
+    assert alone[1] is None
+
+
+def test_a_folder_is_compared_into_files(
+    breeds: str, classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (classes / "Boxer" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0nothing")
+    out = tmp_path / "out" / "here"
+    arguments = ["compare", str(classes), "--source", breeds, "--out", str(out), "--sheets", "2", "--json"]
+    assert main(arguments) == 1
+    printed, err = capsys.readouterr()
+    assert f"error: {classes / 'Boxer' / 'broken.jpg'}: " in err
+    assert "1 of 6 images could not be used" in err
+
+    values = json.loads(printed)
+    assert json.loads((out / "comparison.json").read_text()) == values
+    assert (values["task"], values["images"], values["judged"]) == ("breed", 5, 3)
+    assert [entry["variant"] for entry in values["variants"]] == VARIANTS
+    assert [entry["accuracy"]["judged"] for entry in values["variants"]] == [3, 3, 3]
+    assert [Path(entry["file"]).name for entry in values["failed"]] == ["broken.jpg"]
+    assert values["failed"][0]["error"]["code"] == "BrokenImage"
+
+    with (out / "comparison.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 6
+    assert [row["file"] for row in rows if row["error"]] == [str(classes / "Boxer" / "broken.jpg")]
+    judged = [row for row in rows if row["truth"]]
+    assert sorted(row["truth"] for row in judged) == ["Border_Collie", "Boxer", "Boxer"]
+    for row in judged:
+        for variant in VARIANTS:
+            same = row[variant] == row["truth"]
+            assert (row[f"{variant}_truth"] == row[f"{variant}_confidence"]) is same
+    # The statistics are those of the rows.
+    sure = [float(row["cnn_confidence"]) for row in rows if not row["error"]]
+    assert values["variants"][0]["confidence"]["mean"] == pytest.approx(sum(sure) / 5, abs=1e-4)
+    right = sum(row["cnn"] == row["truth"] for row in judged)
+    assert values["variants"][0]["accuracy"]["right"] == right
+
+    sheets = sorted(path.name for path in (out / "sheets").iterdir())
+    assert sheets == ["0001_b.jpg", "0002_a.jpg"]
+    assert [row["sheet"] for row in rows if row["sheet"]] == [f"sheets/{name}" for name in sheets]
+    with Image.open(out / "sheets" / sheets[0]) as sheet:
+        assert sheet.width > 2 * 480
+    with Image.open(out / "comparison.png") as figure:
+        assert (figure.format, figure.width > 1500) == ("PNG", True)
+
+
+def test_tables_for_people(breeds: str, dog: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", str(dog), "--source", breeds, "--truth", "maltese"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0].startswith(str(dog))
+    assert lines[0].endswith("right: Maltese")
+    for text in (
+        "Confidence in its own first choice, 1 image",
+        "Confidence in the true label, 1 image",
+        "Right answers, 1 image",
+        "Same first choice, 1 image",
+        "CNN + Transformer + MFE",
+        "50 % or more",
+        "95 % interval",
+    ):
+        assert text in out
+
+
+def test_without_a_folder_nothing_is_written(
+    breeds: str,
+    dog: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    assert main(["compare", str(dog), "--source", breeds, "--json"]) == 0
+    assert list(empty.iterdir()) == []
+    values = json.loads(capsys.readouterr().out)
+    assert values["judged"] == 0
+    assert values["variants"][0]["accuracy"] is None
+    assert values["per_image"][0]["file"] == str(dog)
+    assert [answer["variant"] for answer in values["per_image"][0]["answers"]] == VARIANTS
+
+
+def test_nothing_that_can_be_read_gives_1(
+    breeds: str, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare", str(album / "b.jpg"), "--source", breeds, "--out", str(tmp_path / "out")]) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 2
+    assert err[1] == (
+        "pawmatch: error: There is no image to compare the variants on; give one that can be read."
+    )
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["comparison.csv"]
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (["--truth", "wolpertinger"], "'wolpertinger' is not among the 5 classes"),
+        (["--sheets", "-1"], "--sheets is -1; give a whole number from 0 on."),
+        (["--task", "cat"], "'cat' is unknown"),
+    ],
+)
+def test_wrong_options_give_2_and_write_nothing(
+    options: list[str],
+    hint: str,
+    breeds: str,
+    dog: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    assert main(["compare", str(dog), "--source", breeds, "--out", str(out), *options]) == 2
+    assert hint in capsys.readouterr().err
+    assert not out.exists()
