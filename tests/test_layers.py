@@ -23,7 +23,7 @@ LADDER: tuple[tuple[int, tuple[str, ...]], ...] = (
     (3, ("importing", "predict")),
     (4, ("explain",)),
     (5, ("loading", "evaluation.drawing", "evaluation.metrics")),
-    (5, ("evaluation.intervals",)),
+    (5, ("evaluation.intervals", "evaluation.sets")),
     (5, ("training",)),
     (5, ("evaluation",)),
     (5, ("training.heat",)),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pawmatch.commands.console import say
+from pawmatch.commands.listing import Listing
 from pawmatch.commands.study_table import study_page, study_table
 from pawmatch.commands.train import number
 from pawmatch.errors import TrainingError
@@ -28,27 +28,18 @@ example:
 """
 
 
-class ListStudies(argparse.Action):
-    """Prints the bundled studies and ends the program, as --version does."""
+def studies() -> Iterator[str]:
+    """A line for each bundled study."""
+    from pawmatch.training.study import STUDIES, read_study
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        from pawmatch.training.study import STUDIES, read_study
-
-        for path in sorted(STUDIES.glob("*.toml")):
-            say(f"{path.stem}: {read_study(path.stem).about}")
-        parser.exit()
+    for path in sorted(STUDIES.glob("*.toml")):
+        yield f"{path.stem}: {read_study(path.stem).about}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `search`."""
     parser.add_argument(
-        "--list-studies", action=ListStudies, nargs=0, help="list the bundled studies and exit"
+        "--list-studies", action=Listing, lines=studies, help="list the bundled studies and exit"
     )
     parser.add_argument("--study", required=True, metavar="NAME", help="a bundled study, or a .toml file")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of images")

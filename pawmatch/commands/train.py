@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from pawmatch.commands.console import say
+from pawmatch.commands.listing import Listing
 from pawmatch.errors import BadOption
 from pawmatch.settings import whole
 from pawmatch.tasks import VARIANT_NAMES
@@ -29,27 +29,18 @@ example:
 PRECISIONS = ("bfloat16", "float16")
 
 
-class ListRecipes(argparse.Action):
-    """Prints the bundled recipes and ends the program, as --version does."""
+def recipes() -> Iterator[str]:
+    """A line for each bundled recipe."""
+    from pawmatch.training.recipe import RECIPES, read_recipe
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        from pawmatch.training.recipe import RECIPES, read_recipe
-
-        for path in sorted(RECIPES.glob("*.toml")):
-            say(f"{path.stem}: {' '.join(read_recipe(path.stem).about.split())}")
-        parser.exit()
+    for path in sorted(RECIPES.glob("*.toml")):
+        yield f"{path.stem}: {' '.join(read_recipe(path.stem).about.split())}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `train`."""
     parser.add_argument(
-        "--list-recipes", action=ListRecipes, nargs=0, help="list the bundled recipes and exit"
+        "--list-recipes", action=Listing, lines=recipes, help="list the bundled recipes and exit"
     )
     parser.add_argument("--recipe", required=True, metavar="NAME", help="a bundled recipe, or a .toml file")
     parser.add_argument(

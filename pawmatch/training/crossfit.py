@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pawmatch.calibration import Calibration, ScopeGate
 from pawmatch.confidence import calibrated
+from pawmatch.evaluation.sets import candidate_sets
 from pawmatch.training.calibrate import conformal_quantile, fit_temperature, review_threshold
 
 Floats = NDArray[np.float32]
@@ -74,11 +75,9 @@ def judge_halves(logits: Floats, labels: Ints, flagged: Flags, *, target: float)
         fit = fit_calibration(logits[there], labels[there], flagged[there], target=target)
         rows = calibrated(logits[here], fit.temperature)
         probabilities[here] = rows
-        sets[here] = 1 - rows <= fit.conformal_quantile
+        sets[here] = candidate_sets(rows, fit.conformal_quantile)
         below[here] = rows.max(axis=1) < fit.review_threshold
         out[here] |= below[here] | close_calls(rows, fit.close_call_margin)
-    # As `candidate_set` does: the first choice belongs in any case.
-    sets[np.arange(n), probabilities.argmax(axis=1)] = True
     return Judged(probabilities, sets, out, below)
 
 

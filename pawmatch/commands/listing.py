@@ -1,0 +1,28 @@
+"""An option that prints what there is to choose from and ends the program, as --version does."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from pawmatch.commands.console import say
+
+
+class Listing(argparse.Action):
+    """Prints what `lines` gives, one entry a line; nothing is imported before it is asked for."""
+
+    def __init__(self, *args: Any, lines: Callable[[], Iterable[str]], **options: Any) -> None:
+        super().__init__(*args, nargs=0, **options)
+        self.lines = lines
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        for line in self.lines():
+            say(line)
+        parser.exit()
