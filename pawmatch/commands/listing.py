@@ -12,8 +12,15 @@ from pawmatch.commands.console import say
 class Listing(argparse.Action):
     """Prints what `lines` gives, one entry a line; nothing is imported before it is asked for."""
 
-    def __init__(self, *args: Any, lines: Callable[[], Iterable[str]], **options: Any) -> None:
-        super().__init__(*args, nargs=0, **options)
+    def __init__(
+        self,
+        option_strings: Sequence[str],
+        dest: str,
+        *,
+        lines: Callable[[], Iterable[str]],
+        help: str | None = None,
+    ) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
         self.lines = lines
 
     def __call__(
