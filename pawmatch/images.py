@@ -1,7 +1,7 @@
 """Open an image safely, for the page, the command line and Python alike: RGB, upright, bounded.
 
 A file goes through these gates in order: its size in bytes, its first bytes (filetypes.py), the cut that
-leaves only the picture (containers.py), the pixel count that its header announces, decoding, and the
+leaves only the picture (containers/), the pixel count that its header announces, decoding, and the
 change to 8-bit sRGB (pixels.py). Each gate has its own sentence for what it turns away. Sentences name
 neither the file nor its folder, so that they can be shown to anyone; who knows the file can put its name
 in front.
@@ -18,7 +18,8 @@ from typing import IO, Any
 
 from PIL import Image
 
-from pawmatch.containers import TooManyPieces, exif_orientation, strip
+from pawmatch.containers import TooManyPieces, TooManyPixels, strip
+from pawmatch.containers.picture import exif_orientation
 from pawmatch.errors import (
     BrokenImage,
     ImageError,
@@ -37,7 +38,16 @@ PAGED = "The file has several pages: only its first was used"
 _MB = 2**20
 _COMMON = {"JPEG", "PNG", "GIF", "WEBP"}  # these have no rare kinds that Pillow cannot read
 
-ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image
+
+@dataclass(frozen=True)
+class ImageFile:
+    """The content of an image file, not decoded yet; `format` is Pillow's name of its kind."""
+
+    data: bytes
+    format: str
+
+
+ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | ImageFile | Image.Image
 
 
 @dataclass(frozen=True)
@@ -83,12 +93,23 @@ def read_image(
     `min_side` is the length of the shorter side that the caller needs: large JPEG photos may then be
     decoded at a half, a quarter or an eighth of their size, several times faster.
     """
-    if isinstance(source, Image.Image):
-        return _decode(source, None, limits, min_side)
+    held = hold_file(source, limits=limits)
+    if isinstance(held, Image.Image):
+        return _decode(held, None, limits, min_side)
+    return _decode(held.data, held.format, limits, min_side)
+
+
+def hold_file(source: ImageSource, *, limits: Limits = DEFAULT_LIMITS) -> ImageFile | Image.Image:
+    """What `source` gives, read but not decoded, for who decodes it twice; a Pillow image stays as it is.
+
+    Raises a leaf of ImageError where there is nothing to read, or it is no image of an accepted kind.
+    """
+    if isinstance(source, (ImageFile, Image.Image)):
+        return source
     data, name = _read(source, limits.max_bytes)
     if reason := refusal(data, name):
         raise UnsupportedFormat(reason)
-    return _decode(data, accepted_format(data), limits, min_side)
+    return ImageFile(data, accepted_format(data) or "")
 
 
 # --- from the source to bytes
@@ -173,14 +194,16 @@ def _decode(
         return _decode_file(source, image_format or "", limits, min_side)
     except ImageError:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as exc:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, TooManyPixels) as exc:
         most = f"{limits.max_pixels / 1e6:g} megapixels"
         raise ImageTooLarge(f"The image claims more than {most}; make it smaller and try again.") from exc
     except TooManyPieces as exc:
         raise BrokenImage(f"This {kind} is put together in a way that is not accepted; {EXPORT}.") from exc
+    except MemoryError as exc:
+        raise ImageTooLarge(f"There is not enough memory to open this {kind}; make it smaller.") from exc
     # Decoders meet arbitrary bytes here, and Pillow lets through whatever they stumble over: OSError,
     # SyntaxError, ValueError, struct.error, IndexError, KeyError, TypeError, EOFError, zlib.error,
-    # OverflowError, MemoryError and more. All of them mean the same to the owner of the file.
+    # OverflowError and more. All of them mean the same to the owner of the file.
     except Exception as exc:
         if image_format in _COMMON:
             raise BrokenImage(f"This {kind} is damaged or cut short; copy or download it again.") from exc

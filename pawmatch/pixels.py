@@ -16,6 +16,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# The kind of a profile's tag that chains any number of steps. No camera or editor is known to write it, and
+# 160 kB of it, with all steps in one place, took 32 s whatever the picture's size.
+_CHAIN = b"mpet"
 # Modes that lose something or fail when they are resized as they are, and what they become first.
 _FIRST = {"1": "L", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "HSV": "RGB", "RGBX": "RGB"}
 
@@ -101,7 +104,7 @@ def _srgb(image: Image.Image, profile: object) -> Image.Image:
     try:
         if image.mode == "LAB":
             source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-        elif isinstance(profile, bytes) and profile:
+        elif isinstance(profile, bytes) and profile and _CHAIN not in profile:
             source = ImageCms.ImageCmsProfile(BytesIO(profile))
             if "srgb" in ImageCms.getProfileDescription(source).lower():
                 return image

@@ -236,6 +236,14 @@ def test_pillow_and_python_are_left_as_they_were() -> None:
     assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
 
 
+def test_a_lack_of_memory_is_not_called_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(image: ImageFile.ImageFile) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", no_room)
+    assert "not enough memory" in failure(encode(quarters(), "PNG"), ImageTooLarge)
+
+
 def test_threads_do_not_disturb_each_other(photo: Image.Image) -> None:
     sources = [encode(photo, name) for name in FORMATS] * 6
     with ThreadPoolExecutor(8) as pool:

@@ -84,15 +84,25 @@ def tiff(*entries: tuple[int, int, int, int], tail: bytes = b"", following: int 
     return b"II*\0" + struct.pack("<IH", 8, len(entries)) + packed + struct.pack("<I", following) + tail
 
 
+def sentence_faults(text: str) -> list[str]:
+    """What keeps a text from being one sentence for people, with a remedy and nothing of this computer."""
+    wanted = {
+        "no capital": text[:1].isupper(),
+        "no full stop": text.endswith("."),
+        "several sentences": ". " not in text,
+        "too long": len(text) < 200,
+        "unprintable": text.isprintable(),
+        "a path or markup": not any(sign in text for sign in "/\\<>{}"),
+        "no remedy": "; " in text or text.startswith("An image is given as"),
+        "a name of code": not any(name in text for name in ("Error", "Exception", "Traceback", "0x")),
+    }
+    return [fault for fault, fine in wanted.items() if not fine]
+
+
 def assert_sentence(error: ImageError) -> str:
-    """One sentence for people, on one line, with nothing of this computer in it; returned."""
+    """One sentence that says what to do, on one line, with nothing of this computer in it; returned."""
     text = str(error)
-    assert text[0].isupper()
-    assert text.endswith(".")
-    assert ". " not in text
-    assert len(text) < 200
-    assert text.isprintable()
-    assert not any(sign in text for sign in "/\\<>{}")
+    assert sentence_faults(text) == []
     return text
 
 

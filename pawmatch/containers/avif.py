@@ -1,0 +1,136 @@
+"""AVIF: the still picture alone, and a bound on what its code makes the decoder do.
+
+The size that a file announces is not the size of what is decoded: the decoder scales whatever the AV1 code
+holds, up to 268 megapixels, to the announced size, and decodes each frame of the code to show the first.
+A file of 3 kB that announced 100 x 100 pixels made it decode 100 megapixels. So the code itself is asked.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+from pawmatch.containers.av1 import frames_and_pixels
+from pawmatch.containers.picture import MOST_PIECES, Picture, TooManyPieces, TooManyPixels
+
+LARGEST_FRAME = 42_000_000  # pixels; a little above what the announced size may be, for padding
+MOST_CODED_PIXELS = 200_000_000  # of all frames together: colour, transparency, layers, thumbnail
+MOST_EXTENTS = 5_000  # parts that pictures lie in; one each is usual, and a grid has hundreds
+
+Box = tuple[bytes, int, int]
+
+
+def strip_avif(data: bytes) -> Picture:
+    """The file without its film and with its EXIF item hidden; every other position stays the same.
+
+    An AVIF film has its first frame, or a better still, as an ordinary picture too.
+    """
+    altered = bytearray(data)
+    animated, coded = False, 0
+    for kind, start, end in _boxes(data, 0, len(data)):
+        if kind == b"ftyp":
+            brands = [data[place : place + 4] for place in range(start, end, 4)]
+            altered[start:end] = b"".join(b"avif" if brand == b"avis" else brand for brand in brands)
+        elif kind == b"moov":
+            animated = True
+            altered[start - 4 : start] = b"skip"
+        elif kind == b"meta":
+            coded += _coded_pixels(data, start + 4, end)
+    if coded > MOST_CODED_PIXELS:
+        raise TooManyPixels(f"more than {MOST_CODED_PIXELS} coded pixels")
+    # Under another name the decoder passes over the EXIF item. An AVIF image is turned by a property of
+    # its own; its standard says to ignore EXIF there.
+    entry = re.compile(rb"(infe\x02.{7}|infe\x03.{9})Exif", re.DOTALL)
+    return Picture(entry.sub(rb"\1skip", bytes(altered)), animated=animated)
+
+
+def _boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
+    """Kind, start and end of the content of each box between two positions."""
+    for _ in range(MOST_PIECES):
+        if end - start < 8:
+            return
+        size, kind = struct.unpack_from(">I4s", data, start)
+        content = start + 8
+        if size == 1:
+            (size,) = struct.unpack_from(">Q", data, content)
+            content += 8
+        after = start + size if size else end
+        if after < content or after > end:
+            # A last box that is cut short is the decoder's to judge; nothing can follow it.
+            after = end
+        yield kind, content, after
+        start = after
+    raise TooManyPieces(f"more than {MOST_PIECES} boxes")
+
+
+def _coded_pixels(data: bytes, start: int, end: int) -> int:
+    """The pixels of all frames of all pictures that a meta box lists."""
+    parts = list(_boxes(data, start, end))
+    pictures: set[int] = set()
+    for kind, first, last in parts:
+        if kind == b"iinf":
+            entries = first + (6 if data[first] == 0 else 8)
+            pictures.update(_pictures(data, _boxes(data, entries, last)))
+    total = 0
+    for kind, first, last in parts:
+        if kind == b"iloc":
+            inner = next(((low, high) for name, low, high in parts if name == b"idat"), (0, 0))
+            total += sum(_item_pixels(item) for item in _items(data, first, last, inner, pictures))
+    return total
+
+
+def _pictures(data: bytes, entries: Iterator[Box]) -> Iterator[int]:
+    """The numbers of the items that are AV1 code."""
+    for kind, first, _ in entries:
+        if kind == b"infe":
+            layout = ">HH4s" if data[first] < 3 else ">IH4s"
+            number, _, what = struct.unpack_from(layout, data, first + 4)
+            if what == b"av01":
+                yield number
+
+
+def _item_pixels(item: bytes) -> int:
+    frames, pixels = frames_and_pixels(item)
+    if pixels > LARGEST_FRAME:
+        raise TooManyPixels(f"a frame of {pixels} pixels")
+    return frames * pixels
+
+
+def _items(data: bytes, position: int, end: int, inner: tuple[int, int], wanted: set[int]) -> Iterator[bytes]:
+    """The content of the `wanted` items that an iloc box locates; `inner` is where the idat box lies."""
+    version, sizes, more = data[position], data[position + 4], data[position + 5]
+    offset_size, length_size, base_size = sizes >> 4, sizes & 15, more >> 4
+    index_size = more & 15 if version else 0
+    number_size = 2 if version < 2 else 4
+    position += 6
+    extents = total = 0
+
+    def read(size: int) -> int:
+        nonlocal position
+        if position + size > end:
+            raise IndexError("an iloc box that is cut short")
+        position += size
+        return int.from_bytes(data[position - size : position])
+
+    for _ in range(read(number_size)):
+        number = read(number_size)
+        inside = version > 0 and read(2) & 15 == 1
+        read(2)  # which file: the decoder accepts this one only
+        base = read(base_size) + (inner[0] if inside else 0)
+        count = read(2)
+        # An extent may take no bytes here, so their number is not bounded by the size of the box.
+        extents += count
+        if extents > MOST_EXTENTS:
+            raise TooManyPieces(f"more than {MOST_EXTENTS} extents")
+        content = []
+        for _ in range(count):
+            read(index_size)
+            first, length = base + read(offset_size), read(length_size)
+            if number in wanted:
+                content.append(data[first : first + length if length else None])
+                total += len(content[-1])
+                if total > 2 * len(data):
+                    raise TooManyPieces("pictures that share their code")
+        if number in wanted:
+            yield b"".join(content)
