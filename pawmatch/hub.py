@@ -1,11 +1,13 @@
 """The Hugging Face Hub: where a `hf://` source points, files from one commit of it, and uploads.
 
 Every failure of the library below comes out as RepoNotFound, AccessDenied or HubUnavailable. Waiting is
-short: a service that starts must not hang on a Hub that does not answer.
+bounded: a service that starts must not hang on a Hub that does not answer, that answers one byte at a time
+or that asks to come back in an hour.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,16 +26,22 @@ from huggingface_hub import (
 )
 from huggingface_hub.file_download import repo_folder_name
 
+from pawmatch.deadline import RateLimited, TookTooLong, within
 from pawmatch.errors import AccessDenied, BadOption, HubError, HubUnavailable, RepoNotFound
 
 PREFIX = "hf://"
 KINDS = {"models": "model", "spaces": "space"}
-ANSWER_TIMEOUT = 5.0  # seconds until the Hub's first answer; downloads have the library's own limits
+ANSWER_TIMEOUT = 5.0  # seconds until the Hub's first answer
+ANSWER_SECONDS = 15.0  # seconds until the last byte of it
+# A file may take this many seconds, and as many more as it would at the slowest speed worth waiting for.
+FILE_SECONDS = 30.0
+SLOWEST = 200_000  # bytes a second
 DEFAULT_REVISION = "main"
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
 REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]{0,199}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Result = TypeVar("Result")
 
@@ -134,7 +142,7 @@ def fetch(source: HubSource, names: Sequence[str]) -> tuple[Path, Commit]:
 
 def look_up(source: HubSource) -> Commit:
     """Ask the Hub which commit the source's revision is at, and which files that has."""
-    with mapped(source):
+    with mapped(source), within(ANSWER_SECONDS):
         info = HfApi().repo_info(
             source.repo, repo_type=source.kind, revision=source.revision, timeout=ANSWER_TIMEOUT
         )
@@ -163,7 +171,7 @@ def cached_commit(source: HubSource) -> Commit | None:
 def download(commit: Commit, place: HubSource, names: Sequence[str]) -> Path:
     """Download files of `commit` into the Hub's cache, and give the local folder that stands for `place`.
 
-    A file appears in the cache only when all of its bytes are there.
+    A file appears in the cache only when all of its bytes are there, and counts only if they are right.
     """
     if missing := [name for name in names if place.path(name) not in commit.files]:
         if commit.cached:
@@ -174,20 +182,50 @@ def download(commit: Commit, place: HubSource, names: Sequence[str]) -> Path:
     snapshot = cache_folder(place) / "snapshots" / commit.sha
     for name in names:
         path = place.path(name)
-        if (snapshot / path).is_file():
-            continue
-        with mapped(place):
-            # hf_hub_download waits for minutes where the Hub is silent: ask once, briefly, before.
-            url = hf_hub_url(place.repo, path, repo_type=place.kind, revision=commit.sha)
-            get_hf_file_metadata(url, timeout=ANSWER_TIMEOUT)
-            hf_hub_download(
-                place.repo,
-                path,
-                repo_type=place.kind,
-                revision=commit.sha,
-                etag_timeout=ANSWER_TIMEOUT,
-            )
+        if not (snapshot / path).is_file() or not intact(snapshot / path):
+            fetch_file(commit, place, path)
+        if not intact(snapshot / path):
+            raise HubUnavailable(f"{name} of {place} arrived damaged and was thrown away; try again later.")
     return snapshot / place.subfolder
+
+
+def fetch_file(commit: Commit, place: HubSource, path: str) -> None:
+    """Download one file into the cache, within a time that its size allows for."""
+    url = hf_hub_url(place.repo, path, repo_type=place.kind, revision=commit.sha)
+    with mapped(place):
+        with within(ANSWER_SECONDS):
+            # hf_hub_download waits for minutes where the Hub is silent: ask once, briefly, before.
+            size = get_hf_file_metadata(url, timeout=ANSWER_TIMEOUT).size or 0
+        with within(FILE_SECONDS + size / SLOWEST):
+            hf_hub_download(
+                place.repo, path, repo_type=place.kind, revision=commit.sha, etag_timeout=ANSWER_TIMEOUT
+            )
+
+
+def intact(file: Path) -> bool:
+    """Whether a cached file holds what the Hub said it would; if not, it is removed.
+
+    The cache names a file's content after its hash, of git for a small file, SHA-256 for a large one. The
+    library compares sizes alone.
+    """
+    if not file.is_symlink():
+        return True  # a cache without links, which keeps no hashes
+    blob = file.parent / file.readlink()
+    if not COMMIT.fullmatch(blob.name) and not SHA256.fullmatch(blob.name):
+        return True
+    if SHA256.fullmatch(blob.name):
+        digest = hashlib.sha256()
+    else:
+        digest = hashlib.sha1(f"blob {blob.stat().st_size}\0".encode(), usedforsecurity=False)
+    with blob.open("rb") as content:
+        while chunk := content.read(2**20):
+            digest.update(chunk)
+    if digest.hexdigest() == blob.name:
+        return True
+    with suppress(OSError):
+        file.unlink()
+        blob.unlink(missing_ok=True)
+    return False
 
 
 def cache_folder(source: HubSource) -> Path:
@@ -247,6 +285,8 @@ def mapped(source: HubSource) -> Iterator[None]:
 
 def translated(exc: BaseException, source: HubSource) -> HubError | BadOption:
     """The error of ours that says what `exc` means for `source`."""
+    if isinstance(exc, TookTooLong):
+        return HubUnavailable(f"The Hub takes too long to hand out {source}; try again later.")
     if isinstance(exc, errors.LocalEntryNotFoundError) and exc.__cause__ is not None:
         return translated(exc.__cause__, source)
     status = exc.response.status_code if isinstance(exc, errors.HfHubHTTPError) else None
@@ -267,7 +307,7 @@ def translated(exc: BaseException, source: HubSource) -> HubError | BadOption:
         return RepoNotFound(f"{source} does not exist on the Hub; check the spelling.")
     if status in (401, 403):
         return denied(source)
-    if status == 429:
+    if status == 429 or isinstance(exc, RateLimited):
         return HubUnavailable(
             f"The Hub asks to slow down and did not hand out {source}; try again in some minutes."
         )

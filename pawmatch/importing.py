@@ -31,7 +31,13 @@ ORIGINAL = "hf://spaces/DawnC/PawMatchAI/ConvNextV2Base_best_model.pth"
 STATE_KEYS = ("base_model", "model_state_dict")
 WRAPPERS = ("module.", "_orig_mod.")  # left in the names by DataParallel and torch.compile
 # What torch.load raises for files that are cut short, altered, or something else altogether.
-DAMAGE = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, MemoryError)
+DAMAGE = (
+    *(OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, MemoryError),
+    zipfile.BadZipFile,  # NotImplementedError, of archives in many parts, is a RuntimeError
+)
+# A restricted unpickler also builds tensors without values (meta), sparse ones and 8-bit fractions, which
+# no further step knows how to check.
+DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.int32, torch.bool}
 NOT_FITTED = "not fitted: imported weights come without validation data, so thresholds are the defaults"
 
 
@@ -111,6 +117,10 @@ def read_state(path: Path, source: str) -> dict[str, Tensor]:
             raise NotACheckpoint(
                 f"{source} holds {str(name)[:100]!r}, which is no tensor; export the model's state_dict()."
             )
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in DTYPES:
+            raise NotACheckpoint(
+                f"{source} holds {name[:100]!r} in a rare form; save plain tensors of 16 or 32 bits."
+            )
         state[unwrapped(name)] = tensor
     if len(state) != len(content):
         raise KeyMismatch(f"{source} holds a parameter both with and without a wrapper's prefix.")
@@ -119,12 +129,11 @@ def read_state(path: Path, source: str) -> dict[str, Tensor]:
 
 def unpickle(path: Path, source: str) -> Any:
     """What torch's restricted unpickler makes of the file."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            # torch.save stores without compression; anything else could unpack to any size.
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise NotACheckpoint(f"{source} is a compressed archive, not a file that torch.save wrote.")
     try:
+        if is_compressed(path):
+            raise NotACheckpoint(
+                f"{source} is a compressed archive, not a file that torch.save wrote; unpack it first."
+            )
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         # "... GLOBAL os.system was not an allowed global by default ..."
@@ -136,6 +145,14 @@ def unpickle(path: Path, source: str) -> Any:
         ) from exc
     except DAMAGE as exc:
         raise NotACheckpoint(f"{source} is damaged or was not written by torch.save; get it again.") from exc
+
+
+def is_compressed(path: Path) -> bool:
+    """Whether a zip archive holds what could unpack to any size; torch.save stores without compression."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
 
 
 def unwrapped(name: str) -> str:

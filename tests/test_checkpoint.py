@@ -51,9 +51,7 @@ CONFIG = CheckpointConfig(
         review_rule="95 % right on what is answered",
         close_call_margin=0.05,
         conformal_quantile=0.8,
-        scope_gates=(
-            ScopeGate(weight=(0.5,) * 8, bias=-1.0, threshold=0.1, fitted_on="paintings, photos"),
-        ),
+        scope_gates=(ScopeGate(weight=(0.5,) * 8, bias=-1.0, threshold=0.1, fitted_on="paintings, photos"),),
     ),
     metrics={"top1": 0.5, "data": "artists/val", "per_class": [0.1, 0.9, None]},
     training={"recipe": "quick", "epochs": 2, "seed": 0, "commit": None},
@@ -191,6 +189,8 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, model: nn.Module)
         (lambda c: c.update(labels=["a", "b", "a"]), "'a' twice"),
         (lambda c: c.update(labels=["a", "b", 3]), r"labels\[2\]"),
         (lambda c: c.update(labels=["a", "b", "\n"]), r"labels\[2\]"),
+        (lambda c: c.update(labels=["a", "b", ""]), r"labels\[2\]"),
+        (lambda c: c.update(labels=["a", "b", "x\u202ey"]), r"labels\[2\]"),  # turns text around
         (lambda c: c.update(labels=["a", "b", "x" * 201]), r"labels\[2\] has more than 200"),
         (lambda c: c.update(labels=[str(i) for i in range(20_001)]), "labels has 20001"),
         (lambda c: c.update(input=None), "input must be an object"),
@@ -225,7 +225,7 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, model: nn.Module)
         (lambda c: c["architecture"].update(colour=1), "architecture in config.json does not work"),
         (lambda c: c["architecture"].update(filters=[4, 10**9]), "larger than 65,536"),
         (lambda c: c["architecture"].update(filters=[4] * 65), "more than 64 entries"),
-        (lambda c: c["architecture"].update(layers=10**4), "more than 512 layers"),
+        (lambda c: c["architecture"].update(layers=10**4), "more than 128 layers"),
         (lambda c: c["architecture"].update(filters="abc"), "architecture"),
         (lambda c: c["architecture"].update(filters=[]), "architecture"),
         (lambda c: c["architecture"].update(heads=0), "ZeroDivisionError"),
@@ -305,7 +305,10 @@ def test_nan_and_infinity_are_refused(folder: Path, value: float) -> None:
         load_checkpoint(folder)
 
 
-@pytest.mark.parametrize("dtype", [torch.int8, torch.float64, torch.int64, torch.bool])
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.int8, torch.float64, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn],
+)
 def test_a_parameter_of_another_type_is_refused(folder: Path, dtype: torch.dtype) -> None:
     change_weights(folder, lambda t: t.update({"norm.bias": torch.zeros(8, dtype=dtype)}))
     with pytest.raises(NotACheckpoint, match=r"norm\.bias .* is stored as"):
@@ -382,6 +385,47 @@ def test_a_header_that_lies_about_sizes_takes_no_memory(folder: Path) -> None:
     raw(folder, header)
     with pytest.raises(NotACheckpoint, match="no safetensors file"):
         load_checkpoint(folder)
+
+
+def test_a_huge_header_is_not_parsed(folder: Path) -> None:
+    raw(folder, b"{" + b" " * (2 * 2**20) + b"}")
+    with pytest.raises(NotACheckpoint, match="header above 2,097,152 bytes; download"):
+        load_checkpoint(folder)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        {"backbone": "convnextv2_atto", "backbone_config": {"depths": [128] * 4, "dims": [65_536] * 4}},
+        {"backbone": "resnet18d", "backbone_config": {"layers": [1, 1, 1, 500]}},
+        {"backbone": "hf-hub:ann/dogs"},
+        {"backbone": "local-dir:/etc"},
+        {"backbone": "../x"},
+        {"backbone": "vit_tiny_patch16_224"},
+        {"backbone": "resnet18d", "backbone_config": {"pretrained": True}},
+        {"backbone": "resnet18d", "backbone_config": {"checkpoint_path": "/tmp/x.pth"}},
+    ],
+)
+def test_giant_or_leading_architectures_are_refused(folder: Path, architecture: dict[str, Any]) -> None:
+    change_config(folder, lambda c: c.update(family="hybrid", architecture=architecture))
+    with pytest.raises((NotACheckpoint, UnsupportedBackbone)) as caught:
+        load_checkpoint(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_may_hold_markup_which_is_escaped_where_it_is_shown(folder: Path) -> None:
+    evil = ["<script>alert(1)</script>", "a'\"&", "../../x"]
+    change_config(folder, lambda c: c.update(labels=evil))
+    assert load_checkpoint(folder).config.labels == tuple(evil)
+
+
+def test_a_million_labels_are_refused(folder: Path) -> None:
+    change_config(folder, lambda c: c.update(labels=[str(i) for i in range(10**6)]))
+    with pytest.raises(NotACheckpoint, match="bytes"):
+        load_checkpoint(folder)
+    with pytest.raises(NotACheckpoint, match="labels has 1000000 names"):
+        CheckpointConfig.from_dict({**CONFIG.to_dict(), "labels": [str(i) for i in range(10**6)]})
 
 
 def test_a_config_cannot_ask_for_more_memory_than_the_file_has(folder: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import pickle
+import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -20,7 +23,7 @@ from pawmatch.errors import (
     RepoNotFound,
     ShapeMismatch,
 )
-from pawmatch.importing import import_checkpoint
+from pawmatch.importing import import_checkpoint, unpickle
 from pawmatch.models import build_model
 from pawmatch.preprocess import InputSpec
 from tests.support.hub_server import HubServer
@@ -149,6 +152,51 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path, state: dict[str, Tenso
         archive.writestr("archive/data.pkl", b"0" * 1000)
     with pytest.raises(NotACheckpoint, match="compressed"):
         import_checkpoint(path, tmp_path / "out", **OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda tensor: tensor.to(torch.float8_e4m3fn),
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: tensor.to("meta"),
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*(quantiz|TypedStorage|sparse).*")
+def test_tensors_of_rare_forms_are_refused(
+    tmp_path: Path, state: dict[str, Tensor], form: Callable[[Tensor], Tensor]
+) -> None:
+    content = {**state, "attention.query.bias": form(state["attention.query.bias"])}
+    with pytest.raises(NotACheckpoint, match=r"attention\.query\.bias' in a rare form; save plain tensors"):
+        import_checkpoint(saved(tmp_path, content), tmp_path / "out", **OPTIONS)
+
+
+def test_a_tensor_that_claims_terabytes_takes_no_memory(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    huge = torch.zeros(1).expand(10**6, 10**6)  # one number in the file
+    with pytest.raises(ShapeMismatch):
+        import_checkpoint(saved(tmp_path, {**state, "attention.query.weight": huge}), tmp_path, **OPTIONS)
+
+
+def test_damaged_archives_are_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
+    path = saved(tmp_path, {"base_model": state})
+    whole, rng = path.read_bytes(), Random(0)
+    end = b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 5, 5, 4000, 10**6, 0)
+    path.write_bytes(b"x" * 100 + end)
+    with pytest.raises(NotACheckpoint, match="damaged"):
+        unpickle(path, "x.pth")
+    refused = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 20)):
+            data[-rng.randrange(1, 9000)] ^= 1 << rng.randrange(8)  # the archive's table is at its end
+        path.write_bytes(bytes(data))
+        try:
+            unpickle(path, "x.pth")
+        except NotACheckpoint:
+            refused += 1
+    assert refused > 30
 
 
 def test_a_missing_file_is_said_so(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ MOST_LABELS = 20_000
 DEEPEST_JSON = 12
 
 # An architecture is built on the meta device before its shapes are compared with the weights, so no
-# number in it can cost memory; a count of layers costs time all the same.
+# number in it can cost memory; a count of layers costs time all the same: 512 took a minute of one core.
 LARGEST_WIDTH = 65_536
-MOST_LAYERS = 512
+MOST_LAYERS = 128
 LAYER_COUNTS = frozenset({"layers", "depths", "extra_convolutions"})
 LONGEST_LIST = 64
 # Given by other keys of the config, or not for a stranger to choose: the last one starts a download.

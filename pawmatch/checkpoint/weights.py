@@ -27,7 +27,7 @@ from pawmatch.errors import (
 )
 
 WEIGHTS_FILE = "model.safetensors"
-LARGEST_HEADER = 16 * 2**20  # bytes; the largest model here needs 60 kB
+LARGEST_HEADER = 2 * 2**20  # bytes; the largest model here needs 60 kB
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 FLOAT_TYPES = frozenset({"F16", "BF16", "F32"})
 STORED_TYPES = {torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
@@ -95,7 +95,9 @@ def parse_header(file: BinaryIO, size: int, source: str) -> tuple[dict[str, Any]
             raise unreadable(source)
         raise TruncatedFile(f"The weights of {source} are cut short; download or copy them again.")
     if length > LARGEST_HEADER:
-        raise NotACheckpoint(f"The weights of {source} have a header above {LARGEST_HEADER:,} bytes.")
+        raise NotACheckpoint(
+            f"The weights of {source} have a header above {LARGEST_HEADER:,} bytes; download them again."
+        )
     try:
         header = json.loads(file.read(length))
     except (ValueError, RecursionError) as exc:

@@ -1,6 +1,7 @@
 """A Hub of our own: a threaded local server that speaks as much of the Hub's HTTP as the program uses.
 
-Commits are kept in memory. A `Fault` makes it answer an error, hang up, stop midway or be slow.
+Commits are kept in memory. A `Fault` makes it answer an error, hang up, stop midway, be slow,
+send elsewhere or send something else.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import json
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -29,6 +31,11 @@ class Fault:
     reset: bool = False  # hang up without an answer
     keep: int | None = None  # announce the whole file, send this many bytes, hang up
     delay: float = 0  # seconds before the answer
+    drip: float = 0  # seconds before each byte of the body
+    redirect: str = ""  # send to this address, with the path behind it
+    body: bytes | None = None  # send this in place of the file, under the file's own hash
+    announced: int | None = None  # give this as the file's size before it is asked for
+    extra: dict[str, str] = field(default_factory=dict)  # further headers
     times: int = -1
 
 
@@ -50,6 +57,17 @@ class Repo:
         return digest
 
 
+class QuietServer(ThreadingHTTPServer):
+    """One that takes clients that hang up for granted."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Print nothing about a connection that broke."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 class HubServer:
     """Use as a context manager; `requests` lists what was asked, as (method, path)."""
 
@@ -60,13 +78,13 @@ class HubServer:
         self.ranges: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.messages: list[str] = []
+        self.closing = threading.Event()
         owner = self
 
         class Handler(HubHandler):
             hub = owner
 
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
+        self.http = QuietServer(("127.0.0.1", 0), Handler)
         self.thread = threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True)
 
     @property
@@ -79,6 +97,7 @@ class HubServer:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.closing.set()
         self.http.shutdown()
         self.http.server_close()
         self.thread.join()
@@ -132,6 +151,8 @@ class HubHandler(BaseHTTPRequestHandler):
         time.sleep(self.fault.delay)
         if self.fault.reset:
             self.hang_up()
+        elif self.fault.redirect and "/resolve/" not in path:
+            self.send(302, b"", Location=self.fault.redirect + self.path, **self.fault.extra)
         elif self.fault.status:
             self.error(self.fault.status, self.fault.code)
         elif path.startswith("/api/"):
@@ -152,12 +173,26 @@ class HubHandler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
+        length = len(body) if self.command != "HEAD" or self.fault.announced is None else self.fault.announced
+        self.send_header("Content-Length", str(length))
         self.end_headers()
-        if self.command != "HEAD":
+        if self.fault.drip and self.command != "HEAD":
+            self.send_slowly(body)
+        elif self.command != "HEAD":
             self.wfile.write(body if self.fault.keep is None else body[: self.fault.keep])
             if self.fault.keep is not None:
                 self.close_connection = True
+
+    def send_slowly(self, body: bytes) -> None:
+        """Send a body byte by byte, until the other side or the server goes."""
+        for byte in body:
+            if self.hub.closing.wait(self.fault.drip):
+                return
+            try:
+                self.wfile.write(bytes([byte]))
+            except OSError:
+                self.close_connection = True
+                return
 
     def reply(self, value: object) -> None:
         """Send a JSON answer."""
@@ -165,7 +200,7 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def error(self, status: int, code: str) -> None:
         """Send an error as the Hub words it."""
-        headers = {"X_Error_Code": code} if code else {}
+        headers = {**self.fault.extra, **({"X_Error_Code": code} if code else {})}
         self.send(status, b'{"error": "test"}', Content_Type="application/json", **headers)
 
     def find(self, name: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
@@ -192,12 +227,19 @@ class HubHandler(BaseHTTPRequestHandler):
             self.send(404, b"", X_Error_Code="EntryNotFound", X_Repo_Commit=sha)
             return
         data = files[name]
+        etag = hashlib.sha256(data).hexdigest()
+        if self.fault.body is not None:
+            data = self.fault.body
         headers = {
-            "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
+            "ETag": f'"{etag}"',
             "X_Repo_Commit": sha,
             "Accept_Ranges": "bytes",
             "Content_Type": "application/octet-stream",
         }
+        if self.fault.redirect:  # a large file lies elsewhere, and the Hub says of it what it knows
+            linked = {"X_Linked_ETag": headers["ETag"], "X_Linked_Size": str(len(data))}
+            self.send(302, b"", Location=self.fault.redirect + self.path, X_Repo_Commit=sha, **linked)
+            return
         wanted = self.headers.get("Range")
         if wanted and self.command == "GET":
             self.hub.ranges.append(wanted)
