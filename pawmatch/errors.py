@@ -6,7 +6,8 @@ PawMatchError
 │   ├── ImageUnreadable
 │   ├── UnsupportedFormat
 │   ├── BrokenImage
-│   └── ImageTooLarge
+│   ├── ImageTooLarge
+│   └── ReaderDied
 ├── RequestError            the question is malformed
 │   ├── UnknownTask
 │   ├── UnknownVariant
@@ -62,6 +63,10 @@ class BrokenImage(ImageError):
 
 class ImageTooLarge(ImageError):
     """The file has more bytes or pixels than are accepted."""
+
+
+class ReaderDied(ImageError):
+    """The process that reads images ended at this file, or did not come back from it."""
 
 
 class RequestError(PawMatchError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,11 +16,13 @@ from pawmatch.checkpoint import Checkpoint
 from pawmatch.confidence import calibrated, candidate_set, decide_review, scope_margin
 from pawmatch.engines import Engine, create_engine
 from pawmatch.errors import BadOption, ImageError, KeyMismatch, PawMatchError
-from pawmatch.images import ImageSource, LoadedImage, read_image
+from pawmatch.images import ImageSource
 from pawmatch.labels import display_name
 from pawmatch.models import ImageModel
+from pawmatch.prepared import Prepared, prepare
+from pawmatch.preprocess import InputSpec
 from pawmatch.results import Candidate, ModelInfo, Prediction, VariantAnswer
-from pawmatch.tasks import find_task
+from pawmatch.tasks import VARIANT_NAMES, find_task
 
 BATCH_SIZE = 16
 
@@ -38,6 +40,16 @@ class Member:
         return self.checkpoint.config.variant
 
     @property
+    def spec(self) -> InputSpec:
+        """How an image becomes the model's input."""
+        return self.checkpoint.config.input
+
+    @property
+    def extractor(self) -> object:
+        """A key that is equal for variants whose feature maps are the same."""
+        return _extractor(self.checkpoint)
+
+    @property
     def model(self) -> ImageModel:
         """The whole model; its head runs in torch whatever the engine is."""
         return self.checkpoint.model
@@ -51,7 +63,7 @@ class Examined:
     average-pooled map and logits (classes,) the model's, both averaged over the views.
     """
 
-    loaded: LoadedImage
+    prepared: Prepared
     feature_maps: dict[str, Tensor]
     pooled: dict[str, NDArray[np.float32]]
     logits: dict[str, NDArray[np.float32]]
@@ -61,24 +73,40 @@ class Examined:
 class Classifier:
     """The variants of one task; `main` is the one whose answer is given.
 
-    `notice` is one line to show when another model than the one asked for serves. Safe to call from
-    several threads: nothing is stored on the models.
+    `notice` is one line to show when another model than the one asked for serves. `engine` is one name for
+    all, or has one for each variant. Safe to call from several threads: nothing is stored on the models.
     """
 
     def __init__(
-        self, task: str, checkpoints: Sequence[Checkpoint], *, engine: str = "auto", device: str = "cpu"
+        self,
+        task: str,
+        checkpoints: Sequence[Checkpoint],
+        *,
+        engine: str | Mapping[str, str] = "auto",
+        device: str = "cpu",
     ) -> None:
         self.task = find_task(task)
-        self.members = {
-            checkpoint.config.variant: Member(checkpoint, create_engine(engine, checkpoint.model, device))
-            for checkpoint in checkpoints
+        together: dict[object, list[Checkpoint]] = {}
+        for checkpoint in checkpoints:
+            together.setdefault(_extractor(checkpoint), []).append(checkpoint)
+        names = dict.fromkeys(VARIANT_NAMES, engine) if isinstance(engine, str) else engine
+        engines = {
+            key: create_engine(
+                names.get(group[0].config.variant, "auto"),
+                [c.model for c in group],
+                device,
+                group[0].config.input,
+            )
+            for key, group in together.items()
         }
+        self.members = {c.config.variant: Member(c, engines[_extractor(c)]) for c in checkpoints}
         preferred = self.task.main_variant
         self.main = self.members.get(preferred) or list(self.members.values())[-1]
         config = self.main.checkpoint.config
         self.labels = config.labels
         self.names = tuple(display_name(label) for label in self.labels)
         self.variants = tuple(self.members)
+        self.specs = tuple(dict.fromkeys(member.spec for member in self.members.values()))
         self.source = self.main.checkpoint.source
         self.card = self.main.checkpoint.card
         self.notice = next((c.notice for c in checkpoints if c.notice), None)
@@ -96,6 +124,14 @@ class Classifier:
         backbone = str(config.architecture.get("backbone", config.family))
         return ModelInfo(self.source, config.variant, backbone, len(config.labels))
 
+    @property
+    def engines(self) -> dict[str, str]:
+        """What runs each variant's feature extractor, such as "openvino float32"."""
+        return {
+            variant: f"{member.engine.name} {member.engine.precision}"
+            for variant, member in self.members.items()
+        }
+
     def predict(self, image: ImageSource, top_k: int = 5) -> Prediction:
         """Classify one image: a path, the bytes of a file, or a PIL image.
 
@@ -103,86 +139,89 @@ class Classifier:
         cannot be used, BadOption if `top_k` is not a positive whole number.
         """
         self._check_top_k(top_k)
-        return self.conclude(self._examine([self._load(image)])[0], top_k)
+        return self.conclude(self.examine([self.prepare(image)])[0], top_k)
 
     def predict_batch(
-        self, images: Iterable[ImageSource], top_k: int = 5
+        self, images: Iterable[ImageSource | Prepared], top_k: int = 5
     ) -> Iterator[Prediction | PawMatchError]:
         """Classify many images, giving one Prediction or PawMatchError each, in order, as they come."""
         self._check_top_k(top_k)
         for entry in self.examine_batch(images):
             yield entry if isinstance(entry, PawMatchError) else self.conclude(entry, top_k)
 
-    def examine_batch(self, images: Iterable[ImageSource]) -> Iterator[Examined | PawMatchError]:
+    def examine_batch(self, images: Iterable[ImageSource | Prepared]) -> Iterator[Examined | PawMatchError]:
         """What every variant makes of each image, or the PawMatchError, in order, as they come."""
         queue = iter(images)
         while chunk := list(islice(queue, BATCH_SIZE)):
-            loaded = [self._try_load(image) for image in chunk]
-            readable = [entry for entry in loaded if not isinstance(entry, PawMatchError)]
-            examined = iter(self._examine(readable))
-            for entry in loaded:
+            prepared = [self._try_prepare(image) for image in chunk]
+            readable = [entry for entry in prepared if not isinstance(entry, PawMatchError)]
+            examined = iter(self.examine(readable))
+            for entry in prepared:
                 yield entry if isinstance(entry, PawMatchError) else next(examined)
+
+    def prepare(self, image: ImageSource) -> Prepared:
+        """Read one image and make of it what the variants take. Raises ImageError.
+
+        What comes out suits every classifier whose variants have the same input rules.
+        """
+        return prepare(image, self.specs)
+
+    def _try_prepare(self, image: ImageSource | Prepared) -> Prepared | ImageError:
+        if isinstance(image, Prepared):
+            return image
+        try:
+            return self.prepare(image)
+        except ImageError as exc:
+            return exc
 
     def _check_top_k(self, top_k: int) -> None:
         if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
             raise BadOption(f"top_k is {top_k!r}; give a whole number from 1 on.")
 
-    def _load(self, image: ImageSource) -> tuple[LoadedImage, float]:
-        started = time.perf_counter()
-        return read_image(image), 1000 * (time.perf_counter() - started)
-
-    def _try_load(self, image: ImageSource) -> tuple[LoadedImage, float] | ImageError:
-        try:
-            return self._load(image)
-        except ImageError as exc:
-            return exc
-
-    def _examine(self, loaded: Sequence[tuple[LoadedImage, float]]) -> list[Examined]:
-        """Run every variant on a batch; equal inputs are prepared once, a shared backbone runs once."""
-        if not loaded:
+    def examine(self, prepared: Sequence[Prepared]) -> list[Examined]:
+        """Run every variant on one batch: each input rule is one tensor, and a shared backbone runs once."""
+        if not prepared:
             return []
         started = time.perf_counter()
-        batches: dict[object, Tensor] = {}
+        inputs = {spec: self._input(prepared, spec) for spec in self.specs}
         maps: dict[object, Tensor] = {}
-        feature_maps: dict[str, Tensor] = {}
-        for variant, member in self.members.items():
-            config = member.checkpoint.config
-            if config.input not in batches:
-                prepared = [config.input.prepare_views(entry.image) for entry, _ in loaded]
-                batches[config.input] = torch.cat(prepared)  # (N * V, 3, size, size)
-            shared = (config.backbone_group or variant, config.input)
-            if shared not in maps:
-                maps[shared] = member.engine.features(batches[config.input])
-            feature_maps[variant] = maps[shared]
+        for member in self.members.values():
+            if member.extractor not in maps:
+                maps[member.extractor] = member.engine.features(inputs[member.spec])
+        feature_maps = {variant: maps[member.extractor] for variant, member in self.members.items()}
         after_features = time.perf_counter()
-        views = {variant: len(m.checkpoint.config.input.views) for variant, m in self.members.items()}
+        views = {variant: len(member.spec.views) for variant, member in self.members.items()}
         with torch.no_grad():
             logits = {
                 variant: _mean_of_views(member.model.forward_head(feature_maps[variant]), views[variant])
                 for variant, member in self.members.items()
             }
             pooled = {
-                variant: _mean_of_views(feature_map.mean(dim=(2, 3)), views[variant])
-                for variant, feature_map in feature_maps.items()
+                member.extractor: _mean_of_views(feature_maps[variant].mean(dim=(2, 3)), views[variant])
+                for variant, member in self.members.items()
             }
         after_head = time.perf_counter()
-        share = 1000 / len(loaded)
+        share = 1000 / len(prepared)
         return [
             Examined(
-                loaded=entry,
+                prepared=entry,
                 feature_maps={
                     variant: maps_[row * views[variant]][None] for variant, maps_ in feature_maps.items()
                 },
-                pooled={variant: values[row] for variant, values in pooled.items()},
+                pooled={variant: pooled[member.extractor][row] for variant, member in self.members.items()},
                 logits={variant: values[row] for variant, values in logits.items()},
                 timing_ms={
-                    "decode": round(decode_ms, 1),
+                    "decode": round(entry.decode_ms, 1),
                     "features": round((after_features - started) * share, 1),
                     "head": round((after_head - after_features) * share, 1),
                 },
             )
-            for row, (entry, decode_ms) in enumerate(loaded)
+            for row, entry in enumerate(prepared)
         ]
+
+    def _input(self, prepared: Sequence[Prepared], spec: InputSpec) -> Tensor:
+        """The views of a batch of N images, normalised: (N * V, 3, size, size)."""
+        return spec.normalise(torch.from_numpy(np.concatenate([entry.pixels[spec] for entry in prepared])))
 
     def probabilities(self, variant: str, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Calibrated probabilities (classes,) of one variant's logits (classes,)."""
@@ -203,7 +242,7 @@ class Classifier:
             answers=answers,
             names=self.names,
             in_scope=scope_margin(calibration.scope_gates, examined.pooled[self.main.variant]) >= 0,
-            size=(examined.loaded.width, examined.loaded.height),
+            size=(examined.prepared.width, examined.prepared.height),
         )
         candidates = candidate_set(probabilities, calibration.conformal_quantile)
         return Prediction(
@@ -216,13 +255,19 @@ class Classifier:
             candidates_90=tuple(self.names[index] for index in candidates),
             variants=answers,
             timing_ms=examined.timing_ms,
-            warnings=examined.loaded.warnings,
+            warnings=examined.prepared.warnings,
         )
 
     def _answer(self, variant: str, logits: NDArray[np.float32]) -> VariantAnswer:
         probabilities = self.probabilities(variant, logits)
         best = int(probabilities.argmax())
         return VariantAnswer(variant, self.labels[best], self.names[best], float(probabilities[best]))
+
+
+def _extractor(checkpoint: Checkpoint) -> object:
+    """A key that is equal for checkpoints whose feature maps are the same."""
+    config = checkpoint.config
+    return (config.backbone_group or config.variant, config.input)
 
 
 def _mean_of_views(rows: Tensor, views: int) -> NDArray[np.float32]:

@@ -157,11 +157,15 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A prediction with one heatmap and one overlay per variant, all for the same label."""
+    """A prediction with one heatmap and one overlay per variant, all for the same label.
+
+    `photo` is the upright picture that the overlays are drawn on.
+    """
 
     prediction: Prediction
     label: str
     name: str
+    photo: Image.Image
     heatmaps: Mapping[str, Heatmap]
     overlays: Mapping[str, Image.Image]
 

@@ -13,6 +13,7 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
+import pawmatch.explain as explain_module
 from pawmatch import load
 from pawmatch.errors import BadOption, UnknownLabel
 from pawmatch.explain import COLORMAPS, ExplainingClassifier, colormap_stops, grad_cam, overlay
@@ -150,6 +151,24 @@ def test_overlay_is_red_where_the_map_is_high(heatmap: Heatmap) -> None:
     assert cold[2] > cold[0]
 
 
+@pytest.mark.parametrize("box", [(0, 0, 240, 180), (30, 0, 210, 180), (0, 40, 240, 140)])
+@pytest.mark.parametrize("name", COLORMAPS)
+def test_overlay_mixes_colour_and_photo_by_the_map(
+    name: str, box: tuple[int, int, int, int], photo: Image.Image
+) -> None:
+    cam = np.random.default_rng(0).random((7, 9), dtype=np.float32)
+    heatmap = Heatmap("cnn", "Beagle", cam / cam.max(), 2.0, 0.7, box=box, size=photo.size)
+    found = np.asarray(overlay(photo, heatmap, colormap=name, strength=0.6)).astype(int)
+    stops = np.array([[int(s[i : i + 2], 16) for i in (1, 3, 5)] for s in colormap_stops(name, 256)])
+    values = heatmap.values.astype(np.float64)
+    opacity = np.zeros_like(values)
+    left, top, right, bottom = box
+    opacity[top:bottom, left:right] = 0.6 * (0.35 + 0.65 * values[top:bottom, left:right])
+    mixed = np.asarray(photo) * (1 - opacity[..., None])
+    expected = mixed + stops[(heatmap.values * 255).astype(int)] * opacity[..., None]
+    assert np.abs(found - expected).max() <= 1
+
+
 def test_overlay_of_nothing_is_the_photo(heatmap: Heatmap, photo: Image.Image) -> None:
     empty = replace(heatmap, raw_max=0.0, box=(0, 0, *photo.size), size=photo.size)
     assert np.array_equal(np.asarray(overlay(photo, empty)), np.asarray(photo))
@@ -172,3 +191,27 @@ def test_bad_options_are_named(heatmap: Heatmap, photo: Image.Image) -> None:
         overlay(photo, heatmap, colormap="rainbow")
     with pytest.raises(BadOption, match=r"1\.5"):
         overlay(photo, heatmap, strength=1.5)
+
+
+def test_explaining_a_large_photo_gives_the_answer_that_predicting_gives(
+    classifier: ExplainingClassifier, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    path = tmp_path / "large.jpg"
+    noise = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    noise.resize((2400, 1800), Image.Resampling.BICUBIC).save(path)
+    explanation = classifier.explain(path)
+    assert explanation.prediction.predictions == classifier.predict(path).predictions
+    assert explanation.photo.size == (2048, 1536)
+
+
+def test_an_overlay_is_drawn_once_and_only_when_it_is_asked_for(
+    classifier: ExplainingClassifier, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    real = explain_module.overlay
+    monkeypatch.setattr(explain_module, "overlay", lambda *a, **k: drawn.append(a) or real(*a, **k))
+    overlays = classifier.explain(photo).overlays
+    assert drawn == []
+    assert overlays["cnn"] is overlays["cnn"]
+    assert len(drawn) == 1

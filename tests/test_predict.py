@@ -150,9 +150,7 @@ def test_logits_are_averaged_over_the_views(
             mean.pooled[variant], (one.pooled[variant] + other.pooled[variant]) / 2, atol=1e-5
         )
         # The heatmap's map is the plain view's own.
-        torch.testing.assert_close(
-            mean.feature_maps[variant], one.feature_maps[variant], rtol=0, atol=1e-5
-        )
+        torch.testing.assert_close(mean.feature_maps[variant], one.feature_maps[variant], rtol=0, atol=1e-5)
 
 
 def test_threads_get_their_lone_answers(classifier: Classifier, photo: Image.Image) -> None:
@@ -179,11 +177,9 @@ def test_a_feature_extractor_that_variants_share_runs_once(
         "breed", [replace(c, config=replace(c.config, backbone_group="one")) for c in checkpoints]
     )
     runs = []
-    for member in grouped.members.values():
-        features = member.engine.features
-        monkeypatch.setattr(
-            member.engine, "features", lambda x, run=features: (runs.append(1), run(x))[1]
-        )
+    (engine,) = {id(member.engine): member.engine for member in grouped.members.values()}.values()
+    features = engine.features
+    monkeypatch.setattr(engine, "features", lambda x: (runs.append(1), features(x))[1])
     together = grouped.predict(photo)
     assert len(runs) == 1
     assert np.allclose([a.confidence for a in together.variants], [a.confidence for a in apart.variants])

@@ -1,0 +1,154 @@
+"""The OpenVINO engine: forward_features converted once, then run by Intel's library on the CPU."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from pawmatch.cores import usable_cores
+from pawmatch.engines import converted
+from pawmatch.models import ImageModel
+
+if TYPE_CHECKING:
+    import openvino
+
+log = logging.getLogger(__name__)
+
+# What a conversion depends on beside the model's structure and weights.
+PACKAGES = ("openvino", "torch", "timm", "pawmatch")
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+
+_converting = threading.Lock()  # tracing silences warnings for the whole process
+
+
+def is_installed() -> bool:
+    """Whether the openvino package is there."""
+    return find_spec("openvino") is not None
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether OpenVINO finds bfloat16 arithmetic in this CPU."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+class OpenVinoEngine:
+    """Runs `model.forward_features` for images of one size, in batches of any length.
+
+    `precision` is "float32" or "bfloat16"; the feature map is float32 either way. The converted model is
+    kept in `folder`, or in memory alone if that is None. What openvino raises is not translated.
+    """
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        model: ImageModel,
+        size: int,
+        *,
+        precision: str = "float32",
+        folder: Path | None = None,
+        threads: int | None = None,
+    ) -> None:
+        import openvino
+
+        self.precision = precision
+        core = openvino.Core()
+        compiled = core.compile_model(
+            convert_once(core, model, size, folder),
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+                "INFERENCE_NUM_THREADS": threads or min(torch.get_num_threads(), usable_cores()),
+            },
+        )
+        # A request holds its tensors, so it serves one caller at a time; as it uses all cores, a second
+        # one would only take them from the first.
+        self._request = compiled.create_infer_request()
+        self._turn = threading.Lock()
+
+    def features(self, images: Tensor) -> Tensor:
+        """Prepared images (N, 3, H, W) on the CPU -> float32 feature map (N, C, h, w), no gradient."""
+        array = images.detach().contiguous().numpy()
+        with self._turn:
+            results = self._request.infer({0: array}, share_inputs=True)
+        return torch.from_numpy(results[0])  # a copy of the request's own tensor
+
+
+class _Features(nn.Module):
+    """A model whose output is the feature map."""
+
+    def __init__(self, model: ImageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.forward_features(images)
+
+
+def convert_once(core: openvino.Core, model: ImageModel, size: int, folder: Path | None) -> openvino.Model:
+    """The converted model: from `folder` if it is there and whole, else made and kept there."""
+    if folder is None:
+        return convert(model, size)
+    module = getattr(model, model.features_module)
+    # The precision is chosen when the model is compiled; what is kept is float32.
+    name = converted.digest_of(module, [type(model).__name__, str(size), *map(version_of, PACKAGES)])
+    if kept := _read(core, converted.find(folder, name)):
+        return kept
+    import openvino
+
+    fresh = convert(model, size)
+    path = converted.keep(folder, name, lambda path: openvino.save_model(fresh, path, compress_to_fp16=False))
+    # What was written is used at once: its weights are mapped from the file, not held a second time.
+    return _read(core, path) or fresh
+
+
+def _read(core: openvino.Core, path: Path | None) -> openvino.Model | None:
+    """The converted model in a file, or None, the file removed, if it was cut short by a full disk."""
+    if path is None:
+        return None
+    try:
+        return core.read_model(path)
+    except RuntimeError:
+        converted.discard(path)
+        return None
+
+
+def convert(model: ImageModel, size: int) -> openvino.Model:
+    """Translate forward_features for images (N, 3, size, size), N open.
+
+    openvino.convert_model would do the same, and tell Intel that it was called.
+    """
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    device = next(model.parameters()).device
+    example = torch.zeros(2, 3, size, size, device=device)
+    with _converting, warnings.catch_warnings(), torch.no_grad():
+        # torch calls tracing deprecated. Its successor, torch.export, takes twice as long here, and
+        # openvino reads a slower model from it.
+        warnings.simplefilter("ignore")
+        decoder = TorchScriptPythonDecoder(_Features(model), example_input=(example,))
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        loaded = frontend.load(decoder)
+        loaded.set_partial_shape(loaded.get_inputs()[-1], openvino.PartialShape([-1, 3, size, size]))
+        return frontend.convert(loaded)
+
+
+def version_of(package: str) -> str:
+    """The installed version of a package, or an empty text."""
+    try:
+        return f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:
+        return package

@@ -1,0 +1,147 @@
+"""The OpenVINO engine: torch's map, from any thread, converted once and kept with care."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from pawmatch.engines import create_engine, openvino_engine
+from pawmatch.engines.openvino_engine import OpenVinoEngine
+from pawmatch.errors import BadOption
+from pawmatch.models import ImageModel, build_model
+from pawmatch.preprocess import InputSpec
+
+pytestmark = pytest.mark.usefixtures("openvino")
+
+
+@pytest.fixture(scope="module")
+def engine(model: ImageModel, real_openvino: ModuleType) -> OpenVinoEngine:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(__import__("sys").modules, "openvino", real_openvino)
+        return OpenVinoEngine(model, 32)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 2])
+def test_gives_torchs_map_in_float32_for_any_batch(
+    engine: OpenVinoEngine, model: ImageModel, count: int
+) -> None:
+    images = torch.rand(count, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    found = engine.features(images)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, model.forward_features(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_gradient_can_start_at_the_map(
+    engine: OpenVinoEngine, model: ImageModel, images: torch.Tensor
+) -> None:
+    feature_map = engine.features(images)
+    assert not feature_map.requires_grad
+    logits = model.forward_head(feature_map.requires_grad_(True))
+    (gradient,) = torch.autograd.grad(logits[:, 0].sum(), feature_map)
+    assert gradient.abs().sum() > 0
+
+
+def test_eight_threads_get_their_lone_maps(engine: OpenVinoEngine) -> None:
+    batches = [torch.rand(1 + i % 3, 3, 32, 32) for i in range(10)]
+    alone = [engine.features(batch) for batch in batches]
+    jobs = [i % len(batches) for i in range(80)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda i: engine.features(batches[i]), jobs))
+    for i, feature_map in zip(jobs, together, strict=True):
+        assert torch.equal(feature_map, alone[i])
+
+
+def test_a_map_stays_what_it_was_when_the_next_one_comes(engine: OpenVinoEngine) -> None:
+    first = engine.features(torch.rand(2, 3, 32, 32))
+    before = first.clone()
+    engine.features(torch.rand(2, 3, 32, 32))
+    assert torch.equal(first, before)
+
+
+def test_the_stem_of_chae_converts_too() -> None:
+    chae = build_model(family="chae", variant="cnn", num_classes=3, input_size=32, filters=(4, 4, 4, 8))
+    chae.eval().requires_grad_(False)
+    images = torch.rand(2, 3, 32, 32)
+    found = OpenVinoEngine(chae, 32).features(images)
+    torch.testing.assert_close(found, chae.forward_features(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_second_start_converts_nothing(
+    model: ImageModel, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = OpenVinoEngine(model, 32, folder=tmp_path).features(images)
+    monkeypatch.setattr(openvino_engine, "convert", lambda *_: pytest.fail("converted again"))
+    assert torch.equal(OpenVinoEngine(model, 32, folder=tmp_path).features(images), first)
+
+
+def test_a_damaged_entry_is_made_again(model: ImageModel, images: torch.Tensor, tmp_path: Path) -> None:
+    first = OpenVinoEngine(model, 32, folder=tmp_path).features(images)
+    (entry,) = tmp_path.iterdir()
+    weights = entry / "model.bin"
+    data = weights.read_bytes()
+    middle = len(data) // 2
+    weights.write_bytes(data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :])
+    assert torch.equal(OpenVinoEngine(model, 32, folder=tmp_path).features(images), first)
+    assert weights.read_bytes() == data
+    assert list(tmp_path.iterdir()) == [entry]
+
+
+def test_without_a_place_to_keep_it_the_model_is_converted_in_memory(
+    model: ImageModel, images: torch.Tensor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder can be made below a file")
+    with caplog.at_level(logging.INFO):
+        found = OpenVinoEngine(model, 32, folder=blocked / "kept").features(images)
+    assert found.shape == (3, 8, 4, 4)
+    (record,) = caplog.records
+    assert record.message.startswith("Converted models cannot be kept in")
+
+
+def test_a_full_disk_costs_the_entry_alone(
+    model: ImageModel,
+    images: torch.Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    openvino: ModuleType,
+) -> None:
+    real = openvino.save_model
+
+    def cut_short(converted_model: object, path: Path, **options: object) -> None:
+        real(converted_model, path, **options)
+        weights = path.with_suffix(".bin")
+        weights.write_bytes(weights.read_bytes()[:100])
+
+    monkeypatch.setattr(openvino, "save_model", cut_short)
+    found = OpenVinoEngine(model, 32, folder=tmp_path).features(images)
+    torch.testing.assert_close(found, model.forward_features(images), rtol=1e-4, atol=1e-5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_conversion_tells_nobody(model: ImageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a connection"))
+    telemetry = pytest.importorskip("openvino_telemetry")
+    monkeypatch.setattr(telemetry.Telemetry, "send_event", lambda *_: pytest.fail("telemetry"))
+    openvino_engine.convert(model, 32)
+
+
+def test_asked_for_by_name(model: ImageModel, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = InputSpec(size=32)
+    made = create_engine("openvino", [model], "cpu", spec)
+    assert made.name == "openvino"
+    assert len(list(folder.iterdir())) == 1
+    with pytest.raises(BadOption, match="device cpu"):
+        create_engine("openvino", [model], "cuda", spec)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no such operation")
+
+    monkeypatch.setattr(openvino_engine, "convert_once", refuse)
+    with pytest.raises(BadOption, match="cannot run this model"):
+        create_engine("openvino", [model], "cpu", spec)
