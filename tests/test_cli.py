@@ -57,8 +57,8 @@ def test_wrong_use_gives_2(arguments: list[str], capsys: pytest.CaptureFixture[s
         (["--source", "hf://nobody"], "hf://"),
         (["--engine", "abacus"], "abacus"),
         (["--device", "abacus"], "abacus"),
-        (["--top-k", "0"], "top_k is 0"),
-        (["--out", "answers.xlsx"], "'answers.xlsx'; give a file that ends in .csv or .jsonl."),
+        (["--top-k", "0"], "--top-k is 0"),
+        (["--out", "answers.xlsx"], "'answers.xlsx'; give a file that ends in .csv, .jsonl or .parquet."),
     ],
 )
 def test_what_stops_the_whole_command_is_one_line_and_gives_2(

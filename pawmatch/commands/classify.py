@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from contextlib import ExitStack
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pawmatch.commands.answers import BATCH, answers
 from pawmatch.commands.console import add_model_options, complain, note, say, say_json
-from pawmatch.commands.inputs import answers, find_images, is_one_image
-from pawmatch.commands.records import Result, Sink, csv_rows, json_lines, json_object, json_record
+from pawmatch.commands.inputs import Found, find_images, is_one_image
+from pawmatch.commands.output import Output, Tally, check_out
+from pawmatch.commands.progress import image_progress
+from pawmatch.commands.records import Result, json_object, json_record
+from pawmatch.commands.run_record import engines_of, settings_of
 from pawmatch.errors import BadOption, PawMatchError
 from pawmatch.tasks import VARIANT_NAMES
 from pawmatch.ui.words import percent
@@ -26,13 +33,24 @@ Folders are searched with their subfolders, in order of the names.
 With --json, one image gives one object; several give one object per line, each beginning with
 "file". An image that fails gives {"file": ..., "error": {"code": ..., "message": ...}}.
 
+--out writes results as they come. A run that was ended, in whatever way, goes on where it stopped
+when the same command is given again, and ends with the file that it would have had. For that,
+FILE.run.json beside it says by what settings the rows were made: rows of other settings, or of a
+folder whose images are others now, are refused, and --fresh starts over. Images that come after
+the last row are added; rows that are there stay as they are, also if their image has changed.
+Images that failed are rows too, with the reason.
+
 Columns of a .csv: file, task, label, name, confidence, check (yes or no), reasons, candidates_90,
 others, error, message, and for each variant its label and confidence. Text that a spreadsheet
-would run as a formula gets an apostrophe in front.
+would run as a formula gets an apostrophe in front. A .parquet has the same columns with types:
+check is true or false, reasons, candidates_90 and others are lists, what is missing is null; it
+appears at the end, and FILE.rows.jsonl until then. A line of a .jsonl is the object of --json
+without its timing_ms, which would differ from run to run.
 """
 FILE_WIDTH = 32  # columns of the terminal; a longer name pushes the rest of its line to the right
 MOST_NAMES = 8
-WRITERS = (".csv", ".jsonl")
+MOST_WORKERS = 256
+Sink = Callable[[str, Result], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,36 +59,95 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_options(parser)
     parser.add_argument("--top-k", type=int, default=5, metavar="N", help="answers per image (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write rows to a .csv or .jsonl file")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="write rows to a .csv, .jsonl or .parquet file"
+    )
+    parser.add_argument("--fresh", action="store_true", help="overwrite FILE instead of going on with it")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that read images; 0 for none (default: as suits the computer)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Classify every image; 1 if some failed."""
-    if args.out is not None and args.out.suffix.lower() not in WRITERS:
-        raise BadOption(f"--out is {str(args.out)!r}; give a file that ends in .csv or .jsonl.")
+    check_options(args)
     from pawmatch.loading import load
 
-    classifier = load(args.task, args.source, args.device, args.engine)
+    engine: str | dict[str, str] = args.engine
+    if args.out is not None and engine == "auto" and not args.fresh:
+        engine = engines_of(args.out) or engine
+    classifier = load(args.task, args.source, args.device, engine)
     if classifier.notice:
         note(classifier.notice)
-    count = failures = 0
-    with ExitStack() as stack:
-        sinks = printers(args, classifier)
-        for file, result in answers(classifier, find_images(args.images), args.top_k):
-            # Opened with the first answer: options that are refused leave an older file as it was.
-            if args.out is not None and count == 0:
-                stream = stack.enter_context(
-                    args.out.open("w", encoding="utf-8", errors="surrogateescape", newline="")
-                )
-                is_csv = args.out.suffix.lower() == ".csv"
-                sinks.append(csv_rows(stream, classifier.variants) if is_csv else json_lines(stream))
+    found = find_images(args.images)
+    if args.out is None:
+        return 1 if answer(args, classifier, found, printers(args, classifier), 0) else 0
+    settings = settings_of(classifier, args.top_k)
+    with Output(args.out, settings, classifier.variants, BATCH, fresh=args.fresh) as output:
+        found = output.left(found)
+        kept, started = output.tally.rows, time.monotonic()
+        try:
+            answer(args, classifier, found, [*printers(args, classifier), output.write], kept)
+        except KeyboardInterrupt:
+            note(f"stopped at row {output.tally.rows} of {args.out}; the same command goes on from there.")
+            raise
+        output.finish()
+        summarise(args.out, output.tally, kept, time.monotonic() - started)
+    return 1 if output.tally.errors else 0
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Raise BadOption for what can be refused before anything is loaded."""
+    if args.out is not None:
+        check_out(args.out)
+    elif args.fresh:
+        raise BadOption("--fresh overwrites the file of --out; name that file too.")
+    if args.top_k < 1:
+        raise BadOption(f"--top-k is {args.top_k}; give a whole number from 1 on.")
+    if args.workers is not None and not 0 <= args.workers <= MOST_WORKERS:
+        raise BadOption(f"--workers is {args.workers}; give a whole number from 0 to {MOST_WORKERS}.")
+
+
+def answer(
+    args: argparse.Namespace, classifier: Classifier, found: Iterator[Found], sinks: list[Sink], done: int
+) -> int:
+    """Hand the answer to each image that is found to every sink; gives the number that failed."""
+    from pawmatch.readers import FEW_FILES, suitable_readers
+
+    first = list(islice(found, FEW_FILES))
+    device = next(classifier.main.model.parameters()).device.type
+    workers = suitable_readers(len(first), device) if args.workers is None else args.workers
+    results = answers(classifier, chain(first, found), args.top_k, workers)
+    failed = 0
+    with closing(results):
+        # A bar and lines of results do not go together on one terminal.
+        if not sys.stdout.isatty() or (args.out is not None and not args.json):
+            shown = image_progress(results, lambda: sum(1 for _ in find_images(args.images)), done)
+        else:
+            shown = results
+        for file, result in shown:
             for sink in sinks:
                 sink(file, result)
-            count += 1
-            failures += isinstance(result, PawMatchError)
-    if args.out is not None:
-        note(f"wrote {count} rows to {args.out}, {failures} of them errors.")
-    return 1 if failures else 0
+            failed += isinstance(result, PawMatchError)
+    return failed
+
+
+def summarise(out: Path, tally: Tally, kept: int, seconds: float) -> None:
+    """The first errors, then how much was done and how fast."""
+    for file, message in tally.first:
+        complain(f"{file}: {message}")
+    if tally.errors > len(tally.first):
+        note(f"{tally.errors - len(tally.first)} more errors are in {out}.")
+    new = tally.rows - kept
+    if not new:
+        note(f"{out} was finished before: {tally.rows} rows, {tally.errors} of them errors.")
+        return
+    before = f", {kept} of them by the run before" if kept else ""
+    note(f"wrote {tally.rows} rows to {out}, {tally.errors} of them errors{before}.")
+    note(f"{new} images in {seconds:.1f} s, {new / seconds:.1f} a second.")
 
 
 def printers(args: argparse.Namespace, classifier: Classifier) -> list[Sink]:
@@ -86,7 +163,8 @@ def printers(args: argparse.Namespace, classifier: Classifier) -> list[Sink]:
 
     def print_line(file: str, result: Result) -> None:
         if isinstance(result, PawMatchError):
-            complain(f"{file}: {result}")
+            if args.out is None:  # else all of them are listed at the end
+                complain(f"{file}: {result}")
         elif single:
             describe(file, result)
         elif args.out is None:

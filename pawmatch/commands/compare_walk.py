@@ -15,7 +15,6 @@ from pawmatch.errors import PawMatchError
 from pawmatch.evaluation.compare import ImageAnswers
 
 if TYPE_CHECKING:
-    from PIL import Image
 
     from pawmatch.explain import ExplainingClassifier
     from pawmatch.predict import Examined
@@ -68,7 +67,7 @@ class Walk:
                 row({"file": file, "error": result.code, "message": str(result)})
                 continue
             image = self.answered(file, result, label)
-            sheet = self.write_sheet(file, result.loaded.image, label)
+            sheet = self.write_sheet(file, label)
             row(values(image, sheet))
             if len(self.answers) < MOST_KEPT:
                 self.answers.append({**image.to_dict(), "sheet": sheet or None})
@@ -87,7 +86,7 @@ class Walk:
         )
         return ImageAnswers(file, answers, truth, in_truth)
 
-    def write_sheet(self, file: str, photo: Image.Image, truth: str | None) -> str:
+    def write_sheet(self, file: str, truth: str | None) -> str:
         """Write one image's sheet, if it is among the first; gives its name below `out`, or nothing."""
         if self.out is None or self.sheets >= self.most_sheets:
             return ""
@@ -98,8 +97,10 @@ class Walk:
         name = f"{SHEETS}/{self.sheets:04d}_{Path(file).stem[:LONGEST_STEM]}.jpg"
         path = self.out / name
         path.parent.mkdir(exist_ok=True)
-        explanation = self.classifier.explain(photo, truth)
-        draw_square_sheet(photo, explanation, is_truth=truth is not None).save(path, quality=QUALITY)
+        explanation = self.classifier.explain(file, truth)
+        draw_square_sheet(explanation.photo, explanation, is_truth=truth is not None).save(
+            path, quality=QUALITY
+        )
         return name
 
 

@@ -47,4 +47,6 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="weights: a folder, or hf://user/repo[/subfolder][@revision] (default: the bundled ones)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
-    parser.add_argument("--engine", default="auto", help="auto or torch (default: auto)")
+    parser.add_argument(
+        "--engine", default="auto", help="auto, torch, torch-compile or openvino (default: auto)"
+    )

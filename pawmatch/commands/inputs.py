@@ -1,4 +1,4 @@
-"""From paths as given to images one by one, and to an answer or an error for each, in order."""
+"""From paths as given to images one by one, in order."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from pawmatch.errors import ImageNotFound, ImageUnreadable, PawMatchError
 from pawmatch.filetypes import SUFFIXES
-
-if TYPE_CHECKING:
-    from pawmatch.predict import Classifier
-    from pawmatch.results import Prediction
 
 T = TypeVar("T")
 Found = tuple[str, PawMatchError | None]
@@ -56,13 +52,6 @@ def refused(exc: OSError) -> Found:
     """What comes out for a folder that cannot be listed."""
     reason = f"The folder cannot be listed ({exc.strerror}); check its permissions."
     return str(exc.filename), ImageUnreadable(reason)
-
-
-def answers(
-    classifier: Classifier, inputs: Iterable[Found], top_k: int
-) -> Iterator[tuple[str, Prediction | PawMatchError]]:
-    """Each input with its answer or its error, in order; only one batch is in memory at a time."""
-    return in_order(inputs, lambda images: classifier.predict_batch(images, top_k=top_k))
 
 
 def in_order(

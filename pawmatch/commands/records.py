@@ -1,11 +1,9 @@
-"""Rows of results for other programs: JSON objects and CSV."""
+"""Results as values for other programs: JSON objects and the columns of a table."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable
+from typing import Any
 
 from pawmatch.errors import PawMatchError
 from pawmatch.results import Prediction
@@ -42,26 +40,11 @@ def json_record(file: str, result: Result) -> dict[str, Any]:
     return {"file": file, **json_object(result)}
 
 
-def json_lines(stream: TextIO) -> Sink:
-    """A sink that writes one JSON object per line."""
-
-    def write(file: str, result: Result) -> None:
-        stream.write(json.dumps(json_record(file, result), allow_nan=False) + "\n")
-
-    return write
-
-
-def csv_rows(stream: TextIO, variants: Sequence[str]) -> Sink:
-    """A sink that writes CSV: COLUMNS, then per variant its label and its confidence."""
-    extra = [column for variant in variants for column in (variant, f"{variant}_confidence")]
-    writer = csv.DictWriter(stream, [*COLUMNS, *extra], restval="", lineterminator="\n")
-    writer.writeheader()
-
-    def write(file: str, result: Result) -> None:
-        row = {"file": file, **csv_values(result)}
-        writer.writerow({key: cell(value) for key, value in row.items()})
-
-    return write
+def file_record(file: str, result: Result) -> dict[str, Any]:
+    """The record as it stands in a file: without timings, so that the same run gives the same file."""
+    record = json_record(file, result)
+    record.pop("timing_ms", None)
+    return record
 
 
 def csv_values(result: Result) -> dict[str, str | float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,7 @@ import pytest
 from pawmatch.commands import inputs
 
 
-def test_a_folder_that_cannot_be_listed_is_reported(
-    album: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_cannot_be_listed_is_reported(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     list_folder = inputs.os.scandir
 
     def scandir(place: str) -> Any:
@@ -26,19 +26,13 @@ def test_a_folder_that_cannot_be_listed_is_reported(
     assert "Permission denied" in str(found[-1][1])
 
 
-def test_answers_keep_their_order_over_many_batches() -> None:
-    class Echo:
-        def predict_batch(self, images: Any, top_k: int) -> Any:
-            batch: list[str] = []
-            for image in images:
-                batch.append(image)
-                if len(batch) == 4:
-                    yield from batch
-                    batch.clear()
+def test_errors_keep_their_place_among_batches() -> None:
+    def ask(images: Iterator[str]) -> Iterator[str]:
+        while batch := list(islice(images, 4)):
             yield from batch
 
     error = inputs.ImageNotFound("gone")
     given = [(f"{index}", error if index % 3 == 0 else None) for index in range(20)]
-    found = list(inputs.answers(Echo(), iter(given), 1))  # type: ignore[arg-type]
+    found = list(inputs.in_order(iter(given), ask))
     assert [file for file, _ in found] == [file for file, _ in given]
     assert [result for _, result in found] == [error if failed else file for file, failed in given]

@@ -1,0 +1,207 @@
+"""Readers: processes that read and prepare images beside the one that runs the models.
+
+They are spawned, not forked: a fork of a process in which torch has threads may hang. They import no torch,
+so each takes about 35 MB. A reader that dies, because a decoder crashed or the system was out of memory,
+costs the file that it was reading and nothing else.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
+
+from pawmatch.cores import usable_cores
+from pawmatch.errors import BadOption, ImageError, PawMatchError, ReaderDied
+from pawmatch.filetypes import EXPORT
+from pawmatch.prepared import Prepared, prepare
+from pawmatch.preprocess import InputSpec
+
+Found = tuple[str, PawMatchError | None]
+Read = tuple[str, Prepared | PawMatchError]
+
+# A file gets a second reader, since the system may have ended the first for another program's sake.
+TRIES = 2
+STARTS = 3
+NAME = "pawmatch-reader"
+LONGEST_S = 60.0
+MOST_READERS = 16
+FEW_FILES = 32  # are read sooner than readers have started
+
+
+def read_all(found: Iterable[Found], specs: Sequence[InputSpec], readers: int, ahead: int) -> Generator[Read]:
+    """Each file prepared, or its error, in the order given; at most `ahead` of them are under way.
+
+    `readers` is the number of processes; with 0 this one reads. Closing the iterator ends the readers.
+    Raises BadOption if they cannot be started.
+    """
+    if readers == 0:
+        for file, error in found:
+            yield file, error or try_prepare(file, specs)
+        return
+    with Readers(readers, specs) as ask, ThreadPoolExecutor(readers) as threads:
+        waiting: deque[tuple[str, PawMatchError | Future[Prepared | ImageError]]] = deque()
+
+        def first() -> Read:
+            file, entry = waiting.popleft()
+            return file, entry.result() if isinstance(entry, Future) else entry
+
+        try:
+            for file, error in found:
+                waiting.append((file, error or threads.submit(ask, file)))
+                if len(waiting) >= ahead:
+                    yield first()
+            while waiting:
+                yield first()
+        finally:
+            # Whoever stops early must not wait for what is under way.
+            threads.shutdown(wait=False, cancel_futures=True)
+            ask.stop()
+
+
+def suitable_readers(files: int, device: str) -> int:
+    """How many readers suit at least so many files: none for few, half the cores beside a CPU model."""
+    if files < FEW_FILES:
+        return 0
+    cores = usable_cores()
+    return max(1, min(MOST_READERS, cores if device.startswith("cuda") else cores // 2))
+
+
+def try_prepare(file: str, specs: Sequence[InputSpec]) -> Prepared | ImageError:
+    """The file prepared, or why it cannot be used."""
+    try:
+        return prepare(file, specs)
+    except ImageError as exc:
+        return exc
+
+
+class Lost(Exception):
+    """A reader ended or did not answer; the message says which."""
+
+
+class Readers:
+    """A number of readers, for as many threads that ask them."""
+
+    def __init__(self, count: int, specs: Sequence[InputSpec]) -> None:
+        self._specs = tuple(specs)
+        self._stopped = False
+        self._readers: list[Reader] = []
+        self._idle: SimpleQueue[int] = SimpleQueue()
+        for place in range(count):
+            self._readers.append(Reader(self._specs))
+            self._idle.put(place)
+
+    def __call__(self, file: str) -> Prepared | ImageError:
+        """The file prepared by a reader, or why it cannot be used."""
+        place = self._idle.get()
+        try:
+            for _ in range(TRIES):
+                self._await_start(place)
+                try:
+                    return self._readers[place].ask(file)
+                except Lost as exc:
+                    lost = exc
+                    self._replace(place)
+            return ReaderDied(f"Reading this image {lost}, {TRIES} times; {EXPORT}.")
+        finally:
+            self._idle.put(place)
+
+    def _await_start(self, place: int) -> None:
+        for _ in range(STARTS):
+            if self._readers[place].started():
+                return
+            self._replace(place)
+        raise BadOption("The processes that read images end as they start; add --workers 0 to do without.")
+
+    def _replace(self, place: int) -> None:
+        if not self._stopped:
+            self._readers[place].close()
+            self._readers[place] = Reader(self._specs)
+
+    def stop(self) -> None:
+        """End the readers at once, and so the waiting of every thread that asks one."""
+        self._stopped = True
+        for reader in self._readers:
+            reader.stop()
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+        for reader in self._readers:
+            reader.close()
+
+
+class Reader:
+    """One process and the pipe to it; it ends when the pipe is closed, also by this process's death."""
+
+    def __init__(self, specs: Sequence[InputSpec]) -> None:
+        context = get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, specs), name=NAME, daemon=True)
+        with interrupts_held():
+            self._process.start()
+        # Only the reader holds this end now, so that its death closes the pipe.
+        theirs.close()
+        self._started = False
+
+    def started(self) -> bool:
+        """Whether it has started, once that is known."""
+        try:
+            self._started = self._started or self._pipe.recv() is None
+        except (EOFError, OSError):
+            return False
+        return self._started
+
+    def ask(self, file: str) -> Prepared | ImageError:
+        """The file prepared, or why it cannot be used; raises Lost if there is no answer."""
+        try:
+            self._pipe.send(file)
+            if self._pipe.poll(LONGEST_S):
+                answer: Prepared | ImageError = self._pipe.recv()
+                return answer
+        except (EOFError, OSError) as exc:
+            raise Lost("ended the process that does it") from exc
+        raise Lost(f"took longer than {LONGEST_S:.0f} s")
+
+    def stop(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.join()
+
+    def close(self) -> None:
+        """End the process and close the pipe, which no thread may be using."""
+        self.stop()
+        self._pipe.close()
+
+
+def serve(pipe: Connection[Any, Any], specs: Sequence[InputSpec]) -> None:
+    """What a reader does: prepare the files that it is asked for, until nobody can ask any more."""
+    # Ctrl-C goes to all processes of a terminal; the one that asks decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        pipe.send(None)
+        while True:
+            pipe.send(try_prepare(pipe.recv(), specs))
+    except (EOFError, OSError):
+        return
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C from a process that is being started; else it would print where it was hit."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

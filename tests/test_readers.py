@@ -1,0 +1,138 @@
+"""Readers: images prepared in other processes, in order, whatever happens to one of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pawmatch import readers
+from pawmatch.errors import BadOption, BrokenImage, ImageNotFound, PawMatchError, ReaderDied
+from pawmatch.images import open_image
+from pawmatch.prepared import Prepared, prepare
+from pawmatch.preprocess import InputSpec
+from pawmatch.readers import Found, read_all, suitable_readers
+
+SPECS = (InputSpec(size=32), InputSpec(size=48, views=("plain", "mirror")))
+
+
+def serve_badly(pipe: readers.Connection, specs: object) -> None:
+    """As `serve`, but a file named kill* kills the reader, hang* holds it, once* kills only the first one."""
+
+    def one(file: str, specs: object) -> object:
+        name = Path(file).name
+        if name.startswith("once") and not Path(file).with_suffix(".tried").exists():
+            Path(file).with_suffix(".tried").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name.startswith("kill"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if name.startswith("hang"):
+            signal.pause()
+        return prepare(file, SPECS)
+
+    readers.try_prepare = one  # type: ignore[assignment]
+    readers_serve(pipe, specs)  # type: ignore[arg-type]
+
+
+readers_serve = readers.serve
+
+
+def end_at_once(pipe: object, specs: object) -> None:
+    """As `serve`, but never ready."""
+
+
+@pytest.fixture
+def folder(dog: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Call with names for that many copies of a photo."""
+
+    def copies(*names: str) -> list[str]:
+        for name in names:
+            (tmp_path / name).write_bytes(dog.read_bytes())
+        return [str(tmp_path / name) for name in names]
+
+    return copies
+
+
+def given(files: list[str]) -> Iterator[Found]:
+    return ((file, None) for file in files)
+
+
+def test_reading_needs_no_torch() -> None:
+    code = "import sys, pawmatch.readers; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_the_order_is_kept_and_errors_are_in_their_place(
+    album: Path, folder: Callable[..., list[str]], count: int
+) -> None:
+    files = [*folder("1.jpg", "2.jpg"), str(album / "b.jpg"), str(album / "none.jpg"), *folder("3.jpg")]
+    refused = ImageNotFound("There is no image in this folder.")
+    entries: list[Found] = [*given(files), ("empty", refused)]
+    found = list(read_all(entries, SPECS, count, ahead=3))
+    assert [file for file, _ in found] == [*files, "empty"]
+    kinds = [type(entry) for _, entry in found]
+    assert kinds == [Prepared, Prepared, BrokenImage, ImageNotFound, Prepared, ImageNotFound]
+    assert found[-1][1] is refused
+    mine, theirs = prepare(files[0], SPECS), found[0][1]
+    assert isinstance(theirs, Prepared)
+    assert (theirs.width, theirs.height, theirs.warnings) == (mine.width, mine.height, mine.warnings)
+    for spec in SPECS:
+        np.testing.assert_array_equal(theirs.pixels[spec], mine.pixels[spec])
+    assert open_image(files[0]).size == (mine.width, mine.height)
+
+
+def test_no_more_is_under_way_than_was_said(folder: Callable[..., list[str]]) -> None:
+    files = folder("a.jpg") * 20
+    taken = 0
+
+    def counted() -> Iterator[Found]:
+        nonlocal taken
+        for entry in given(files):
+            taken += 1
+            yield entry
+
+    stream = read_all(counted(), SPECS, 1, ahead=4)
+    for given_out in range(1, 11):
+        next(stream)
+        assert taken <= given_out + 3
+    stream.close()  # type: ignore[attr-defined]
+    assert taken < 20
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="other systems have no such signals")
+def test_a_reader_that_dies_costs_one_file(
+    folder: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "serve", serve_badly)
+    monkeypatch.setattr(readers, "LONGEST_S", 1.0)
+    files = folder("a.jpg", "kill.jpg", "b.jpg", "once.jpg", "hang.jpg", "c.jpg")
+    found: dict[str, Prepared | PawMatchError] = {
+        Path(file).stem: entry for file, entry in read_all(given(files), SPECS, 1, ahead=4)
+    }
+    assert list(found) == ["a", "kill", "b", "once", "hang", "c"]
+    assert [name for name, entry in found.items() if isinstance(entry, ReaderDied)] == ["kill", "hang"]
+    assert str(found["kill"]) == (
+        "Reading this image ended the process that does it, 2 times; save it as JPEG or PNG and try again."
+    )
+    assert "took longer than 1 s" in str(found["hang"])
+
+
+def test_readers_that_cannot_start_are_no_endless_loop(
+    folder: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "serve", end_at_once)
+    with pytest.raises(BadOption, match="--workers 0"):
+        list(read_all(given(folder("a.jpg")), SPECS, 1, ahead=4))
+
+
+def test_few_files_need_no_readers() -> None:
+    assert suitable_readers(3, "cpu") == 0
+    assert 1 <= suitable_readers(readers.FEW_FILES, "cpu") <= suitable_readers(readers.FEW_FILES, "cuda:0")
