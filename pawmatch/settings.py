@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -12,6 +13,7 @@ from pawmatch.errors import BadOption
 PREFIX = "PAWMATCH_"
 TRUE = ("1", "true", "yes", "on")
 FALSE = ("0", "false", "no", "off")
+PUBLIC_RATE = 60  # photos a minute: more than a person looks at, and a fraction of what two cores answer
 
 
 @dataclass(frozen=True)
@@ -94,11 +96,24 @@ class Settings:
     breed_source: str | None = setting(None, "breed weights: a folder or hf://user/repo; bundled if empty")
     artist_source: str | None = setting(None, "artist weights: a folder or hf://user/repo; bundled if empty")
     device: str = setting("auto", "where the models run: auto, cpu, cuda or cuda:1")
-    engine: str = setting("auto", "what runs them", choices=("auto", "torch"))
+    engine: str = setting(
+        "auto",
+        "what runs them: auto, torch, torch-compile or openvino",
+        choices=("auto", "torch", "torch-compile", "openvino"),
+    )
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for every interface", host_name)
     port: int = setting(7860, "port to listen on", whole(1, 65535))
     max_upload_mb: int = setting(20, "largest upload in megabytes", whole(1, 20))
     queue_size: int = setting(32, "how many requests may wait; more are turned away", whole(1, 10_000))
+    rate_limit: int | None = setting(
+        None,
+        "photos a minute from each visitor, 0 for any number; if empty 60, or 0 on this computer only",
+        whole(0, 100_000),
+    )
+    behind_proxy: bool = setting(
+        False, "whether X-Forwarded-For, as a proxy in front ends it, names the visitor", yes_or_no
+    )
+    request_log: bool = setting(True, "write one line of JSON per request to standard error", yes_or_no)
     colormap: str = setting("jet", "colours of the heatmaps at first", choices=("jet", "cividis", "viridis"))
     strength: float = setting(0.6, "strength of the heatmaps at first, 0 to 1", share)
     warm_up: bool = setting(True, "load the models right after the start, not at the first photo", yes_or_no)
@@ -106,6 +121,13 @@ class Settings:
     def source(self, task: str) -> str | None:
         """Where the weights of a task come from; None for the bundled ones."""
         return {"breed": self.breed_source, "artist": self.artist_source}.get(task)
+
+    @property
+    def photos_per_minute(self) -> int:
+        """The rate limit in force; 0 for none."""
+        if self.rate_limit is not None:
+            return self.rate_limit
+        return 0 if is_loopback(self.host) else PUBLIC_RATE
 
     @classmethod
     def from_environ(
@@ -125,6 +147,8 @@ class Settings:
                     break
         if "host" not in values:
             values["host"] = hosting_address(environ)
+        # A Space is reached through its host's proxy only.
+        values.setdefault("behind_proxy", bool(environ.get("SPACE_ID")))
         return cls(**values)
 
 
@@ -141,6 +165,19 @@ def hosting_address(environ: Mapping[str, str]) -> str:
         return str(ipaddress.ip_address(environ.get("HOST", "")))
     except ValueError:
         return "0.0.0.0" if environ.get("SPACE_ID") else Settings.host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this computer only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def on_lent_gpu() -> bool:
+    """Whether this is a ZeroGPU Space: a GPU is there only while a request runs, and nothing is compiled."""
+    return os.environ.get("SPACES_ZERO_GPU", "").lower() in TRUE
 
 
 OPTIONS: tuple[Option, ...] = tuple(

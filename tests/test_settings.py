@@ -24,13 +24,29 @@ def test_every_setting_can_be_given_as_a_variable() -> None:
         "PAWMATCH_PORT": "8000",
         "PAWMATCH_MAX_UPLOAD_MB": "5",
         "PAWMATCH_QUEUE_SIZE": "3",
+        "PAWMATCH_RATE_LIMIT": "30",
+        "PAWMATCH_BEHIND_PROXY": "yes",
+        "PAWMATCH_REQUEST_LOG": "no",
         "PAWMATCH_COLORMAP": "viridis",
         "PAWMATCH_STRENGTH": "0.25",
         "PAWMATCH_WARM_UP": "no",
     }
     assert set(given) == {option.variable for option in OPTIONS}
     assert Settings.from_environ(given) == Settings(
-        "hf://someone/breeds", "folder", "cpu", "torch", "0.0.0.0", 8000, 5, 3, "viridis", 0.25, False
+        breed_source="hf://someone/breeds",
+        artist_source="folder",
+        device="cpu",
+        engine="torch",
+        host="0.0.0.0",
+        port=8000,
+        max_upload_mb=5,
+        queue_size=3,
+        rate_limit=30,
+        behind_proxy=True,
+        request_log=False,
+        colormap="viridis",
+        strength=0.25,
+        warm_up=False,
     )
 
 
@@ -88,6 +104,27 @@ def test_a_flag_beats_a_variable_and_is_named_in_its_error() -> None:
 def test_hosting_variables_are_respected(environ: dict[str, str], host: str, port: int) -> None:
     settings = Settings.from_environ(environ)
     assert (settings.host, settings.port) == (host, port)
+
+
+@pytest.mark.parametrize(
+    ("environ", "rate", "behind_proxy"),
+    [
+        ({}, 0, False),
+        ({"PAWMATCH_HOST": "localhost"}, 0, False),
+        ({"PAWMATCH_HOST": "[::1]"}, 0, False),
+        ({"PAWMATCH_HOST": "0.0.0.0"}, 60, False),
+        ({"PAWMATCH_HOST": "dogs.example"}, 60, False),
+        ({"PAWMATCH_HOST": "0.0.0.0", "PAWMATCH_RATE_LIMIT": "0"}, 0, False),
+        ({"PAWMATCH_RATE_LIMIT": "5"}, 5, False),
+        ({"SPACE_ID": "someone/pawmatch"}, 60, True),
+        ({"SPACE_ID": "someone/pawmatch", "PAWMATCH_BEHIND_PROXY": "no"}, 60, False),
+    ],
+)
+def test_strangers_are_limited_and_this_computer_is_not(
+    environ: dict[str, str], rate: int, behind_proxy: bool
+) -> None:
+    settings = Settings.from_environ(environ)
+    assert (settings.photos_per_minute, settings.behind_proxy) == (rate, behind_proxy)
 
 
 def test_a_bad_hosting_variable_is_named() -> None:

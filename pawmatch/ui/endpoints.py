@@ -12,6 +12,7 @@ from gradio.components import Component
 
 from pawmatch.errors import PawMatchError
 from pawmatch.tasks import VARIANT_NAMES
+from pawmatch.ui.answering import MOST_AT_ONCE
 from pawmatch.ui.handlers import Handlers, fit_for_visitors
 from pawmatch.ui.pictures import keep_jpeg
 
@@ -19,8 +20,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Widget = TypeVar("Widget", bound=Component)
 
-# One model run at a time, whoever asks: a second one would only slow the first down.
-MODEL_RUN: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+# As many requests as fill a batch are worked on; the others wait in the queue, which they can still leave.
+MODEL_RUN: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": MOST_AT_ONCE}
 
 
 def left_alone(component: Widget) -> Widget:

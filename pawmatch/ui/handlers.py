@@ -6,8 +6,8 @@ path of the server, nothing about its insides.
 
 from __future__ import annotations
 
+import errno
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,9 +17,10 @@ from typing import Any
 from PIL import Image
 
 from pawmatch.errors import Busy, ImageError, PawMatchError, RequestError
-from pawmatch.images import read_image
 from pawmatch.results import Explanation, Prediction
 from pawmatch.tasks import find_task
+from pawmatch.ui import journal
+from pawmatch.ui.answering import Answering, Compute, Here, Lent
 from pawmatch.ui.classifiers import Classifiers
 from pawmatch.ui.requests import TOP_K, label_or_none, photo_path, photo_paths, task_name, whole_number
 
@@ -27,9 +28,10 @@ log = logging.getLogger(__name__)
 
 OUR_FAULT = "Something went wrong on our side; please try again."
 NO_MODEL = "The model for this task cannot be loaded just now; please try again later."
+NO_MEMORY = "There is not enough memory for this just now; please try again, or choose a smaller photo."
+NO_ROOM = "The service has no room to keep pictures just now; please try again later."
 SHOWN_SIDE = 1024  # pixels; the page's own copy of a photo, larger than any place where it is shown
-
-Compute = Callable[[str, str, tuple[Any, ...], int], Any]
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 class Unavailable(PawMatchError):
@@ -62,55 +64,54 @@ def fit_for_visitors() -> Iterator[None]:
         raise Unavailable(NO_MODEL) from exc
     except Exception as exc:
         log.exception("Unexpected error")
-        raise Unavailable(OUR_FAULT) from exc
+        raise Unavailable(sentence(exc)) from exc
+
+
+def sentence(exc: Exception) -> str:
+    """What a visitor is told about an error of ours: as much as helps."""
+    # torch has an exception of its own for accelerators, and for the CPU a RuntimeError that says so.
+    if (
+        isinstance(exc, MemoryError)
+        or type(exc).__name__ == "OutOfMemoryError"
+        or "allocate memory" in str(exc)
+    ):
+        return NO_MEMORY
+    return NO_ROOM if is_full(exc) else OUR_FAULT
+
+
+def is_full(exc: Exception) -> bool:
+    """Whether an error says that nothing can be written: no space left, or a folder for reading only."""
+    return isinstance(exc, OSError) and exc.errno in FULL_DISK
 
 
 class Handlers:
     """What visitors may ask, answered by the classifiers given.
 
-    `on_gpu` wraps the function that needs an accelerator; on hosts that lend one per call it runs in
-    another process, so that function takes and gives plain values, errors included.
+    `on_gpu` wraps the function that needs an accelerator, where a host lends one per call.
     """
 
-    def __init__(
-        self, classifiers: Classifiers, on_gpu: Callable[[Compute], Compute] = lambda function: function
-    ) -> None:
+    def __init__(self, classifiers: Classifiers, on_gpu: Callable[[Compute], Compute] | None = None) -> None:
         self.classifiers = classifiers
-
-        def compute(task: str, method: str, arguments: tuple[Any, ...], top_k: int) -> Any:
-            try:
-                result = getattr(classifiers.get(task), method)(*arguments, top_k=top_k)
-                return list(result) if isinstance(result, Iterator) else result
-            except PawMatchError as exc:
-                return exc
-
-        self._compute = on_gpu(compute)
-
-    def _run(self, task: str, method: str, *arguments: Any, top_k: Any = TOP_K) -> Any:
-        count = whole_number("top_k", top_k)
-        # Loaded in this process: another one, which a lent accelerator needs, would load it at every call.
-        self.classifiers.get(task)
-        result = self._compute(task, method, arguments, count)
-        if isinstance(result, PawMatchError):
-            raise result
-        return result
+        self.answering: Answering = Lent(classifiers, on_gpu) if on_gpu else Here(classifiers)
 
     # --- the endpoints
 
     def predict(self, image: Any, task: Any = "breed", top_k: Any = TOP_K) -> dict[str, Any]:
         """The most likely labels of one photo, with calibrated confidence."""
-        with fit_for_visitors():
-            path, name = photo_path(image), task_name(task)
-            prediction: Prediction = self._run(name, "predict", path, top_k=top_k)
+        with journal.request("/predict") as line, fit_for_visitors():
+            path, line.task, count = photo_path(image), task_name(task), whole_number("top_k", top_k)
+            prediction = self.answering.predict(line.task, path, count)
+            line.answered(prediction)
             return public(prediction.to_dict())
 
     def explain(
         self, image: Any, task: Any = "breed", label: Any = None
     ) -> tuple[dict[str, Any], Image.Image | None, Image.Image | None, Image.Image | None]:
         """A prediction, and one overlay per variant that shows where it found evidence for a label."""
-        with fit_for_visitors():
-            path, name = photo_path(image), task_name(task)
-            explanation: Explanation = self._run(name, "explain", path, label_or_none(label))
+        with journal.request("/explain") as line, fit_for_visitors():
+            path, line.task = photo_path(image), task_name(task)
+            explanation = self.answering.explain(line.task, path, label_or_none(label), TOP_K)
+            line.answered(explanation.prediction)
             overlays = explanation.overlays
             return (
                 public(explanation.to_dict()),
@@ -121,9 +122,10 @@ class Handlers:
 
     def predict_batch(self, images: Any, task: Any = "breed", top_k: Any = TOP_K) -> list[dict[str, Any]]:
         """One prediction, or one error, per photo, in order."""
-        with fit_for_visitors():
-            paths, name = photo_paths(images), task_name(task)
-            results: list[Prediction | PawMatchError] = self._run(name, "predict_batch", paths, top_k=top_k)
+        with journal.request("/predict_batch") as line, fit_for_visitors():
+            paths, line.task, count = photo_paths(images), task_name(task), whole_number("top_k", top_k)
+            results = self.answering.predict_all(line.task, paths, count)
+            line.answered(*results)
             return [entry(result) for result in results]
 
     def models(self) -> list[dict[str, Any]]:
@@ -160,20 +162,13 @@ class Handlers:
 
     def examine(self, image: Any, task: Any, label: Any) -> Shown:
         """Answer and explain one photo for the page."""
-        with fit_for_visitors():
-            path, name = photo_path(image), task_name(task)
-            started = time.perf_counter()
-            loaded = read_image(path)
-            decode_ms = round(1000 * (time.perf_counter() - started), 1)
-            explanation: Explanation = self._run(name, "explain", loaded.image, label_or_none(label))
-            prediction = replace(
-                explanation.prediction,
-                timing_ms={**explanation.prediction.timing_ms, "decode": decode_ms},
-                warnings=loaded.warnings,
-            )
-            photo = loaded.image.copy()
+        with journal.request("page") as line, fit_for_visitors():
+            path, line.task = photo_path(image), task_name(task)
+            explanation = self.answering.explain(line.task, path, label_or_none(label), TOP_K)
+            line.answered(explanation.prediction)
+            photo = explanation.photo.copy()
             photo.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-            return Shown(fitted(replace(explanation, prediction=prediction), photo.size), photo)
+            return Shown(fitted(explanation, photo), photo)
 
     def notice(self, task: Any) -> str | None:
         """One line if another model than the intended one answers for the task."""
@@ -194,15 +189,16 @@ class Handlers:
             self.classifiers.reload(task_name(task))
 
 
-def fitted(explanation: Explanation, size: tuple[int, int]) -> Explanation:
+def fitted(explanation: Explanation, photo: Image.Image) -> Explanation:
     """The explanation for a smaller copy of its photo, without overlays."""
+    size = photo.size
     heatmaps = {}
     for variant, heatmap in explanation.heatmaps.items():
         across, down = size[0] / heatmap.size[0], size[1] / heatmap.size[1]
         left, top, right, bottom = heatmap.box
         box = (left * across, top * down, right * across, bottom * down)
         heatmaps[variant] = replace(heatmap, box=box, size=size)
-    return replace(explanation, heatmaps=heatmaps, overlays={})
+    return replace(explanation, photo=photo, heatmaps=heatmaps, overlays={})
 
 
 def entry(result: Prediction | PawMatchError) -> dict[str, Any]:

@@ -26,9 +26,14 @@ def keep_jpeg(image: Image.Image, name: str) -> str:
     folder = Path(get_upload_folder()) / hashlib.sha256(data).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"pawmatch-{name}.jpg"
-    with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-        file.write(data)
-    Path(file.name).replace(path)
+    file = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115 - closed below
+    try:
+        with file:
+            file.write(data)
+        Path(file.name).replace(path)
+    except BaseException:
+        Path(file.name).unlink(missing_ok=True)  # a full disk must not fill up with halves
+        raise
     return str(path)
 
 

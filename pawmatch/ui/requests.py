@@ -80,9 +80,11 @@ def label_or_none(label: Any) -> str | None:
 
 
 def whole_number(name: str, value: Any) -> int:
-    """A count that came as JSON; raises BadOption. Whether it is in range is for the classifier to say."""
+    """A count that came as JSON, from 1 on; raises BadOption."""
     if value is None:
         return TOP_K
     if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
         raise BadOption(f"{name} is {str(value)[:40]!r}; give a whole number such as 5.")
+    if value < 1:
+        raise BadOption(f"{name} is {value:g}; give a whole number from 1 on.")
     return int(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -10,36 +10,40 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from pawmatch.errors import BadOption
-from pawmatch.settings import Settings
-from pawmatch.ui import present
+from pawmatch.settings import Settings, on_lent_gpu
+from pawmatch.ui import journal, present
 from pawmatch.ui.classifiers import Classifiers, from_settings
 from pawmatch.ui.examples import EXAMPLES
+from pawmatch.ui.gate import Gate, fetch_nothing
+from pawmatch.ui.handlers import is_full, sentence
 from pawmatch.ui.layout import build
+from pawmatch.ui.rate_limit import RateLimit, direct_visitor, endpoint_of, visitor_behind_proxy
 from pawmatch.ui.theme import theme
 
+log = logging.getLogger(__name__)
+
 BUSY = "Busy, please try again in a moment."
+SESSIONS = 500  # visitors whose last answer is kept, up to 4 MB each; beyond that the oldest one goes
 STYLES = [Path(__file__).with_name(name) for name in ("style.css", "compare.css")]
 GPU_SECONDS = 60  # what one call may take on a lent GPU; the shorter, the better the place in the queue
 
 
-def lent_gpu() -> Callable[[Any], Any]:
-    """The decorator that borrows a GPU for one call on Hugging Face's ZeroGPU; elsewhere it does nothing."""
+def lent_gpu() -> Callable[[Any], Any] | None:
+    """The decorator that borrows a GPU for one call on Hugging Face's ZeroGPU; elsewhere None."""
+    if not on_lent_gpu():
+        return None
     try:
         import spaces
     except ImportError:
-        return lambda function: function
+        return None
     decorator: Callable[[Any], Any] = spaces.GPU(duration=GPU_SECONDS)
     return decorator
-
-
-def on_lent_gpu() -> bool:
-    """Whether this is a ZeroGPU Space, where models must be loaded before the first call."""
-    return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "true")
 
 
 def launch_options(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES) -> dict[str, Any]:
@@ -55,7 +59,14 @@ def launch_options(settings: Settings, classifiers: Classifiers, examples: Path 
         return PlainTextResponse("ok")
 
     async def busy(request: Request, exc: Exception) -> Response:
+        journal.turned_away(endpoint_of(request.url.path) or "page", "Busy")
         return JSONResponse({"detail": BUSY}, status_code=503)
+
+    async def failed(request: Request, exc: Exception) -> Response:
+        # An upload for which there is no room, say; what visitors ask of models does not come here.
+        log.error("Unexpected error", exc_info=exc)
+        journal.turned_away(endpoint_of(request.url.path) or "page", type(exc).__name__)
+        return JSONResponse({"detail": sentence(exc)}, status_code=507 if is_full(exc) else 500)
 
     return {
         "server_name": settings.host,
@@ -75,16 +86,30 @@ def launch_options(settings: Settings, classifiers: Classifiers, examples: Path 
         "pwa": False,
         "mcp_server": False,
         "quiet": True,
+        "state_session_capacity": SESSIONS,
         "app_kwargs": {
             "routes": [Route("/healthz", alive), Route("/readyz", ready)],
-            "exception_handlers": {503: busy},
+            "middleware": [
+                Middleware(Gate, max_upload_mb=settings.max_upload_mb),
+                *middleware(settings),
+            ],
+            "exception_handlers": {503: busy, OSError: failed, MemoryError: failed},
         },
     }
+
+
+def middleware(settings: Settings) -> list[Middleware]:
+    """What requests go through before they reach Gradio."""
+    if not settings.photos_per_minute:
+        return []
+    identify = visitor_behind_proxy if settings.behind_proxy else direct_visitor
+    return [Middleware(RateLimit, per_minute=settings.photos_per_minute, identify=identify)]
 
 
 def create(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES) -> gr.Blocks:
     """The page with its queue, ready to launch."""
     demo = build(classifiers, settings, examples=examples, on_gpu=lent_gpu())
+    fetch_nothing(demo)
     # No way around the queue: it is what keeps many visitors from running the models all at once.
     demo.queue(max_size=settings.queue_size, default_concurrency_limit=2, api_open=False)
     return demo
@@ -107,12 +132,15 @@ def check_address(host: str, port: int) -> None:
 def serve(settings: Settings, examples: Path = EXAMPLES) -> None:
     """Serve until interrupted. Raises BadOption if the address cannot be listened on."""
     check_address(settings.host.strip("[]"), settings.port)
+    if settings.request_log:
+        journal.start()
     classifiers = from_settings(settings)
-    demo = create(settings, classifiers, examples)
     if on_lent_gpu():
         classifiers.warm_up()
+    elif settings.warm_up:
+        # While the page is being built: reading weights is waiting, for the most part.
+        threading.Thread(target=classifiers.warm_up, name="warm-up", daemon=True).start()
+    demo = create(settings, classifiers, examples)
     demo.launch(prevent_thread_lock=True, **launch_options(settings, classifiers, examples))
     print(f"pawmatch answers at {demo.local_url}", flush=True)
-    if settings.warm_up:
-        threading.Thread(target=classifiers.warm_up, name="warm-up", daemon=True).start()
     demo.block_thread()

@@ -92,4 +92,4 @@ def card_text(card: str) -> str:
         card = card[4:].partition("\n---\n")[2]
     # A picture becomes a link: this page itself must not make visitors call other servers.
     card = re.sub(r"(?m)^(#{1,4}) ", r"##\1 ", card)
-    return card.replace("![", "[").replace("<", "&lt;").strip() or "This model comes without a card."
+    return re.sub(r"!+\[", "[", card).replace("<", "&lt;").strip() or "This model comes without a card."

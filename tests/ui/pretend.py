@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from pawmatch.errors import PawMatchError, UnknownLabel
-from pawmatch.images import read_image
+from pawmatch.images import open_image, read_image
+from pawmatch.prepared import Prepared
 from pawmatch.results import (
     Candidate,
     Explanation,
@@ -62,7 +63,7 @@ def make_explanation(prediction: Prediction, raw_max: float = 1.0) -> Explanatio
         for answer in prediction.variants
     }
     overlays = {variant: Image.new("RGB", (80, 60)) for variant in heatmaps}
-    return Explanation(prediction, top.label, top.name, heatmaps, overlays)
+    return Explanation(prediction, top.label, top.name, Image.new("RGB", (80, 60)), heatmaps, overlays)
 
 
 @dataclass
@@ -78,12 +79,21 @@ class PretendClassifier:
     calls: list[tuple[str, Any]] = field(default_factory=list)
     failure: Exception | None = None
 
-    def predict(self, image: Any, top_k: int = 5) -> Prediction:
-        self.calls.append(("predict", top_k))
+    def prepare(self, image: Any) -> Prepared:
+        loaded = read_image(image)
+        return Prepared({}, loaded.width, loaded.height, loaded.warnings, 9.0)
+
+    def examine(self, prepared: Sequence[Prepared]) -> list[Prepared]:
         if self.failure:
             raise self.failure
-        read_image(image)
-        return replace(make_prediction(0.7, 0.2), model=self.info)
+        return list(prepared)
+
+    def conclude(self, examined: Prepared, top_k: int = 5) -> Prediction:
+        self.calls.append(("predict", top_k))
+        return replace(make_prediction(0.7, 0.2), model=self.info, warnings=examined.warnings)
+
+    def predict(self, image: Any, top_k: int = 5) -> Prediction:
+        return self.conclude(self.examine([self.prepare(image)])[0], top_k)
 
     def predict_batch(self, images: Iterable[Any], top_k: int = 5) -> Iterator[Prediction | PawMatchError]:
         for image in images:
@@ -93,7 +103,13 @@ class PretendClassifier:
                 yield exc
 
     def explain(self, image: Any, label: str | None = None, *, top_k: int = 5) -> Explanation:
-        explanation = make_explanation(self.predict(image, top_k))
+        (examined,) = self.examine([self.prepare(image)])
+        return self.explain_examined(examined, open_image(image), label, top_k=top_k)
+
+    def explain_examined(
+        self, examined: Prepared, photo: Image.Image, label: str | None = None, *, top_k: int = 5
+    ) -> Explanation:
+        explanation = replace(make_explanation(self.conclude(examined, top_k)), photo=photo)
         self.calls.append(("explain", label))
         if label is None:
             return explanation

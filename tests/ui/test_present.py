@@ -199,6 +199,7 @@ def test_a_card_loses_front_matter_html_and_pictures() -> None:
     assert words.card_text(card) == (
         "### Title\n&lt;script>alert(1)&lt;/script>\n[a picture](https://example.org/a.png)"
     )
+    assert words.card_text("!!![a](https://example.org/a.png)") == "[a](https://example.org/a.png)"
     assert words.card_text("") == "This model comes without a card."
 
 

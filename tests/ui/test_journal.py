@@ -1,0 +1,116 @@
+"""The journal: one line for each request, with how it went and nothing of the visitor."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pawmatch.errors import PawMatchError
+from pawmatch.ui import journal
+from pawmatch.ui.classifiers import Classifiers
+from pawmatch.ui.handlers import Handlers
+from tests.ui.pretend import PretendClassifier, as_upload
+
+
+class Kept(logging.Handler):
+    """Keeps the lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+@pytest.fixture
+def kept() -> Iterator[Kept]:
+    handler = Kept()
+    journal.start([handler])
+    yield handler
+    journal.log.handlers = []
+    journal.log.setLevel(logging.NOTSET)
+    journal.log.propagate = True
+
+
+@pytest.fixture
+def handlers(classifiers: Classifiers) -> Handlers:
+    return Handlers(classifiers)
+
+
+def test_an_answer_is_one_line_with_all_that_an_operator_asks(
+    handlers: Handlers, upload: dict[str, Any], kept: Kept
+) -> None:
+    handlers.predict(upload, "breed", 2)
+    (line,) = map(json.loads, kept.lines)
+    assert line.pop("time").endswith("+00:00")
+    assert line["timing_ms"].pop("total") >= 0
+    assert line == {
+        "endpoint": "/predict",
+        "task": "breed",
+        "photos": 1,
+        "bytes": Path(upload["path"]).stat().st_size,
+        "pixels": 800 * 600,
+        "timing_ms": {"decode": 9.0, "features": 41.2},
+        "review": [],
+        "errors": [],
+    }
+
+
+def test_each_endpoint_and_the_page_has_its_line(
+    handlers: Handlers, upload: dict[str, Any], tmp_path: Path, kept: Kept
+) -> None:
+    bad = tmp_path / "private name.jpg"
+    bad.write_bytes(b"\xff\xd8\xff\xe0nothing")
+    handlers.explain(upload, "artist")
+    handlers.predict_batch([upload, as_upload(bad), upload])
+    handlers.examine(upload, "breed", None)
+    explained, batch, page = map(json.loads, kept.lines)
+    assert (explained["endpoint"], explained["task"]) == ("/explain", "artist")
+    assert (batch["endpoint"], batch["photos"], batch["errors"]) == ("/predict_batch", 2, ["BrokenImage"])
+    assert batch["timing_ms"]["features"] == 82.4
+    assert page["endpoint"] == "page"
+
+
+def test_errors_have_a_code_and_nothing_that_the_visitor_wrote(
+    handlers: Handlers, pretender: PretendClassifier, upload: dict[str, Any], kept: Kept
+) -> None:
+    private = "my secret"
+    asks = (
+        lambda: handlers.predict(upload, private),
+        lambda: handlers.predict(upload, "breed", private),
+        lambda: handlers.explain(upload, "breed", private),
+        lambda: handlers.predict({"path": private}),
+    )
+    for ask in asks:
+        with pytest.raises(PawMatchError):
+            ask()
+    pretender.failure = ValueError(private)
+    with pytest.raises(PawMatchError):
+        handlers.predict(upload)
+    lines = [json.loads(line) for line in kept.lines]
+    codes = [line["errors"] for line in lines]
+    assert codes == [["UnknownTask"], ["BadOption"], ["UnknownLabel"], ["ImageNotFound"], ["Unavailable"]]
+    assert lines[-1]["cause"] == "ValueError"
+    text = "\n".join(kept.lines)
+    assert private not in text
+    assert "photo.jpg" not in text
+    assert Path(upload["path"]).parent.name not in text
+
+
+def test_a_refusal_at_the_door_has_its_line(kept: Kept) -> None:
+    journal.turned_away("/predict", "Busy")
+    (line,) = map(json.loads, kept.lines)
+    assert (line["endpoint"], line["errors"]) == ("/predict", ["Busy"])
+
+
+def test_nobody_who_does_not_serve_gets_lines(
+    handlers: Handlers, upload: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    handlers.predict(upload)
+    assert not [record for record in caplog.records if record.name == "pawmatch.requests"]
