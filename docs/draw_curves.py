@@ -12,7 +12,7 @@ from pawmatch.evaluation.drawing import COLORS, MUTED, headline, percent_axis, s
 
 HERE = Path(__file__).parent
 STAGES = {
-    "breed": ("breed-stage1", "breed-stage2", "breed-stage3", "breed-stage4", "breed-starter"),
+    "breed": (*(f"breed-stage{number}" for number in range(1, 6)), "breed-starter"),
     "artist": ("artist-stage1", "artist-stage2", "artist-starter"),
 }
 TITLES = {"breed": "Dog breeds, 12,000 images of 120", "artist": "Paintings, 2,932 images of 11"}

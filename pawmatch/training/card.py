@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
@@ -72,6 +74,12 @@ def card_text(config: CheckpointConfig, recipe: Recipe) -> str:
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines)))
 
 
+def plain(label: str) -> str:
+    """A class's name as Markdown that shows just this name; the labels may be a stranger's folder names."""
+    escaped = html.escape(display_name(label), quote=False)
+    return re.sub(r"([\\`*\[\]!|])", r"\\\1", escaped)
+
+
 # Key in the metrics, name in the card, format.
 ROWS = (
     ("top1", "Top-1 accuracy", "{:.1%}"),
@@ -113,7 +121,7 @@ def _failure_rows(config: CheckpointConfig) -> list[str]:
         "The most frequent mistakes on the validation images:",
         "",
         *(
-            f"- {display_name(truth)} taken for {display_name(answer)}: {count} of {support}"
+            f"- {plain(truth)} taken for {plain(answer)}: {count} of {support}"
             for truth, answer, count, support in rows
         ),
     ]

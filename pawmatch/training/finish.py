@@ -33,7 +33,7 @@ from pawmatch.training.card import write_card
 from pawmatch.training.crossfit import Judged, confidence_and_hits, fit_calibration, judge_halves
 from pawmatch.training.data import LabelledImages, view_batches
 from pawmatch.training.recipe import Recipe
-from pawmatch.training.scope import fit_scope_gate, scrambled
+from pawmatch.training.scope import fit_scope_gates, scrambled
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -41,11 +41,11 @@ Flags = NDArray[np.bool_]
 # What the review flag promises on data like the validation set: unflagged answers right at this rate.
 REVIEW_TARGETS = {"breed": 0.85, "artist": 0.95}
 OTHER_REVIEW_TARGET = 0.9
-# Shares of the task's own validation images that each scope gate may turn away.
-OUTSIDE_FLAGGED = 0.03
-SCRAMBLED_FLAGGED = 0.01
 MOST_CONFUSED = 8  # mistakes that the card names
-GATE_IMAGES = 1000  # of each side, several for every weight that is fitted
+# Images on each side of a gate, ten or so for every weight that is fitted; and images that are scrambled,
+# each in two ways.
+GATE_IMAGES = 3000
+SCRAMBLED_IMAGES = 1000
 
 
 @dataclass(frozen=True)
@@ -206,40 +206,28 @@ def _gates(
     outside_data: LabelledImages | None,
     held_out: Mapping[str, Outputs],
 ) -> dict[str, tuple[ScopeGate, ...]]:
-    """Each variant's gates, none without images from outside the task.
-
-    One gate says no to the images from outside. The other learns from scrambled images of the task itself:
-    other animals and objects share their textures, and not their arrangement.
-    """
+    """Each variant's gates, none without images from outside the task."""
     if outside_data is None:
         return dict.fromkeys(models, ())
-    inside_data = _sample(train_data)
     inside, outside, pieces = (
         run_models(models, data, terms.spec, terms.device)
-        for data in (inside_data, _sample(outside_data), scrambled(inside_data))
+        for data in (
+            _sample(train_data, GATE_IMAGES),
+            _sample(outside_data, GATE_IMAGES),
+            scrambled(_sample(train_data, SCRAMBLED_IMAGES)),
+        )
     )
     return {
-        name: tuple(
-            fit_scope_gate(
-                inside[name].pooled,
-                against[name].pooled,
-                held_out[name].pooled,
-                flagged=share,
-                fitted_on=f"{len(inside[name].pooled)} training images against "
-                f"{len(against[name].pooled)} {kind}",
-            )
-            for against, share, kind in (
-                (outside, OUTSIDE_FLAGGED, "images of another kind"),
-                (pieces, SCRAMBLED_FLAGGED, "scrambled and cut-up training images"),
-            )
+        name: fit_scope_gates(
+            inside[name].pooled, outside[name].pooled, pieces[name].pooled, held_out[name].pooled
         )
         for name in models
     }
 
 
-def _sample(data: LabelledImages) -> LabelledImages:
-    """At most GATE_IMAGES images, evenly spaced through the classes."""
-    step = max(1, -(-len(data.images) // GATE_IMAGES))
+def _sample(data: LabelledImages, most: int) -> LabelledImages:
+    """At most that many images, evenly spaced through the classes."""
+    step = max(1, -(-len(data.images) // most))
     return LabelledImages(data.labels, data.images[::step], data.targets[::step], data.skipped)
 
 

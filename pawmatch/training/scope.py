@@ -15,8 +15,32 @@ from pawmatch.training.data import LabelledImages
 Floats = NDArray[np.float32]
 
 GATE_PENALTY = 1e-3
+# Shares of the task's own validation images that the gates may turn away, together 4 %.
+OUTSIDE_FLAGGED = 0.03
+SCRAMBLED_FLAGGED = 0.01
+LEAST_CAUGHT = 0.2  # share of the scrambled images; a gate that sees fewer of them earns nothing
 PIECES = (2, 3, 4)  # rows and columns into which a scrambled image is cut
 CORNER = (0.15, 0.3)  # share of width and height that a corner shows
+
+
+def fit_scope_gates(
+    inside: Floats, outside: Floats, pieces: Floats, held_out: Floats
+) -> tuple[ScopeGate, ...]:
+    """The gates of one variant, from pooled features (N, C) of four kinds of images.
+
+    One gate says no to images from outside. The other learns from scrambled images of the task itself: other
+    animals and objects share their textures, and not their arrangement. Where arrangement says little, as
+    with paintings, it catches hardly anything, and what it may turn away goes to the first gate instead.
+    """
+    own = f"{len(inside)} training images against"
+    against_pieces = f"{own} {len(pieces)} scrambled and cut-up training images"
+    against_outside = f"{own} {len(outside)} images of another kind"
+    second = fit_scope_gate(inside, pieces, held_out, flagged=SCRAMBLED_FLAGGED, fitted_on=against_pieces)
+    scores = pieces.astype(np.float64) @ np.asarray(second.weight) + second.bias
+    earned = float((scores < second.threshold).mean()) >= LEAST_CAUGHT
+    share = OUTSIDE_FLAGGED if earned else OUTSIDE_FLAGGED + SCRAMBLED_FLAGGED
+    first = fit_scope_gate(inside, outside, held_out, flagged=share, fitted_on=against_outside)
+    return (first, second) if earned else (first,)
 
 
 def fit_scope_gate(

@@ -8,7 +8,7 @@ import pytest
 from pawmatch.calibration import ScopeGate
 from pawmatch.confidence import scope_score
 from pawmatch.training.data import LabelledImages
-from pawmatch.training.scope import corner, fit_scope_gate, scrambled, shuffle_tiles
+from pawmatch.training.scope import corner, fit_scope_gate, fit_scope_gates, scrambled, shuffle_tiles
 
 NUMBERED = np.arange(24 * 36, dtype=np.int64).reshape(24, 36, 1).repeat(3, axis=2) % 251
 
@@ -26,6 +26,22 @@ def test_scope_gate_tells_two_kinds_apart_and_flags_the_share_asked_for() -> Non
 
     assert passed(held_out) == pytest.approx(0.97, abs=0.002)
     assert passed(outside) < 0.1
+
+
+@pytest.mark.parametrize(("shift", "gates", "turned_away"), [(6.0, 2, 0.03), (0.0, 1, 0.04)])
+def test_a_gate_against_scrambled_images_stays_only_where_it_catches_some(
+    shift: float, gates: int, turned_away: float
+) -> None:
+    rng = np.random.default_rng(1)
+    inside, outside, pieces, held_out = (
+        rng.normal(size=(size, 6)).astype(np.float32) for size in (500, 200, 400, 1000)
+    )
+    outside[:, 0] += 4
+    pieces[:, 1] += shift
+    fitted = fit_scope_gates(inside, outside, pieces, held_out)
+    assert len(fitted) == gates
+    scores = held_out @ np.asarray(fitted[0].weight) + fitted[0].bias
+    assert (scores < fitted[0].threshold).mean() == pytest.approx(turned_away, abs=0.002)
 
 
 def test_tiles_hold_the_same_pixels_elsewhere() -> None:
