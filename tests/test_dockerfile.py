@@ -59,12 +59,19 @@ def test_it_listens_where_it_says() -> None:
     assert arguments("STOPSIGNAL") == ["SIGINT"]
 
 
-def test_torch_is_chosen_by_an_argument_and_bounded_by_the_requirements() -> None:
-    assert arguments("ARG") == ["TORCH=cpu"]
+def test_torch_is_chosen_by_an_argument_and_pinned_by_the_constraints() -> None:
+    assert arguments("ARG") == ["PYTHON_IMAGE=python:3.12-slim", "TORCH=cpu"]
     (install,) = [line for line in arguments("RUN") if "pip install" in line]
     assert "https://download.pytorch.org/whl/cpu" in install
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    assert len([line for line in lines if line.startswith("torch>")]) == 1  # what the grep takes
+    assert "pip install -r requirements.txt -c constraints.txt" in install
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert len([line for line in lines if re.match(r"torch(vision)?==", line)]) == 2  # what the grep takes
+
+
+def test_the_base_image_can_be_pinned_by_its_digest() -> None:
+    names = [name for name, _ in instructions()]
+    assert names[:2] == ["ARG", "FROM"]
+    assert arguments("FROM") == ["${PYTHON_IMAGE}"]
 
 
 def test_a_change_of_code_installs_nothing_anew() -> None:
@@ -90,11 +97,11 @@ def test_the_rest_stays_out(path: str) -> None:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    """The port of a server that answers 200 on / and nowhere else."""
+    """The port of a server that answers 200 on /healthz and nowhere else."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/" else 404)
+            self.send_response(200 if self.path == "/healthz" else 404)
             self.end_headers()
 
         def log_message(self, *args: object) -> None:

@@ -17,8 +17,11 @@ PACKAGE = ROOT / "pawmatch"
 # of the design, which puts several rows on one level.
 LADDER: tuple[tuple[int, tuple[str, ...]], ...] = (
     (0, ("errors", "results")),
-    (1, ("calibration", "containers", "filetypes", "labels", "pixels", "settings", "tasks")),
+    (1, ("calibration", "containers", "cores", "deadline", "filetypes", "labels", "pixels")),
+    (1, ("settings", "tasks", "token_bucket")),
     (1, ("hub", "images", "models", "preprocess")),
+    (1, ("prepared",)),
+    (1, ("readers",)),
     (2, ("checkpoint", "confidence", "engines")),
     (3, ("importing", "predict")),
     (4, ("explain",)),
