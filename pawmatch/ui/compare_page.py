@@ -71,7 +71,7 @@ def add_compare_page(
     gr.on([button.click, drawings.click], None, js=SHOW_ANSWER, api_visibility="private")
     button.click(**run)
     drawings.click(worded(drawn), task, photos, **quick).then(**run)
-    task.input(worded(updates.change_task), task, widgets.all(), **quick)
+    task.change(worded(updates.change_task), task, widgets.all(), **quick)
     photos.upload(updates.load_truths, task, truth, **quick)
     demo.load(updates.offer_truths, task, truth, **quick)
 

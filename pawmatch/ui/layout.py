@@ -120,19 +120,22 @@ def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) ->
     # The answer's place says itself what is going on; this adds the seconds, and the place in the queue.
     on_answer = {**run, "show_progress": "minimal", "show_progress_on": answer}
 
-    # Once for each upload, paste, capture, example and removal; `input` and `clear` come with a stale value.
+    # `change` fires once for each upload, paste, capture, example and removal, and after the value has changed;
+    # `input` and `clear` may come with the value of before.
     photo.change(**look, **on_answer, trigger_mode="always_last")
     for gallery, mine in galleries.values():
         gallery.click(worded(chosen_from(mine)), None, photo, **quick)
-    task.input(
+    task.change(
         lambda chosen: [gr.HTML(visible=chosen == name) for name in galleries],
         task,
         [gallery for gallery, _ in galleries.values()],
         **quick,
     ).then(**look, **on_answer)
     retry.click(worded(updates.retry), task, None, **on_answer).then(**look, **on_answer)
-    label.input(
-        worded(updates.explain),
+    # Not `input`, which also fires when the field is left, nor `change`, which our own updates fire. The label is
+    # the field's value and not the event's: "always_last" asks again with the first event of those it held back.
+    label.select(
+        worded(updates.explain_chosen),
         [photo, task, label, colormap, strength],
         widgets.all(),
         **run,
@@ -140,14 +143,14 @@ def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) ->
         trigger_mode="always_last",
     )
     gr.on(
-        [colormap.input, strength.input],
+        [colormap.change, strength.change],
         worded(updates.restyle),
         [shown, colormap, strength],
         list(images),
         **quick,
         trigger_mode="always_last",
     )
-    colormap.input(worded(updates.legend), colormap, legend, **quick)
+    colormap.change(worded(updates.legend), colormap, legend, **quick)
 
 
 def add_question() -> tuple[gr.Radio, gr.Image]:

@@ -73,6 +73,14 @@ class Updates:
             # In the answer's own place: a passing message would leave the last photo's answer standing.
             return self.blank(task, str(exc))
 
+    def explain_chosen(self, image: Any, task: str, label: str, colormap: str, strength: float) -> Update:
+        """The same photo, with the heatmaps for the label that was just chosen."""
+        update = self.explain(image, task, label, colormap, strength)
+        if update[self.widgets.shown] is not None:
+            # It stands there already, and the visitor may be about to choose another one.
+            del update[self.widgets.label]
+        return update
+
     def retry(self, task: str) -> None:
         """Load the intended model again; whether that helped, the next answer's notice says."""
         try:

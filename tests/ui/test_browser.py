@@ -160,6 +160,24 @@ def test_another_answer_can_be_explained_in_other_colours(visit: Callable[..., P
     assert picture_of_first
 
 
+def test_each_choice_of_a_label_is_explained_once(visit: Callable[..., Page], picture: Path) -> None:
+    page = visit()
+    choose(page, picture)
+    await_answer(page)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "queue/join" in request.url else None)
+    field = page.locator("#label input")
+    field.click()
+    field.press("Tab")  # left as it was: nothing to explain anew
+    page.wait_for_timeout(500)
+    assert asked == []
+    for number, name in enumerate(("Maltese", "Boxer", "Beagle", "Maltese"), 1):
+        field.click()
+        page.get_by_role("option", name=name).click()
+        expect(page.locator("#explained")).to_contain_text(f"speak for a {name}", timeout=PATIENCE)
+        assert len(asked) == number
+
+
 def test_an_example_works_by_keyboard_and_the_task_can_be_changed(visit: Callable[..., Page]) -> None:
     page = visit()
     expect(page.get_by_role("button", name="Water lilies")).to_be_hidden()
