@@ -120,8 +120,8 @@ def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) ->
     # The answer's place says itself what is going on; this adds the seconds, and the place in the queue.
     on_answer = {**run, "show_progress": "minimal", "show_progress_on": answer}
 
-    # `change` fires once for each upload, paste, capture, example and removal, and after the value has changed;
-    # `input` and `clear` may come with the value of before.
+    # `change` fires once for each upload, paste, capture, example and removal, and after the value has
+    # changed; `input` and `clear` may come with the value of before.
     photo.change(**look, **on_answer, trigger_mode="always_last")
     for gallery, mine in galleries.values():
         gallery.click(worded(chosen_from(mine)), None, photo, **quick)
@@ -132,8 +132,8 @@ def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) ->
         **quick,
     ).then(**look, **on_answer)
     retry.click(worded(updates.retry), task, None, **on_answer).then(**look, **on_answer)
-    # Not `input`, which also fires when the field is left, nor `change`, which our own updates fire. The label is
-    # the field's value and not the event's: "always_last" asks again with the first event of those it held back.
+    # Not `input`, which also fires when the field is left, nor `change`, which our own updates fire. The
+    # label is the field's value and not the event's: "always_last" asks again with the first event.
     label.select(
         worded(updates.explain_chosen),
         [photo, task, label, colormap, strength],
