@@ -22,6 +22,7 @@ from pawmatch.ui.classifiers import Classifiers, from_settings
 from pawmatch.ui.examples import EXAMPLES
 from pawmatch.ui.gate import Gate, fetch_nothing
 from pawmatch.ui.handlers import is_full, sentence
+from pawmatch.ui.heap import return_freed_memory
 from pawmatch.ui.layout import build
 from pawmatch.ui.rate_limit import RateLimit, direct_visitor, endpoint_of, visitor_behind_proxy
 from pawmatch.ui.theme import theme
@@ -134,6 +135,7 @@ def serve(settings: Settings, examples: Path = EXAMPLES) -> None:
     check_address(settings.host.strip("[]"), settings.port)
     if settings.request_log:
         journal.start()
+    return_freed_memory()  # before there are threads, which keep the heaps that they got
     classifiers = from_settings(settings)
     if on_lent_gpu():
         classifiers.warm_up()
