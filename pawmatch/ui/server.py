@@ -30,7 +30,7 @@ from pawmatch.ui.theme import theme
 log = logging.getLogger(__name__)
 
 BUSY = "Busy, please try again in a moment."
-SESSIONS = 500  # visitors whose last answer is kept, up to 4 MB each; beyond that the oldest one goes
+SESSIONS = 500  # visitors whose last answer is kept, about 0.4 MB each; beyond that the oldest one goes
 STYLES = [Path(__file__).with_name(name) for name in ("style.css", "compare.css")]
 GPU_SECONDS = 60  # what one call may take on a lent GPU; the shorter, the better the place in the queue
 
