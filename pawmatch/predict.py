@@ -185,9 +185,15 @@ class Classifier:
         started = time.perf_counter()
         inputs = {spec: self._input(prepared, spec) for spec in self.specs}
         maps: dict[object, Tensor] = {}
+        plain: dict[object, list[Tensor]] = {}
         for member in self.members.values():
             if member.extractor not in maps:
-                maps[member.extractor] = member.engine.features(inputs[member.spec])
+                found = member.engine.features(inputs[member.spec])
+                maps[member.extractor] = found
+                # Copies: with a part of it, each image would keep the map of the whole batch in memory.
+                plain[member.extractor] = [
+                    found[row : row + 1].clone() for row in range(0, len(found), len(member.spec.views))
+                ]
         feature_maps = {variant: maps[member.extractor] for variant, member in self.members.items()}
         after_features = time.perf_counter()
         views = {variant: len(member.spec.views) for variant, member in self.members.items()}
@@ -206,7 +212,7 @@ class Classifier:
             Examined(
                 prepared=entry,
                 feature_maps={
-                    variant: maps_[row * views[variant]][None] for variant, maps_ in feature_maps.items()
+                    variant: plain[member.extractor][row] for variant, member in self.members.items()
                 },
                 pooled={variant: pooled[member.extractor][row] for variant, member in self.members.items()},
                 logits={variant: values[row] for variant, values in logits.items()},

@@ -153,6 +153,12 @@ def test_logits_are_averaged_over_the_views(
         torch.testing.assert_close(mean.feature_maps[variant], one.feature_maps[variant], rtol=0, atol=1e-5)
 
 
+def test_an_image_does_not_keep_the_map_of_its_batch(classifier: Classifier, photo: Image.Image) -> None:
+    first, *_ = classifier.examine([classifier.prepare(photo)] * 4)
+    for feature_map in first.feature_maps.values():
+        assert feature_map.untyped_storage().nbytes() == feature_map.nbytes
+
+
 def test_threads_get_their_lone_answers(classifier: Classifier, photo: Image.Image) -> None:
     from concurrent.futures import ThreadPoolExecutor
 

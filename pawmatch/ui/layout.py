@@ -93,10 +93,10 @@ def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) ->
     with gr.Accordion("Model card", open=False):
         card = gr.Markdown(present.CHOOSE_PHOTO)
     gr.HTML(present.footer())
-    shown = gr.State(time_to_live=KEPT_SECONDS)
+    kept = gr.State(time_to_live=KEPT_SECONDS)
 
     widgets = Widgets(
-        shown,
+        kept,
         answer,
         notice,
         retry,
@@ -145,7 +145,7 @@ def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) ->
     gr.on(
         [colormap.change, strength.change],
         worded(updates.restyle),
-        [shown, colormap, strength],
+        [kept, colormap, strength],
         list(images),
         **quick,
         trigger_mode="always_last",

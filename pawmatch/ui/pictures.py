@@ -20,9 +20,7 @@ def keep_jpeg(image: Image.Image, name: str) -> str:
     Gradio would write it too, in place: who fetches a picture just when somebody else is given the same
     one (an example, say) then gets an empty file. Here it appears whole or not at all.
     """
-    buffer = BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY)
-    data = buffer.getvalue()
+    data = as_jpeg(image)
     folder = Path(get_upload_folder()) / hashlib.sha256(data).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"pawmatch-{name}.jpg"
@@ -39,6 +37,11 @@ def keep_jpeg(image: Image.Image, name: str) -> str:
 
 def data_address(image: Image.Image) -> str:
     """A small image as a data: address, for which the page needs no further request."""
+    return "data:image/jpeg;base64," + base64.b64encode(as_jpeg(image)).decode()
+
+
+def as_jpeg(image: Image.Image) -> bytes:
+    """An image as the bytes of a JPEG file."""
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()

@@ -22,6 +22,7 @@ from pawmatch.ui.classifiers import Classifiers, from_settings
 from pawmatch.ui.examples import EXAMPLES
 from pawmatch.ui.gate import Gate, fetch_nothing
 from pawmatch.ui.handlers import is_full, sentence
+from pawmatch.ui.heap import return_freed_memory
 from pawmatch.ui.layout import build
 from pawmatch.ui.rate_limit import RateLimit, direct_visitor, endpoint_of, visitor_behind_proxy
 from pawmatch.ui.theme import theme
@@ -29,7 +30,7 @@ from pawmatch.ui.theme import theme
 log = logging.getLogger(__name__)
 
 BUSY = "Busy, please try again in a moment."
-SESSIONS = 500  # visitors whose last answer is kept, up to 4 MB each; beyond that the oldest one goes
+SESSIONS = 500  # visitors whose last answer is kept, about 0.4 MB each; beyond that the oldest one goes
 STYLES = [Path(__file__).with_name(name) for name in ("style.css", "compare.css")]
 GPU_SECONDS = 60  # what one call may take on a lent GPU; the shorter, the better the place in the queue
 
@@ -134,6 +135,7 @@ def serve(settings: Settings, examples: Path = EXAMPLES) -> None:
     check_address(settings.host.strip("[]"), settings.port)
     if settings.request_log:
         journal.start()
+    return_freed_memory()  # before there are threads, which keep the heaps that they got
     classifiers = from_settings(settings)
     if on_lent_gpu():
         classifiers.warm_up()

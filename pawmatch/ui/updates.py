@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
 from pawmatch.errors import PawMatchError
 from pawmatch.explain import colormap_stops, overlay
 from pawmatch.tasks import VARIANT_NAMES
 from pawmatch.ui import present, words
 from pawmatch.ui.handlers import Handlers, Shown, fit_for_visitors
+from pawmatch.ui.kept import Kept, keep
 from pawmatch.ui.pictures import keep_jpeg
 
 NOTHING_TO_EXPLAIN = [(present.CHOOSE_PHOTO, "")]
@@ -23,7 +25,7 @@ NOTHING_TO_EXPLAIN = [(present.CHOOSE_PHOTO, "")]
 class Widgets:
     """What an answer changes on the page."""
 
-    shown: gr.State
+    kept: gr.State
     answer: gr.HTML
     notice: gr.HTML
     retry: gr.Button
@@ -88,11 +90,11 @@ class Updates:
         except PawMatchError as exc:
             gr.Warning(present.safe(exc))
 
-    def restyle(self, shown: Shown | None, colormap: str, strength: float) -> list[Any]:
+    def restyle(self, kept: Kept | None, colormap: str, strength: float) -> list[Any]:
         """The overlays in other colours or strength; the models do not run for that."""
-        if shown is None:
+        if kept is None:
             return [gr.skip() for _ in VARIANT_NAMES]
-        return overlays(shown, colormap, strength)
+        return overlays(kept, kept.photo(), colormap, strength)
 
     def legend(self, colormap: str) -> str:
         """The colour bar of a colour map."""
@@ -103,7 +105,7 @@ class Updates:
         page = self.widgets
         answer = present.problem(problem) if problem else present.empty(task)
         return {
-            page.shown: None,
+            page.kept: None,
             page.answer: answer,
             **self.noticed(task),
             page.label: gr.Dropdown(choices=NOTHING_TO_EXPLAIN, value="", interactive=False),
@@ -123,8 +125,9 @@ class Updates:
         page = self.widgets
         explanation = shown.explanation
         prediction = explanation.prediction
+        kept = keep(shown)
         return {
-            page.shown: shown,
+            page.kept: kept,
             page.answer: present.answer(prediction),
             **self.noticed(prediction.task),
             page.label: gr.Dropdown(
@@ -134,7 +137,7 @@ class Updates:
             page.details: present.details(prediction, shown.json),
             page.json: shown.json,
             page.card: words.card_text(self.handlers.card(prediction.task)),
-            **dict(zip(page.images, overlays(shown, colormap, strength), strict=True)),
+            **dict(zip(page.images, overlays(kept, shown.photo, colormap, strength), strict=True)),
             **{
                 widget: present.caption(explanation, variant)
                 for widget, variant in zip(page.captions, VARIANT_NAMES, strict=True)
@@ -147,16 +150,16 @@ class Updates:
         return {self.widgets.notice: present.notice(text), self.widgets.retry: gr.Button(visible=bool(text))}
 
 
-def overlays(shown: Shown, colormap: str, strength: float) -> list[Any]:
+def overlays(kept: Kept, photo: Image.Image, colormap: str, strength: float) -> list[Any]:
     """One update per variant's image, with words for those who do not see it."""
     updates = []
     for variant in VARIANT_NAMES:
-        heatmap = shown.explanation.heatmaps.get(variant)
+        heatmap = kept.heatmaps.get(variant)
         if heatmap is None:
             updates.append(gr.Image(value=None))
             continue
-        picture = overlay(shown.photo, heatmap, colormap=colormap, strength=strength)
+        picture = overlay(photo, heatmap, colormap=colormap, strength=strength)
         updates.append(
-            gr.Image(value=keep_jpeg(picture, variant), alt_text=words.alt_text(shown.explanation, variant))
+            gr.Image(value=keep_jpeg(picture, variant), alt_text=words.alt_text(heatmap, kept.name))
         )
     return updates

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pawmatch.results import Explanation, Prediction
+from pawmatch.results import Explanation, Heatmap, Prediction
 from pawmatch.tasks import VARIANT_NAMES
 
 # Spelt with a vowel, spoken with a consonant: "a Eurasier", "a Uruguayan Cimarron".
@@ -64,10 +64,9 @@ def shown_regions(explanation: Explanation | None) -> str:
     return f"Coloured regions speak for {name}. The models see a coarse grid, so sharp edges mean nothing."
 
 
-def alt_text(explanation: Explanation, variant: str) -> str:
-    """A heatmap for those who do not see it."""
-    model, name = VARIANT_NAMES.get(variant, variant), explanation.name
-    heatmap = explanation.heatmaps[variant]
+def alt_text(heatmap: Heatmap, name: str) -> str:
+    """A heatmap for those who do not see it; `name` is that of its label."""
+    model = VARIANT_NAMES.get(heatmap.variant, heatmap.variant)
     if heatmap.raw_max <= 0:
         return f"The photo without colours: {model} found no region that speaks for {name}"
     where = place(heatmap.cam)

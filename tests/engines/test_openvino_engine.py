@@ -6,7 +6,8 @@ import logging
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,26 @@ def test_gives_torchs_map_in_float32_for_any_batch(
     found = engine.features(images)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, model.forward_features(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_large_batch_takes_no_more_memory_than_a_middling_one(
+    engine: OpenVinoEngine, model: ImageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_most", 3)
+    run, sizes = engine._request.infer, []
+
+    def infer(inputs: dict[int, Any], **options: Any) -> Any:
+        sizes.append(len(inputs[0]))
+        return run(inputs, **options)
+
+    monkeypatch.setattr(engine, "_request", SimpleNamespace(infer=infer))
+    images = torch.rand(8, 3, 32, 32)
+    torch.testing.assert_close(engine.features(images), model.forward_features(images), rtol=1e-4, atol=1e-5)
+    assert sizes == [3, 3, 2]
+
+
+def test_how_much_runs_at_once_depends_on_the_size_alone(engine: OpenVinoEngine) -> None:
+    assert engine._most * 32**2 == openvino_engine.MOST_PIXELS
 
 
 def test_a_gradient_can_start_at_the_map(

@@ -109,12 +109,12 @@ def test_a_caption_gives_the_variants_own_answer_and_its_view_of_the_label() -> 
 def test_a_map_of_nothing_is_called_that() -> None:
     explanation = make_explanation(make_prediction(0.7), raw_max=0.0)
     assert "No region speaks for Border Collie." in present.caption(explanation, "cnn")
-    assert "no region that speaks for Border Collie" in words.alt_text(explanation, "cnn")
+    assert "no region that speaks for Pug" in words.alt_text(explanation.heatmaps["cnn"], "Pug")
 
 
 def test_alt_texts_say_where_the_evidence_is() -> None:
     explanation = make_explanation(make_prediction(0.7))
-    assert words.alt_text(explanation, "cnn") == (
+    assert words.alt_text(explanation.heatmaps["cnn"], explanation.name) == (
         "The photo with a heatmap: CNN found its evidence for Border Collie mostly at the top right"
     )
 

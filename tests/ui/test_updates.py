@@ -19,7 +19,7 @@ from tests.ui.pretend import PretendClassifier, as_upload
 @pytest.fixture
 def widgets() -> Widgets:
     return Widgets(
-        shown=gr.State(),
+        kept=gr.State(),
         answer=gr.HTML(),
         notice=gr.HTML(),
         retry=gr.Button(),
@@ -68,7 +68,7 @@ def test_no_photo_is_an_invitation(updates: Updates) -> None:
     assert "a painting" in only[page.answer]
     assert set(only) == set(page.all())
     assert [only[image] for image in page.images] == [None] * 3
-    assert only[page.shown] is None
+    assert only[page.kept] is None
 
 
 @pytest.mark.parametrize("task", ["breed", "cat", None, 7])
@@ -104,7 +104,7 @@ def test_restyling_does_not_run_the_models(
     page = updates.widgets
     *_, last = updates.look(upload, "breed", "jet", 0.5)
     calls = len(pretender.calls)
-    restyled = updates.restyle(last[page.shown], "viridis", 0.9)
+    restyled = updates.restyle(last[page.kept], "viridis", 0.9)
     assert len(pretender.calls) == calls
     assert restyled[0].value["path"] != last[page.images[0]].value["path"]
     assert restyled[0].alt_text == last[page.images[0]].alt_text
