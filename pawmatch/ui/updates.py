@@ -78,7 +78,7 @@ class Updates:
     def explain_chosen(self, image: Any, task: str, label: str, colormap: str, strength: float) -> Update:
         """The same photo, with the heatmaps for the label that was just chosen."""
         update = self.explain(image, task, label, colormap, strength)
-        if update[self.widgets.shown] is not None:
+        if update[self.widgets.kept] is not None:
             # It stands there already, and the visitor may be about to choose another one.
             del update[self.widgets.label]
         return update

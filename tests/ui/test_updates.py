@@ -111,6 +111,18 @@ def test_restyling_does_not_run_the_models(
     assert len(updates.restyle(None, "viridis", 0.9)) == 3
 
 
+def test_a_chosen_label_is_explained_and_not_written_back(
+    updates: Updates, pretender: PretendClassifier, upload: dict[str, Any]
+) -> None:
+    page = updates.widgets
+    update = updates.explain_chosen(upload, "breed", "Akita", "jet", 0.5)
+    assert update[page.kept].name == "Akita"
+    assert set(update) == set(page.all()) - {page.label}
+    problem = updates.explain_chosen(upload, "breed", "Wolpertinger", "jet", 0.5)
+    assert "Wolpertinger" in problem[page.answer]
+    assert not problem[page.label].interactive
+
+
 def test_a_fallback_shows_its_notice_and_the_button(
     updates: Updates, pretender: PretendClassifier, upload: dict[str, Any]
 ) -> None:
