@@ -2,7 +2,8 @@
 
     python -m benchmarks.folders
 
-Four peers in turns, all with a randomly initialised ConvNeXtV2-atto at 224 pixels in batches of 16:
+Four peers in turns, all with a randomly initialised ConvNeXtV2 at 224 pixels, the smallest unless
+--backbone says otherwise, in batches of 16:
 - `classify`: the command with models loaded, from the start of its reading processes to the finished CSV;
 - `engine`: the same engine and head on tensors that are ready in memory, nothing else;
 - `timm`: timm's own model on the same tensors, in inference mode;
@@ -32,7 +33,12 @@ if TYPE_CHECKING:
 
     from pawmatch.predict import Classifier
 
-BACKBONE = "convnextv2_atto"
+# Widths of the stages and blocks in each, for the peer that is built from a config.
+BACKBONES = {
+    "convnextv2_atto": ([40, 80, 160, 320], [2, 2, 6, 2]),
+    "convnextv2_pico": ([64, 128, 256, 512], [2, 2, 6, 2]),
+    "convnextv2_nano": ([80, 160, 320, 640], [2, 2, 8, 2]),
+}
 CLASSES = 120
 READY_BATCHES = 8  # distinct ones in memory; more would only measure the memory
 
@@ -43,13 +49,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=480, help="files in the folder (default: %(default)s)")
     parser.add_argument("--workers", help="processes that read images (default: what classify picks)")
     parser.add_argument("--engine", default="auto", help="of ours (default: auto)")
+    parser.add_argument("--backbone", default="convnextv2_atto", choices=BACKBONES, help="(default: atto)")
     args = parser.parse_args()
     from pawmatch import loading
 
     with TemporaryDirectory() as scratch:
         root = Path(scratch)
         files = make_photos(root / "photos", args.images)
-        write_checkpoint(root / "weights")
+        write_checkpoint(root / "weights", args.backbone, 224)
         classifier = loading.load("breed", root / "weights", device="cpu", engine=args.engine)
         loading.load = lambda *_: classifier  # each run of the command then begins with models loaded
         ready = ready_batches(classifier, files)
@@ -62,9 +69,9 @@ def main() -> None:
         peers: dict[str, Callable[[], object]] = {
             "classify": lambda: classify(root, args.workers),
             "engine": lambda: run_engine(classifier, batches()),
-            "timm": timm_model(batches),
+            "timm": timm_model(args.backbone, batches),
         }
-        if (pipeline := transformers_pipeline(files)) is not None:
+        if (pipeline := transformers_pipeline(args.backbone, files)) is not None:
             peers["pipeline"] = pipeline
         result = compare(peers, args.rounds)
     print(result.table("classify"))
@@ -76,13 +83,13 @@ def main() -> None:
         result.write_json(args.json, images_per_second=rates, images=args.images, engine=engine)
 
 
-def write_checkpoint(folder: Path) -> None:
-    """A breed checkpoint with random weights: the backbone and one linear layer."""
+def write_checkpoint(folder: Path, backbone: str, size: int) -> None:
+    """A breed checkpoint with random weights, a backbone and one linear layer, that sees size x size."""
     from pawmatch.checkpoint import CheckpointConfig, save_checkpoint
     from pawmatch.models import build_model
     from pawmatch.preprocess import InputSpec
 
-    architecture = {"backbone": BACKBONE}
+    architecture = {"backbone": backbone}
     labels = tuple(f"breed_{number}" for number in range(CLASSES))
     model = build_model(family="hybrid", variant="cnn", num_classes=CLASSES, **architecture)
     config = CheckpointConfig(
@@ -91,7 +98,7 @@ def write_checkpoint(folder: Path) -> None:
         variant="cnn",
         architecture=architecture,
         labels=labels,
-        input=InputSpec(size=224),
+        input=InputSpec(size=size),
         license="random values, free for any use",
     )
     save_checkpoint(folder, model.eval(), config)
@@ -127,12 +134,12 @@ def run_engine(classifier: Classifier, batches: Iterator[Tensor]) -> None:
             classifier.main.model.forward_head(features)
 
 
-def timm_model(batches: Callable[[], Iterator[Tensor]]) -> Callable[[], None]:
+def timm_model(backbone: str, batches: Callable[[], Iterator[Tensor]]) -> Callable[[], None]:
     """The model of the same name from timm on the same batches."""
     import timm
     import torch
 
-    model = timm.create_model(BACKBONE, num_classes=CLASSES).eval()
+    model = timm.create_model(backbone, num_classes=CLASSES).eval()
 
     def run() -> None:
         with torch.inference_mode():
@@ -142,15 +149,16 @@ def timm_model(batches: Callable[[], Iterator[Tensor]]) -> Callable[[], None]:
     return run
 
 
-def transformers_pipeline(files: list[Path]) -> Callable[[], None] | None:
+def transformers_pipeline(backbone: str, files: list[Path]) -> Callable[[], None] | None:
     """The pipeline of transformers with a model of the same shape, or None where it is not installed."""
     try:
         transformers: Any = importlib.import_module("transformers")
     except ImportError:
         print("transformers is not installed; its pipeline is left out.", file=sys.stderr)
         return None
+    widths, depths = BACKBONES[backbone]
     config = transformers.ConvNextV2Config(
-        hidden_sizes=[40, 80, 160, 320], depths=[2, 2, 6, 2], num_labels=CLASSES, image_size=224
+        hidden_sizes=widths, depths=depths, num_labels=CLASSES, image_size=224
     )
     pipeline = transformers.ImageClassificationPipeline(
         model=transformers.ConvNextV2ForImageClassification(config).eval(),

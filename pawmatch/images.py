@@ -190,7 +190,7 @@ def _decode(
     try:
         if isinstance(source, Image.Image):
             _check_pixels(source, limits)
-            return _finish(source, _orientation_of(source), source.size, [], limits)
+            return _finish(source, _orientation_of(source), source.size, [], limits, keep=True)
         return _decode_file(source, image_format or "", limits, min_side)
     except ImageError:
         raise
@@ -221,13 +221,19 @@ def _decode_file(data: bytes, image_format: str, limits: Limits, min_side: int |
         orientation = picture.orientation
         if orientation == 1:  # WebP and AVIF keep it where Pillow finds it
             orientation = exif_orientation(image.info.get("exif", b""))
-        return _finish(image, orientation, size, notes, limits)
+        return _finish(image, orientation, size, notes, limits, keep=False)
 
 
 def _finish(
-    image: Image.Image, orientation: int, size: tuple[int, int], notes: list[str], limits: Limits
+    image: Image.Image,
+    orientation: int,
+    size: tuple[int, int],
+    notes: list[str],
+    limits: Limits,
+    *,
+    keep: bool,
 ) -> LoadedImage:
-    rgb = upright(to_rgb(image, limits.longest_side), orientation)
+    rgb = upright(to_rgb(image, limits.longest_side, keep=keep), orientation)
     width, height = reversed(size) if orientation > 4 else size  # above 4 are the quarter turns
     notes = [ROTATED] * (orientation > 1) + notes
     return LoadedImage(rgb, tuple(notes), image.format, width, height)

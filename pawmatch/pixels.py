@@ -28,13 +28,20 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
 
 
-def to_rgb(image: Image.Image, longest: int) -> Image.Image:
-    """A new RGB image in sRGB, transparency on white, neither side longer than `longest`, no metadata."""
-    profile = image.info.get("icc_profile")
+def to_rgb(image: Image.Image, longest: int, *, keep: bool = True) -> Image.Image:
+    """A new RGB image in sRGB, transparency on white, neither side longer than `longest`, no metadata.
+
+    With `keep` off nobody needs the old image: where its pixels are right already, they become the new one's.
+    """
+    source, profile = image, image.info.get("icc_profile")
     image = _shrink(_plain(image), longest)
     if image.mode in ("LA", "RGBA"):
         image = _on_white(image)
-    rgb = _srgb(image, profile).convert("RGB")
+    rgb = _srgb(image, profile)
+    if rgb.mode != "RGB":
+        rgb = rgb.convert("RGB")
+    elif rgb is source:
+        rgb = source.copy() if keep else _taken_over(source)
     # A profile or EXIF block left here would be written into every file made from the image.
     rgb.info = {}
     return rgb
@@ -44,6 +51,12 @@ def fitting_size(width: int, height: int, longest: int) -> tuple[int, int]:
     """The size with these proportions whose longer side is at most `longest`, and each side at least 1."""
     scale = min(1.0, longest / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _taken_over(image: Image.Image) -> Image.Image:
+    """The pixels without the file that they are from, not copied."""
+    image.load()
+    return image._new(image.im)
 
 
 def _shrink(image: Image.Image, longest: int) -> Image.Image:

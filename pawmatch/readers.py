@@ -35,17 +35,19 @@ MOST_READERS = 16
 FEW_FILES = 32  # are read sooner than readers have started
 
 
-def read_all(found: Iterable[Found], specs: Sequence[InputSpec], readers: int, ahead: int) -> Generator[Read]:
+def read_all(
+    found: Iterable[Found], specs: Sequence[InputSpec], readers: Readers, ahead: int
+) -> Generator[Read]:
     """Each file prepared, or its error, in the order given; at most `ahead` of them are under way.
 
-    `readers` is the number of processes; with 0 this one reads. Closing the iterator ends the readers.
-    Raises BadOption if they cannot be started.
+    Where there is no reader this process reads. Closing the iterator ends the readers. Raises BadOption if
+    they cannot be started.
     """
-    if readers == 0:
+    if not len(readers):
         for file, error in found:
             yield file, error or try_prepare(file, specs)
         return
-    with Readers(readers, specs) as ask, ThreadPoolExecutor(readers) as threads:
+    with ThreadPoolExecutor(len(readers)) as threads:
         waiting: deque[tuple[str, PawMatchError | Future[Prepared | ImageError]]] = deque()
 
         def first() -> Read:
@@ -54,7 +56,7 @@ def read_all(found: Iterable[Found], specs: Sequence[InputSpec], readers: int, a
 
         try:
             for file, error in found:
-                waiting.append((file, error or threads.submit(ask, file)))
+                waiting.append((file, error or threads.submit(readers, file, specs)))
                 if len(waiting) >= ahead:
                     yield first()
             while waiting:
@@ -62,7 +64,7 @@ def read_all(found: Iterable[Found], specs: Sequence[InputSpec], readers: int, a
         finally:
             # Whoever stops early must not wait for what is under way.
             threads.shutdown(wait=False, cancel_futures=True)
-            ask.stop()
+            readers.stop()
 
 
 def suitable_readers(files: int, device: str) -> int:
@@ -86,25 +88,34 @@ class Lost(Exception):
 
 
 class Readers:
-    """A number of readers, for as many threads that ask them."""
+    """A number of readers, for as many threads that ask them; perhaps none.
 
-    def __init__(self, count: int, specs: Sequence[InputSpec]) -> None:
-        self._specs = tuple(specs)
+    They start beside whatever this process does next, such as to load models.
+    """
+
+    def __init__(self, count: int) -> None:
         self._stopped = False
         self._readers: list[Reader] = []
         self._idle: SimpleQueue[int] = SimpleQueue()
-        for place in range(count):
-            self._readers.append(Reader(self._specs))
+        self.grow(count)
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+    def grow(self, count: int) -> None:
+        """Start as many more as make `count` of them; to be called before any is asked."""
+        for place in range(len(self), count):
+            self._readers.append(Reader())
             self._idle.put(place)
 
-    def __call__(self, file: str) -> Prepared | ImageError:
+    def __call__(self, file: str, specs: Sequence[InputSpec]) -> Prepared | ImageError:
         """The file prepared by a reader, or why it cannot be used."""
         place = self._idle.get()
         try:
             for _ in range(TRIES):
                 self._await_start(place)
                 try:
-                    return self._readers[place].ask(file)
+                    return self._readers[place].ask(file, specs)
                 except Lost as exc:
                     lost = exc
                     self._replace(place)
@@ -122,7 +133,7 @@ class Readers:
     def _replace(self, place: int) -> None:
         if not self._stopped:
             self._readers[place].close()
-            self._readers[place] = Reader(self._specs)
+            self._readers[place] = Reader()
 
     def stop(self) -> None:
         """End the readers at once, and so the waiting of every thread that asks one."""
@@ -142,10 +153,10 @@ class Readers:
 class Reader:
     """One process and the pipe to it; it ends when the pipe is closed, also by this process's death."""
 
-    def __init__(self, specs: Sequence[InputSpec]) -> None:
+    def __init__(self) -> None:
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, specs), name=NAME, daemon=True)
+        self._process = context.Process(target=serve, args=(theirs,), name=NAME, daemon=True)
         with interrupts_held():
             self._process.start()
         # Only the reader holds this end now, so that its death closes the pipe.
@@ -160,10 +171,10 @@ class Reader:
             return False
         return self._started
 
-    def ask(self, file: str) -> Prepared | ImageError:
+    def ask(self, file: str, specs: Sequence[InputSpec]) -> Prepared | ImageError:
         """The file prepared, or why it cannot be used; raises Lost if there is no answer."""
         try:
-            self._pipe.send(file)
+            self._pipe.send((file, specs))
             if self._pipe.poll(LONGEST_S):
                 answer: Prepared | ImageError = self._pipe.recv()
                 return answer
@@ -182,14 +193,14 @@ class Reader:
         self._pipe.close()
 
 
-def serve(pipe: Connection[Any, Any], specs: Sequence[InputSpec]) -> None:
+def serve(pipe: Connection[Any, Any]) -> None:
     """What a reader does: prepare the files that it is asked for, until nobody can ask any more."""
     # Ctrl-C goes to all processes of a terminal; the one that asks decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         pipe.send(None)
         while True:
-            pipe.send(try_prepare(pipe.recv(), specs))
+            pipe.send(try_prepare(*pipe.recv()))
     except (EOFError, OSError):
         return
 

@@ -68,7 +68,18 @@ def test_a_pillow_image_is_not_changed_and_not_shared() -> None:
     opened.paste("black", (0, 0, 32, 48))
     assert (image.size, seen_quarters(image)) == ((48, 32), QUARTERS)
     plain = quarters()
-    assert open_image(plain) is not plain
+    open_image(plain).paste("black", (0, 0, 48, 32))
+    assert seen_quarters(plain) == QUARTERS
+
+
+def test_the_pixels_of_a_file_are_taken_over_without_the_file() -> None:
+    data = encode(quarters(), "PNG")
+    found = open_image(data)
+    assert type(found) is Image.Image
+    assert found.format is None
+    assert found.info == {}
+    with Image.open(BytesIO(data)) as whole:
+        np.testing.assert_array_equal(np.asarray(found), np.asarray(whole.convert("RGB")))
 
 
 def test_a_pillow_image_that_was_turned_before_is_not_turned_again() -> None:

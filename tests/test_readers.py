@@ -17,12 +17,12 @@ from pawmatch.errors import BadOption, BrokenImage, ImageNotFound, PawMatchError
 from pawmatch.images import open_image
 from pawmatch.prepared import Prepared, prepare
 from pawmatch.preprocess import InputSpec
-from pawmatch.readers import Found, read_all, suitable_readers
+from pawmatch.readers import Found, Readers, read_all, suitable_readers
 
 SPECS = (InputSpec(size=32), InputSpec(size=48, views=("plain", "mirror")))
 
 
-def serve_badly(pipe: readers.Connection, specs: object) -> None:
+def serve_badly(pipe: readers.Connection) -> None:
     """As `serve`, but a file named kill* kills the reader, hang* holds it, once* kills only the first one."""
 
     def one(file: str, specs: object) -> object:
@@ -37,13 +37,13 @@ def serve_badly(pipe: readers.Connection, specs: object) -> None:
         return prepare(file, SPECS)
 
     readers.try_prepare = one  # type: ignore[assignment]
-    readers_serve(pipe, specs)  # type: ignore[arg-type]
+    readers_serve(pipe)
 
 
 readers_serve = readers.serve
 
 
-def end_at_once(pipe: object, specs: object) -> None:
+def end_at_once(pipe: object) -> None:
     """As `serve`, but never ready."""
 
 
@@ -76,7 +76,7 @@ def test_the_order_is_kept_and_errors_are_in_their_place(
     files = [*folder("1.jpg", "2.jpg"), str(album / "b.jpg"), str(album / "none.jpg"), *folder("3.jpg")]
     refused = ImageNotFound("There is no image in this folder.")
     entries: list[Found] = [*given(files), ("empty", refused)]
-    found = list(read_all(entries, SPECS, count, ahead=3))
+    found = list(read_all(entries, SPECS, Readers(count), ahead=3))
     assert [file for file, _ in found] == [*files, "empty"]
     kinds = [type(entry) for _, entry in found]
     assert kinds == [Prepared, Prepared, BrokenImage, ImageNotFound, Prepared, ImageNotFound]
@@ -99,7 +99,7 @@ def test_no_more_is_under_way_than_was_said(folder: Callable[..., list[str]]) ->
             taken += 1
             yield entry
 
-    stream = read_all(counted(), SPECS, 1, ahead=4)
+    stream = read_all(counted(), SPECS, Readers(1), ahead=4)
     for given_out in range(1, 11):
         next(stream)
         assert taken <= given_out + 3
@@ -115,7 +115,7 @@ def test_a_reader_that_dies_costs_one_file(
     monkeypatch.setattr(readers, "LONGEST_S", 1.0)
     files = folder("a.jpg", "kill.jpg", "b.jpg", "once.jpg", "hang.jpg", "c.jpg")
     found: dict[str, Prepared | PawMatchError] = {
-        Path(file).stem: entry for file, entry in read_all(given(files), SPECS, 1, ahead=4)
+        Path(file).stem: entry for file, entry in read_all(given(files), SPECS, Readers(1), ahead=4)
     }
     assert list(found) == ["a", "kill", "b", "once", "hang", "c"]
     assert [name for name, entry in found.items() if isinstance(entry, ReaderDied)] == ["kill", "hang"]
@@ -130,7 +130,7 @@ def test_readers_that_cannot_start_are_no_endless_loop(
 ) -> None:
     monkeypatch.setattr(readers, "serve", end_at_once)
     with pytest.raises(BadOption, match="--workers 0"):
-        list(read_all(given(folder("a.jpg")), SPECS, 1, ahead=4))
+        list(read_all(given(folder("a.jpg")), SPECS, Readers(1), ahead=4))
 
 
 def test_few_files_need_no_readers() -> None:

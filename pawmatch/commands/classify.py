@@ -11,7 +11,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pawmatch.commands.answers import BATCH, answers
 from pawmatch.commands.console import add_model_options, complain, note, say, say_json
 from pawmatch.commands.inputs import Found, find_images, is_one_image
 from pawmatch.commands.output import Output, Tally, check_out
@@ -24,6 +23,7 @@ from pawmatch.ui.words import percent
 
 if TYPE_CHECKING:
     from pawmatch.predict import Classifier
+    from pawmatch.readers import Readers
     from pawmatch.results import Prediction
 
 SUMMARY = "Name what is in images and say how sure that is."
@@ -74,7 +74,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Classify every image; 1 if some failed."""
     check_options(args)
+    from pawmatch.readers import FEW_FILES, Readers, suitable_readers
+
+    found = find_images(args.images)
+    first = list(islice(found, FEW_FILES))
+    workers = suitable_readers(len(first), "cpu") if args.workers is None else args.workers
+    # Begun before the models are loaded, which takes longer than they need to start.
+    with Readers(workers) as readers:
+        return run_beside(args, chain(first, found), readers)
+
+
+def run_beside(args: argparse.Namespace, found: Iterator[Found], readers: Readers) -> int:
+    """Load the models and classify every image; 1 if some failed."""
+    from pawmatch.commands.answers import BATCH
     from pawmatch.loading import load
+    from pawmatch.readers import FEW_FILES, suitable_readers
 
     engine: str | dict[str, str] = args.engine
     if args.out is not None and engine == "auto" and not args.fresh:
@@ -82,15 +96,17 @@ def run(args: argparse.Namespace) -> int:
     classifier = load(args.task, args.source, args.device, engine)
     if classifier.notice:
         note(classifier.notice)
-    found = find_images(args.images)
+    if args.workers is None and len(readers):
+        device = next(classifier.main.model.parameters()).device.type
+        readers.grow(suitable_readers(FEW_FILES, device))
     if args.out is None:
-        return 1 if answer(args, classifier, found, printers(args, classifier), 0) else 0
+        return 1 if answer(args, classifier, found, readers, printers(args, classifier), 0) else 0
     settings = settings_of(classifier, args.top_k)
     with Output(args.out, settings, classifier.variants, BATCH, fresh=args.fresh) as output:
         found = output.left(found)
         kept, started = output.tally.rows, time.monotonic()
         try:
-            answer(args, classifier, found, [*printers(args, classifier), output.write], kept)
+            answer(args, classifier, found, readers, [*printers(args, classifier), output.write], kept)
         except KeyboardInterrupt:
             note(f"stopped at row {output.tally.rows} of {args.out}; the same command goes on from there.")
             raise
@@ -112,15 +128,17 @@ def check_options(args: argparse.Namespace) -> None:
 
 
 def answer(
-    args: argparse.Namespace, classifier: Classifier, found: Iterator[Found], sinks: list[Sink], done: int
+    args: argparse.Namespace,
+    classifier: Classifier,
+    found: Iterator[Found],
+    readers: Readers,
+    sinks: list[Sink],
+    done: int,
 ) -> int:
     """Hand the answer to each image that is found to every sink; gives the number that failed."""
-    from pawmatch.readers import FEW_FILES, suitable_readers
+    from pawmatch.commands.answers import answers
 
-    first = list(islice(found, FEW_FILES))
-    device = next(classifier.main.model.parameters()).device.type
-    workers = suitable_readers(len(first), device) if args.workers is None else args.workers
-    results = answers(classifier, chain(first, found), args.top_k, workers)
+    results = answers(classifier, found, args.top_k, readers)
     failed = 0
     with closing(results):
         # A bar and lines of results do not go together on one terminal.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pawmatch.cores import usable_cores
 from pawmatch.engines import converted
+from pawmatch.engines.quiet_openvino import import_openvino
 from pawmatch.models import ImageModel
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ def is_installed() -> bool:
 
 def has_fast_bfloat16() -> bool:
     """Whether OpenVINO finds bfloat16 arithmetic in this CPU."""
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVinoEngine:
@@ -63,10 +62,8 @@ class OpenVinoEngine:
         folder: Path | None = None,
         threads: int | None = None,
     ) -> None:
-        import openvino
-
         self.precision = precision
-        core = openvino.Core()
+        core = import_openvino().Core()
         compiled = core.compile_model(
             convert_once(core, model, size, folder),
             "CPU",
@@ -112,10 +109,8 @@ def convert_once(core: openvino.Core, model: ImageModel, size: int, folder: Path
     name = converted.digest_of(module, [type(model).__name__, str(size), *map(version_of, PACKAGES)])
     if kept := _read(core, converted.find(folder, name)):
         return kept
-    import openvino
-
-    fresh = convert(model, size)
-    path = converted.keep(folder, name, lambda path: openvino.save_model(fresh, path, compress_to_fp16=False))
+    fresh, save = convert(model, size), import_openvino().save_model
+    path = converted.keep(folder, name, lambda path: save(fresh, path, compress_to_fp16=False))
     # What was written is used at once: its weights are mapped from the file, not held a second time.
     return _read(core, path) or fresh
 
@@ -136,7 +131,7 @@ def convert(model: ImageModel, size: int) -> openvino.Model:
 
     openvino.convert_model would do the same, and tell Intel that it was called.
     """
-    import openvino
+    openvino = import_openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 

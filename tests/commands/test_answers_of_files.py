@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pawmatch.commands.inputs import Found
 from pawmatch.errors import ImageNotFound, PawMatchError
 from pawmatch.prepared import Prepared
 from pawmatch.preprocess import InputSpec
+from pawmatch.readers import Readers, suitable_readers
 
 
 class Namer:
@@ -40,11 +42,65 @@ def test_errors_have_a_place_in_their_batch(
     good, broken, shut = str(album / "a.jpg"), str(album / "b.jpg"), ImageNotFound("shut")
     found: list[Found] = [(good, None), (broken, None), ("shut", shut), *[(good, None)] * 6]
     namer: Any = Namer()
-    given = list(answers(namer, iter(found), 3, readers))
+    given = list(answers(namer, iter(found), 3, Readers(readers)))
     assert [file for file, _ in given] == [file for file, _ in found]
     words = [type(one).__name__ if isinstance(one, PawMatchError) else one for _, one in given]
     assert words == ["240x180 3", "BrokenImage", "ImageNotFound", *["240x180 3"] * 6]
     assert namer.batches == [2, 4, 1]
+
+
+def test_the_models_have_the_next_batch_before_one_is_given_out(
+    album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 2)
+    namer: Any = Namer()
+    second = threading.Event()
+
+    def examine(prepared: Sequence[Prepared]) -> list[Prepared]:
+        if len(namer.batches) == 1:
+            second.set()
+        return Namer.examine(namer, prepared)
+
+    namer.examine = examine
+    results = answers(namer, iter([(str(album / "a.jpg"), None)] * 6), 1, Readers(0))
+    next(results)
+    assert second.wait(10)
+    next(results)
+    # No more than one: what waits for the models is bounded.
+    assert len(namer.batches) <= 2
+    results.close()
+
+
+def test_readers_start_before_the_models_are_loaded(
+    breeds: str, dog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pawmatch import loading, readers
+    from pawmatch.cli import main
+
+    for number in range(readers.FEW_FILES):
+        (tmp_path / f"{number:03}.jpg").write_bytes(dog.read_bytes())
+    order: list[str] = []
+    load, start = loading.load, readers.Reader.__init__
+
+    def loads(*given: Any) -> Any:
+        order.append("load")
+        return load(*given)
+
+    def starts(self: readers.Reader) -> None:
+        order.append("reader")
+        start(self)
+
+    monkeypatch.setattr(loading, "load", loads)
+    monkeypatch.setattr(readers.Reader, "__init__", starts)
+    command = ["classify", str(tmp_path), "--source", breeds, "--device", "cpu"]
+    assert main([*command, "--out", str(tmp_path / "rows.csv")]) == 0
+    assert order.index("reader") < order.index("load")
+    assert order.count("reader") == suitable_readers(readers.FEW_FILES, "cpu")
+    order.clear()
+    for number in range(1, readers.FEW_FILES):
+        (tmp_path / f"{number:03}.jpg").unlink()
+    assert main([*command, "--out", str(tmp_path / "few.csv")]) == 0
+    assert order == ["load"]
 
 
 def test_the_command_writes_the_same_with_readers(

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pawmatch.engines import converted
+from pawmatch.engines.quiet_openvino import import_openvino
 from pawmatch.models import ImageModel, build_model
 from pawmatch.preprocess import InputSpec
 
@@ -23,9 +24,7 @@ def real_openvino(clean_session: None) -> ModuleType:
         patch.delitem(sys.modules, "openvino")
         if find_spec("openvino") is None:
             pytest.skip("openvino is not installed")
-        import openvino
-
-        return openvino
+        return import_openvino()
 
 
 @pytest.fixture
