@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
+import time
 
 # glibc's own numbers for its options.
 TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8
@@ -19,9 +21,11 @@ OPTIONS = {
     TRIM_THRESHOLD: 64 * MEGABYTE,
 }
 CHOSEN = ("GLIBC_TUNABLES", "MALLOC_")  # variables by which an operator sets the same
+# What is free between blocks in use stays with a heap until somebody asks for it.
+TRIM_SECONDS = 30.0
 
 
-def return_freed_memory() -> bool:
+def return_freed_memory(every: float = TRIM_SECONDS) -> bool:
     """Have glibc give freed memory back to the system; False where another library or choice is in force.
 
     Before there are threads: a thread keeps the heap that it got.
@@ -29,8 +33,16 @@ def return_freed_memory() -> bool:
     if any(name.startswith(CHOSEN) for name in os.environ):
         return False
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        libc = ctypes.CDLL(None)
+        mallopt, trim = libc.mallopt, libc.malloc_trim
     except (AttributeError, OSError, TypeError):  # musl, macOS, Windows
         return False
     taken = [mallopt(option, value) for option, value in OPTIONS.items()]
+
+    def keep_trimming() -> None:
+        while True:
+            time.sleep(every)
+            trim(0)
+
+    threading.Thread(target=keep_trimming, name="trim", daemon=True).start()
     return all(taken)

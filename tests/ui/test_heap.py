@@ -57,6 +57,32 @@ libc.fflush(out)
 """
 
 
+# Frees every other one of 2,000 blocks of 64 kB, and prints the resident pages before and some time later.
+HOLES = """
+import ctypes, sys, time
+from pathlib import Path
+from pawmatch.ui.heap import return_freed_memory
+
+assert return_freed_memory(float(sys.argv[1]))
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes = [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+blocks = [libc.malloc(2**16) for _ in range(2000)]
+for block in blocks:
+    libc.memset(block, 1, 2**16)
+resident = lambda: int(Path("/proc/self/statm").read_text().split()[1])
+before = resident()
+for block in blocks[::2]:
+    libc.free(block)
+end = time.monotonic() + 2
+while time.monotonic() < end and resident() > before - 10_000:
+    time.sleep(0.05)
+print(before - resident())
+"""
+
+
 @pytest.fixture(autouse=True)
 def no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(heap.CHOSEN)]:
@@ -80,6 +106,16 @@ def test_large_blocks_go_back_to_the_system_and_threads_share_heaps() -> None:
     plain_mapped, plain_heaps = probe("glibc's")
     assert plain_mapped == 0
     assert plain_heaps > heaps
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+@pytest.mark.parametrize(("seconds", "is_given_back"), [(0.1, True), (600, False)])
+def test_memory_between_blocks_in_use_goes_back_in_time(seconds: float, is_given_back: bool) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", HOLES, str(seconds)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    # 1,000 holes of 16 pages, of which those at the edges stay.
+    assert (int(run.stdout) > 10_000) == is_given_back
 
 
 @pytest.mark.parametrize("variable", ["MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
