@@ -22,6 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120.0  # seconds that a visitor waits for an answer, or we for the start
+SETTLING_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,13 @@ class Service:
     process: subprocess.Popen[bytes]
 
     def resident_mb(self) -> float:
-        """Memory that the process holds in RAM, in megabytes."""
+        """Memory that the process holds in RAM, in megabytes, once it has had nothing to do for SETTLING_S.
+
+        What the last requests took is then given back; what is left is what stays.
+        """
         import psutil
 
+        time.sleep(SETTLING_S)
         return float(psutil.Process(self.process.pid).memory_info().rss) / 2**20
 
 
