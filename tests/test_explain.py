@@ -118,11 +118,13 @@ def test_a_randomised_head_changes_the_map() -> None:
     model = build_model(family="chae", variant="cnn_transformer", num_classes=4, input_size=64).eval()
     model.requires_grad_(False)
     feature_map = model.forward_features(torch.rand(1, 3, 64, 64))
-    before = grad_cam(model, feature_map, 1).values
+    # With random weights the map of a class may be empty, and which one's is depends on the version of torch.
+    label = next(label for label in range(4) if grad_cam(model, feature_map, label).values.any())
+    before = grad_cam(model, feature_map, label).values
     for value in (*model.encoder.parameters(), *model.classifier.parameters()):
         torch.nn.init.normal_(value, std=0.1)
-    after = grad_cam(model, feature_map, 1).values
-    assert np.corrcoef(before.ravel(), after.ravel())[0, 1] < 0.9
+    after = grad_cam(model, feature_map, label).values
+    assert not after.any() or np.corrcoef(before.ravel(), after.ravel())[0, 1] < 0.9
 
 
 def test_a_map_of_nothing_stays_nothing() -> None:
