@@ -6,12 +6,12 @@ import argparse
 import json
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
 from benchmarks.service import ROOT, service
-from benchmarks.soak import Soak, Tally
+from benchmarks.soak import Soak, Tally, crowd
 
 BARE = "import torch, timm, gradio, psutil; print(psutil.Process().memory_info().rss / 2**20)"
 
@@ -22,15 +22,10 @@ def bare_mb() -> float:
     return float(run.stdout)
 
 
-def ask_mixed(soak: Soak, requests: int, visitors: int, seed: int) -> None:
-    """So many requests of all kinds, from so many visitors together."""
+def asked(requests: int) -> Callable[[], bool]:
+    """Whether so many requests have been asked for, all visitors' together."""
     numbers = count()
-    with ThreadPoolExecutor(visitors) as pool:
-        for done in [
-            pool.submit(soak.visit, seed + number, lambda: next(numbers) >= requests)
-            for number in range(visitors)
-        ]:
-            done.result()
+    return lambda: next(numbers) >= requests
 
 
 def main(given: list[str] | None = None) -> int:
@@ -51,9 +46,9 @@ def main(given: list[str] | None = None) -> int:
         megabytes["ready"] = running.resident_mb()
         soak = Soak(running.address, photos, tally)
         soak.learn()
-        ask_mixed(soak, args.warm_up, args.clients, seed=0)
+        crowd(soak, args.clients, asked(args.warm_up), seed=0)
         megabytes[f"after {args.warm_up} requests"] = before = running.resident_mb()
-        ask_mixed(soak, args.requests, args.clients, seed=10_000)
+        crowd(soak, args.clients, asked(args.requests), seed=10_000)
         megabytes[f"after {args.requests} more"] = after = running.resident_mb()
     for name, size in megabytes.items():
         print(f"{name:24} {size:6.0f} MB, {size / megabytes['bare libraries']:.2f} x bare libraries")

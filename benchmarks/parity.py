@@ -12,16 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from benchmarks.side_by_side import machine
 from pawmatch.engines import converted, openvino_engine
+from pawmatch.engines.choose import outcome
 from pawmatch.engines.openvino_engine import OpenVinoEngine
 from pawmatch.errors import PawMatchError
 from pawmatch.images import ImageSource
 from pawmatch.loading import load
-from pawmatch.models import ImageModel
 from pawmatch.predict import Classifier, Examined, Member
 from pawmatch.prepared import Prepared
 
@@ -56,20 +54,6 @@ def batches(classifier: Classifier, files: list[Path]) -> Iterator[list[Prepared
         yield chunk
 
 
-def heatmaps(model: ImageModel, feature_map: Tensor, classes: Tensor) -> NDArray[np.float32]:
-    """Grad-CAM (N, h * w) of one class for each of N feature maps, in one pass and not scaled.
-
-    A map's scale does not change its correlation with another one.
-    """
-    with torch.enable_grad():
-        feature_map = feature_map.detach().clone().requires_grad_(True)
-        chosen = model.forward_head(feature_map).gather(1, classes[:, None])
-        (gradient,) = torch.autograd.grad(chosen.sum(), feature_map)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    maps: NDArray[np.float32] = (weights * feature_map.detach()).sum(dim=1).relu().flatten(1).numpy()
-    return maps
-
-
 def correlations_of(member: Member, wanted: list[Examined], given: list[Examined]) -> list[float]:
     """How each heatmap of one engine follows the other's, both for the first engine's first choice.
 
@@ -78,7 +62,7 @@ def correlations_of(member: Member, wanted: list[Examined], given: list[Examined
     variant = member.variant
     classes = torch.tensor([int(one.logits[variant].argmax()) for one in wanted])
     ours, theirs = (
-        heatmaps(member.model, torch.cat([one.feature_maps[variant] for one in side]), classes)
+        outcome(member.model, torch.cat([one.feature_maps[variant] for one in side]), classes).maps.numpy()
         for side in (wanted, given)
     )
     pairs = zip(ours, theirs, strict=True)

@@ -163,15 +163,17 @@ def is_sentence(message: str | None) -> bool:
     return bool(message) and str(message).endswith((".", "?")) and "Traceback" not in str(message)
 
 
-def crowd(soak: Soak, visitors: int, seconds: float, seed: int) -> None:
-    """Let so many visitors in for so long."""
-    end = time.monotonic() + seconds
+def crowd(soak: Soak, visitors: int, until: Callable[[], bool], seed: int) -> None:
+    """Let so many visitors in at a time, until it is time to go."""
     with ThreadPoolExecutor(visitors) as pool:
-        for done in [
-            pool.submit(soak.visit, seed + number, lambda: time.monotonic() > end)
-            for number in range(visitors)
-        ]:
+        for done in [pool.submit(soak.visit, seed + number, until) for number in range(visitors)]:
             done.result()
+
+
+def after(seconds: float) -> Callable[[], bool]:
+    """Whether so many seconds have gone by since now."""
+    end = time.monotonic() + seconds
+    return lambda: time.monotonic() > end
 
 
 def main(given: list[str] | None = None) -> int:
@@ -192,19 +194,19 @@ def main(given: list[str] | None = None) -> int:
     with service(rate_limit=0, queue_size=args.queue_size, request_log="no", device="cpu") as running:
         soak = Soak(running.address, photos, tally)
         soak.learn()
-        crowd(soak, args.clients, warm_up, seed=0)
+        crowd(soak, args.clients, after(warm_up), seed=0)
         before = running.resident_mb()
-        crowd(soak, args.clients, args.seconds - warm_up, seed=10_000)
-        after = running.resident_mb()
+        crowd(soak, args.clients, after(args.seconds - warm_up), seed=10_000)
+        at_end = running.resident_mb()
         is_alive = running.process.poll() is None
-    growth = after / before - 1
+    growth = at_end / before - 1
     for kind, number in sorted(tally.counts.items()):
         print(f"{number:8d}  {kind}")
-    print(f"memory {before:.0f} MB after {warm_up:.0f} s, {after:.0f} MB at the end ({growth:+.1%})")
+    print(f"memory {before:.0f} MB after {warm_up:.0f} s, {at_end:.0f} MB at the end ({growth:+.1%})")
     for problem in tally.problems[:20]:
         print(problem)
     if args.json:
-        values = {"counts": tally.counts, "before_mb": before, "after_mb": after, "problems": tally.problems}
+        values = {"counts": tally.counts, "before_mb": before, "after_mb": at_end, "problems": tally.problems}
         Path(args.json).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     return 0 if is_alive and not tally.problems else 1
 

@@ -109,15 +109,20 @@ def pictures(spec: InputSpec) -> Tensor:
     return spec.normalise((255 * smooth).to(torch.uint8).permute(0, 2, 3, 1))
 
 
-def outcome(model: ImageModel, feature_map: Tensor) -> Outcome:
-    """The classes that a model chooses from feature maps (N, C, h, w), and Grad-CAM for each of them."""
+def outcome(model: ImageModel, feature_map: Tensor, classes: Tensor | None = None) -> Outcome:
+    """The classes that a model chooses from feature maps (N, C, h, w), and Grad-CAM, not scaled.
+
+    The maps are for `classes` (N,), or for the chosen ones.
+    """
     with torch.enable_grad():
         feature_map = feature_map.detach().clone().requires_grad_(True)
-        best = model.forward_head(feature_map).max(dim=1)
-        (gradient,) = torch.autograd.grad(best.values.sum(), feature_map)
+        logits = model.forward_head(feature_map)
+        top = logits.argmax(dim=1)
+        wanted = logits.gather(1, (top if classes is None else classes)[:, None])
+        (gradient,) = torch.autograd.grad(wanted.sum(), feature_map)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     maps = (weights * feature_map.detach()).sum(dim=1).relu()
-    return Outcome(best.indices, maps.flatten(1))
+    return Outcome(top, maps.flatten(1))
 
 
 def disagreement(expected: Sequence[Outcome], found: Sequence[Outcome]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from benchmarks.parity import heatmaps
+from pawmatch.engines.choose import outcome
 from pawmatch.explain import grad_cam
 from pawmatch.models import build_model
 
@@ -25,7 +25,7 @@ def test_a_batch_of_heatmaps_has_the_shape_of_those_that_are_shown() -> None:
     model.eval().requires_grad_(False)
     classes = torch.tensor([0, 1, 2, 3, 4, 0])
     seen = 0
-    for row, found in enumerate(heatmaps(model, feature_map, classes)):
+    for row, found in enumerate(outcome(model, feature_map, classes).maps.numpy()):
         shown = grad_cam(model, feature_map[row : row + 1], int(classes[row]))
         np.testing.assert_allclose(found.max(), shown.raw_max, rtol=1e-4, atol=1e-7)
         if shown.raw_max:
