@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.service import Reply, Visitor
-from benchmarks.soak import Soak, Tally, alike, crowd
+from benchmarks.soak import Soak, Tally, after, alike, crowd
 from pawmatch.settings import Settings
 from pawmatch.ui.answering import MOST_AT_ONCE
 from pawmatch.ui.classifiers import Classifiers
@@ -42,7 +42,7 @@ def test_a_short_soak_loses_nothing(service: str, photos: list[bytes]) -> None:
     tally = Tally()
     soak = Soak(service, photos, tally)
     soak.learn()
-    crowd(soak, visitors=8, seconds=3, seed=1)
+    crowd(soak, visitors=8, until=after(seconds=3), seed=1)
     assert tally.problems == []
     assert tally.counts["right: predict"] > 0
     assert tally.counts["requests"] >= 8
