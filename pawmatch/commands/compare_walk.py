@@ -15,7 +15,6 @@ from pawmatch.errors import PawMatchError
 from pawmatch.evaluation.compare import ImageAnswers
 
 if TYPE_CHECKING:
-
     from pawmatch.explain import ExplainingClassifier
     from pawmatch.predict import Examined
 

@@ -30,9 +30,7 @@ class StemBlock(nn.Sequential):
     Without `pool` the last step and the halving are left out.
     """
 
-    def __init__(
-        self, channels: int, width: int, *, kernel: int, dropout: float, pool: bool = True
-    ) -> None:
+    def __init__(self, channels: int, width: int, *, kernel: int, dropout: float, pool: bool = True) -> None:
         layers: list[nn.Module] = [
             nn.BatchNorm2d(channels),
             nn.Conv2d(channels, width, kernel, padding="same"),
@@ -147,9 +145,7 @@ class Chae(ImageModel):
         if (height, width) == (self.grid, self.grid):
             return self.position_embedding
         grid = self.position_embedding[1:].T.reshape(1, -1, self.grid, self.grid)
-        grid = nn.functional.interpolate(
-            grid, size=(height, width), mode="bicubic", align_corners=False
-        )
+        grid = nn.functional.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
         return torch.cat([self.position_embedding[:1], grid[0].flatten(1).T])
 
     def forward_features(self, images: Tensor) -> Tensor:

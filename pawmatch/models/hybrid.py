@@ -90,9 +90,7 @@ def create_backbone(
             f"Backbone {name!r} gives no (N, C, h, w) feature map; "
             "use a CNN such as convnextv2_base, not a vision transformer."
         )
-    backbone: nn.Module = timm.create_model(
-        name, num_classes=0, pretrained=pretrained, **options
-    )
+    backbone: nn.Module = timm.create_model(name, num_classes=0, pretrained=pretrained, **options)
     return backbone
 
 
@@ -139,9 +137,7 @@ class Hybrid(ImageModel):
             self.attention: nn.Module | None = TokenAttention(channels, heads=attention_heads)
         elif parts.attention:
             published = attention_mode == "published"
-            self.attention = HeadAttention(
-                self.feature_dim, heads=attention_heads, published=published
-            )
+            self.attention = HeadAttention(self.feature_dim, heads=attention_heads, published=published)
         else:
             self.register_module("attention", None)
         self.classifier = nn.Sequential(

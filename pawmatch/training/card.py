@@ -33,6 +33,7 @@ def card_text(config: CheckpointConfig, recipe: Recipe) -> str:
     )
     title = find_task(config.task).title
     variant = "all" if config.training.get("together") else config.variant
+    teacher = " --teacher DIR" if recipe.distillation else ""
     lines = [
         f"# {title}: {VARIANT_NAMES[config.variant]}",
         "",
@@ -53,8 +54,12 @@ def card_text(config: CheckpointConfig, recipe: Recipe) -> str:
         f"- Architecture: family `{config.family}`, variant `{config.variant}`, "
         + ", ".join(f"{key} `{value}`" for key, value in config.architecture.items()),
         f"- Input: {config.input.size} px, `{config.input.resize}`, views: {', '.join(config.input.views)}",
-        *(f"- {key.replace('_', ' ').capitalize()}: {value}" for key, value in config.training.items()),
-        f"- Again: `pawmatch train --recipe {recipe.name} --variant {variant} --data DIR --out DIR`",
+        *(
+            f"- {key.replace('_', ' ').capitalize()}: {value}"
+            for key, value in config.training.items()
+            if value is not None
+        ),
+        f"- Again: `pawmatch train --recipe {recipe.name} --variant {variant} --data DIR --out DIR{teacher}`",
         "",
         "## Known failures",
         "",

@@ -33,6 +33,7 @@ from pawmatch.training.losses import build_loss, build_mixer, repeat_targets
 from pawmatch.training.optimisation import Optimisation
 from pawmatch.training.recipe import Recipe
 from pawmatch.training.state import RunState, copied
+from pawmatch.training.teacher import Teacher, distillation_loss
 from pawmatch.training.unfreezing import train_stages, training_mode
 
 
@@ -58,6 +59,7 @@ def train(
     report: Callable[[str], None] = print,
     backgrounds: Sequence[NDArray[np.uint8]] = (),
     identity: Mapping[str, str] | None = None,
+    teacher: Teacher | None = None,
 ) -> list[Epoch]:
     """Train `model` in place and return one Epoch per epoch.
 
@@ -76,7 +78,7 @@ def train(
     )
     state = RunState(run, recipe, identity or {}, model, optimisation)
     history = state.resume()
-    runner = _Runner(model, optimisation, recipe, spec, train_data, settings, backgrounds, report)
+    runner = _Runner(model, optimisation, recipe, spec, train_data, settings, backgrounds, report, teacher)
     plotting = settings.tensorboard and rank() == 0
     with (
         tensorboard(run / "tensorboard", done=len(history), report=report)
@@ -128,10 +130,12 @@ class _Runner:
         settings: Settings,
         backgrounds: Sequence[NDArray[np.uint8]],
         report: Callable[[str], None],
+        teacher: Teacher | None,
     ) -> None:
         self.model, self.optimisation, self.recipe, self.spec = model, optimisation, recipe, spec
         self.data, self.settings, self.backgrounds, self.report = data, settings, backgrounds, report
         self.loss = build_loss(recipe)
+        self.teacher = teacher
         self.mixer = build_mixer(recipe, len(data.labels))
         self.learning: tuple[int, int] | None = None  # stages that learn, of how many
         self.step_model: Callable[[Tensor], Tensor] = model
@@ -175,7 +179,12 @@ class _Runner:
         images = images.contiguous(memory_format=torch.channels_last)
         with self.optimisation.autocast():
             logits = self.step_model(images)  # (N, classes), or (V, N, classes) for variants together
-            loss = self.loss(logits.flatten(0, -2), repeat_targets(targets, logits))
+            rows = logits.flatten(0, -2)
+            loss = self.loss(rows, repeat_targets(targets, logits))
+            if self.teacher is not None:
+                taught = repeat_targets(self.teacher.logits(images), logits)
+                further = distillation_loss(rows, taught, self.recipe.distillation_temperature)
+                loss = (1 - self.recipe.distillation) * loss + self.recipe.distillation * further
         return loss.item(), self.optimisation.step(loss)
 
     def _thaw(self, index: int) -> None:

@@ -43,6 +43,8 @@ class Recipe:
     clip_gradient: float = 5.0  # largest gradient norm; 0 is off
     label_smoothing: float = 0.1
     focal_gamma: float = 0.0  # exponent of the focal loss; 0 is cross-entropy
+    distillation: float = 0.0  # a teacher's share of the loss; the labels have the rest
+    distillation_temperature: float = 1.0  # softens the answers of teacher and student before they compare
     ema: float = 0.0  # decay per step of the averaged weights that are kept in the end; 0 is off
 
     # Area of a random resized crop; from 1.0 on, no crop: the whole image as the input table says.

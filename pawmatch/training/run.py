@@ -21,6 +21,7 @@ from pawmatch.training.recipe import Recipe, read_recipe
 from pawmatch.training.start import PRETRAINED, build_models, plain_architecture
 from pawmatch.training.state import STATE_FILE
 from pawmatch.training.summary import Summary, summarise
+from pawmatch.training.teacher import Teacher
 from pawmatch.training.together import Together
 
 DEFAULTS = Settings()
@@ -36,6 +37,7 @@ def run_training(
     out: Path,
     *,
     init: str | None = None,
+    teacher: str | None = None,
     outside: Path | None = None,
     settings: Settings = DEFAULTS,
     report: Callable[[str], None] = print,
@@ -46,12 +48,14 @@ def run_training(
     and writes `out/<variant>` each. `init` is a checkpoint whose weights are taken over wherever name and
     shape agree, or a folder that holds one for each variant; without it, a recipe with a base trains that
     first, beside `out`, or takes it from there. `outside` is a folder of images that do not belong to the
-    task, for the scope gate. Cut at any moment, the same call goes on. Where several processes share the
-    run, the first one reports and writes.
+    task, for the scope gate; `teacher` a checkpoint from whose answers a recipe with `distillation` learns.
+    Cut at any moment, the same call goes on. Where several processes share the run, the first one reports
+    and writes.
     """
     if rank() != 0:
         report = silent
     names = _variants(recipe, variant)
+    _check_teacher(recipe, teacher)
     train_files, val_files = find_split(data)
     if init is None and recipe.base:
         init = str(_base(read_recipe(recipe.base), data, out.parent, settings, report))
@@ -66,12 +70,17 @@ def run_training(
         f"{len(val_data.images)} validation images, {len(skipped)} skipped"
     )
     spec = InputSpec.from_dict(recipe.input)
+    taught = Teacher(teacher, train_data.labels, spec, settings.device) if teacher else None
     resuming = (out / STATE_FILE).is_file()
     models = build_models(recipe, names, len(train_data.labels), init=init, resuming=resuming, report=report)
     model: nn.Module = Together(models) if len(models) > 1 else models[names[0]]
     backgrounds = outside_data.images if outside_data is not None else ()
     identity = {"variant": variant, "data": fingerprint(train_files, val_files)}
-    history = train(model, recipe, spec, train_data, val_data, out, settings, report, backgrounds, identity)
+    if teacher:
+        identity["teacher"] = Path(teacher).name
+    history = train(
+        model, recipe, spec, train_data, val_data, out, settings, report, backgrounds, identity, taught
+    )
     folders = {name: out / name if len(names) > 1 else out for name in names}
     if rank() != 0:
         return list(folders.values())
@@ -84,6 +93,7 @@ def run_training(
         variants=names,
         skipped_images=skipped,
         init=Path(init).name if init else "pretrained backbone" if pretrained else "random",
+        teacher=Path(teacher).name if teacher else None,
         commit=git_commit(),
         processes=world(),
         precision=settings.autocast,
@@ -114,6 +124,7 @@ def _training_record(summary: Summary, recipe: Recipe) -> dict[str, Any]:
         "kept": summary.kept,
         "seed": recipe.seed,
         "init": summary.init,
+        "teacher": summary.teacher,
         "together": list(summary.variants) if len(summary.variants) > 1 else None,
         "processes": summary.processes,
         "precision": summary.precision,
@@ -136,6 +147,21 @@ def _variants(recipe: Recipe, variant: str) -> tuple[str, ...]:
     if variant not in VARIANTS:
         raise UnknownVariant(f"Variant {variant!r} is unknown; use one of {', '.join([*VARIANTS, ALL])}.")
     return (variant,)
+
+
+def _check_teacher(recipe: Recipe, teacher: str | None) -> None:
+    """Raise TrainingError where a recipe lacks its teacher, or a teacher a recipe that listens."""
+    if not 0 <= recipe.distillation <= 1:
+        raise TrainingError(
+            f"Recipe key 'distillation' is {recipe.distillation}; it must be between 0 and 1."
+        )
+    if recipe.distillation and teacher is None:
+        raise TrainingError(f"Recipe {recipe.name} learns from a teacher; name a checkpoint with --teacher.")
+    if teacher is not None and not recipe.distillation:
+        raise TrainingError(
+            f"Recipe {recipe.name} has no use for a teacher; leave out --teacher, or give it a share of the "
+            "loss with --set distillation=0.5."
+        )
 
 
 def _base(base: Recipe, data: Path, parent: Path, settings: Settings, report: Callable[[str], None]) -> Path:

@@ -165,9 +165,7 @@ def _train(search: Search, name: str, values: dict[str, Any], run: int, report: 
         raise TrainingError(f"The validation loss is {metrics['nll']}; lower learning_rate.")
     heat = None
     if images := search.study.heatmaps:
-        heat = measure_heat(
-            folder, recipe.task, search.data, images=images, device=search.settings.device
-        )
+        heat = measure_heat(folder, recipe.task, search.data, images=images, device=search.settings.device)
     return Run(
         seed=recipe.seed,
         parameters=sum(value.numel() for value in checkpoint.model.parameters()),

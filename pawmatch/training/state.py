@@ -82,7 +82,11 @@ class RunState:
         if not same_recipe(state["recipe"], self.recipe):
             raise TrainingError(f"Folder {self.run} holds a run of another recipe; {REMEDY}.")
         saved = state.get("identity", {})
-        for key, words in (("variant", "of variant {}, not {}"), ("data", "on other images")):
+        for key, words in (
+            ("variant", "of variant {}, not {}"),
+            ("data", "on other images"),
+            ("teacher", "with teacher {}, not {}"),
+        ):
             theirs, ours = saved.get(key), self.identity.get(key)
             if theirs is not None and ours is not None and theirs != ours:
                 said = words.format(theirs, ours)

@@ -28,6 +28,7 @@ class Summary:
     recipe: dict[str, Any]
     variants: tuple[str, ...]
     init: str
+    teacher: str | None
     commit: str
     processes: int
     precision: str
@@ -88,6 +89,7 @@ def summarise(
     *,
     variants: tuple[str, ...],
     init: str,
+    teacher: str | None = None,
     commit: str,
     processes: int,
     precision: str,
@@ -101,6 +103,7 @@ def summarise(
         recipe=recipe.to_dict(),
         variants=variants,
         init=init,
+        teacher=teacher,
         commit=commit,
         processes=processes,
         precision=precision or "float32",

@@ -11,16 +11,12 @@ import pytest
 from pawmatch.cli import main
 
 
-def test_import_converts_a_pickle(
-    dog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_import_converts_a_pickle(dog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import torch
 
     from pawmatch.models import build_model
 
-    model = build_model(
-        family="hybrid", variant="cnn_transformer", num_classes=3, backbone="test_convnext"
-    )
+    model = build_model(family="hybrid", variant="cnn_transformer", num_classes=3, backbone="test_convnext")
     torch.save({"model_state_dict": model.state_dict()}, tmp_path / "weights.pth")
     labels = tmp_path / "labels.txt"
     labels.write_text("Beagle\n\nBoxer\nCollie\n")
@@ -53,9 +49,7 @@ def test_push_passes_its_options_on(
     monkeypatch.setattr("pawmatch.checkpoint.push", push)
     arguments = ["push", "folder", "user/repo", "--private", "--revision", "try", "--message", "First"]
     assert main(arguments) == 0
-    assert calls == [
-        (("folder", "user/repo"), {"private": True, "revision": "try", "message": "First"})
-    ]
+    assert calls == [(("folder", "user/repo"), {"private": True, "revision": "try", "message": "First"})]
     assert capsys.readouterr().out == "https://huggingface.co/user/repo/tree/main\n"
 
 

@@ -54,8 +54,7 @@ def test_search_prints_and_writes_the_table(
     assert "- three heads failed: The encoder's width, 8, must be a multiple of heads, 3." in printed
     page = (out / "study.md").read_text()
     command = (
-        "pawmatch search --study mine.toml --data data --out found "
-        "--threads 1 --set label_smoothing=0.0"
+        "pawmatch search --study mine.toml --data data --out found --threads 1 --set label_smoothing=0.0"
     )
     assert page.startswith(f"Made by `{command}` on 8 training images and 6 validation images.\n")
     assert str(tmp_path) not in page

@@ -24,9 +24,7 @@ def tokens(height: int = 3, width: int = 4) -> torch.Tensor:
     return torch.randn(2, 1 + height * width, WIDTH, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize(
-    ("keep_tokens", "window"), [(12, None), (99, None), (None, 4), (None, 99), (12, 4)]
-)
+@pytest.mark.parametrize(("keep_tokens", "window"), [(12, None), (99, None), (None, 4), (None, 99), (12, 4)])
 def test_what_drops_and_blocks_nothing_equals_the_plain_encoder(
     keep_tokens: int | None, window: int | None
 ) -> None:

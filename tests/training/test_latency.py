@@ -45,4 +45,3 @@ def test_models_take_turns_and_the_first_is_the_measure() -> None:
 
 def test_no_models_have_no_latencies() -> None:
     assert measure_latencies({}) == {}
-

@@ -1,0 +1,120 @@
+"""Learning from a teacher: the divergence and its formula, what the teacher sees, what a run asks for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.functional import softmax
+
+from pawmatch.checkpoint import load_checkpoint
+from pawmatch.errors import TrainingError
+from pawmatch.preprocess import InputSpec
+from pawmatch.training.batches import normalise
+from pawmatch.training.run import run_training
+from pawmatch.training.teacher import Teacher, distillation_loss
+from tests.support.training import RECIPE, SETTINGS, silently, write_colours
+
+
+def random(*shape: int) -> torch.Tensor:
+    return 3 * torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_divergence_is_that_of_the_formula(temperature: float) -> None:
+    student, teacher = random(6, 5), random(6, 5).flip(0)
+    p, q = softmax(teacher / temperature, dim=-1), softmax(student / temperature, dim=-1)
+    expected = temperature**2 * (p * (p / q).log()).sum(dim=1).mean()
+    torch.testing.assert_close(distillation_loss(student, teacher, temperature), expected)
+
+
+def test_a_student_that_says_the_same_has_nothing_to_learn() -> None:
+    student = random(6, 5).requires_grad_()
+    loss = distillation_loss(student, student.detach() + 7, 2.0)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    assert student.grad is not None
+    torch.testing.assert_close(student.grad, torch.zeros(6, 5), atol=1e-6, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_colours(tmp_path_factory.mktemp("data"), train=32, val=24)
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher that tells red from blue."""
+    out = tmp_path_factory.mktemp("teacher")
+    (place,) = run_training(RECIPE, "cnn", data, out, settings=SETTINGS, report=silently)
+    return place
+
+
+def test_it_sees_the_image_in_its_own_normalisation(trained: Path) -> None:
+    student = InputSpec(size=32, mean=(0.1, 0.2, 0.3), std=(0.9, 1.0, 1.1))
+    checkpoint = load_checkpoint(str(trained))
+    pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    taught = Teacher(str(trained), ("blue", "red"), student).logits(normalise(pixels, student))
+    expected = checkpoint.model(normalise(pixels, checkpoint.config.input))
+    torch.testing.assert_close(taught, expected, rtol=1e-4, atol=1e-4)
+    assert not taught.requires_grad
+
+
+def test_a_teacher_of_other_classes_is_refused(trained: Path) -> None:
+    with pytest.raises(TrainingError, match="knows other classes than the data has"):
+        Teacher(str(trained), ("blue", "green"), InputSpec(size=32))
+
+
+def test_the_student_learns_what_only_the_teacher_says(trained: Path, data: Path, tmp_path: Path) -> None:
+    """All labels of the training images changed over: whoever listens to the labels gets everything wrong."""
+    swapped = tmp_path / "swapped"
+    for half, red, blue in (("train", "blue", "red"), ("val", "red", "blue")):
+        (swapped / half).mkdir(parents=True)
+        (swapped / half / "red").symlink_to(data / half / red)
+        (swapped / half / "blue").symlink_to(data / half / blue)
+    top1 = {}
+    for share in (0.0, 1.0):
+        recipe = replace(RECIPE, epochs=12, distillation=share, distillation_temperature=2.0)
+        (place,) = run_training(
+            recipe,
+            "cnn",
+            swapped,
+            tmp_path / f"run{share}",
+            teacher=str(trained) if share else None,
+            settings=SETTINGS,
+            report=silently,
+        )
+        config = load_checkpoint(str(place)).config
+        top1[share] = config.metrics["top1"]
+        assert config.training.get("teacher") == (trained.name if share else None)
+    assert top1[0.0] < 0.1
+    assert top1[1.0] > 0.9
+
+
+def test_variants_together_learn_from_one_teacher(trained: Path, data: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=1, distillation=0.5, mixup=0.2)
+    places = run_training(
+        recipe, "all", data, tmp_path, teacher=str(trained), settings=SETTINGS, report=silently
+    )
+    assert [place.name for place in places] == ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
+
+
+def test_a_recipe_and_its_teacher_come_together(trained: Path, data: Path, tmp_path: Path) -> None:
+    listening = replace(RECIPE, distillation=0.5)
+    with pytest.raises(TrainingError, match="learns from a teacher; name a checkpoint with --teacher"):
+        run_training(listening, "cnn", data, tmp_path, settings=SETTINGS, report=silently)
+    with pytest.raises(TrainingError, match="has no use for a teacher; leave out --teacher"):
+        run_training(RECIPE, "cnn", data, tmp_path, teacher=str(trained), settings=SETTINGS, report=silently)
+    with pytest.raises(TrainingError, match=r"is 1\.5; it must be between 0 and 1"):
+        run_training(
+            replace(RECIPE, distillation=1.5),
+            "cnn",
+            data,
+            tmp_path,
+            teacher=str(trained),
+            settings=SETTINGS,
+            report=silently,
+        )
+    assert not list(tmp_path.iterdir())
