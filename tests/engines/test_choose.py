@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,7 +19,7 @@ from pawmatch.engines import choose, converted, create_engine
 from pawmatch.engines.choose import choose_engine, outcome, pictures
 from pawmatch.engines.torch_engine import TorchEngine
 from pawmatch.explain import grad_cam
-from pawmatch.models import ImageModel
+from pawmatch.models import ImageModel, build_model
 from pawmatch.preprocess import InputSpec
 
 SPEC = InputSpec(size=32)
@@ -186,3 +187,28 @@ def test_openvino_is_chosen_and_answers_alike(
     assert ours.label == theirs.label
     for variant, heatmap in ours.heatmaps.items():
         assert heatmap.confidence == pytest.approx(theirs.heatmaps[variant].confidence, abs=0.01)
+
+
+def test_a_batch_of_heatmaps_has_the_shape_of_those_that_are_shown() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        backbone = {"channels": [4, 4, 8, 8], "stem_width": 4, "output_stride": 8}
+        model = build_model(
+            family="hybrid",
+            variant="cnn_transformer",
+            num_classes=5,
+            backbone="resnet18d",
+            backbone_config=backbone,
+        )
+        feature_map = torch.rand(6, 8, 4, 4)
+    model.eval().requires_grad_(False)
+    classes = torch.tensor([0, 1, 2, 3, 4, 0])
+    seen = 0
+    for row, found in enumerate(outcome(model, feature_map, classes).maps.numpy()):
+        shown = grad_cam(model, feature_map[row : row + 1], int(classes[row]))
+        np.testing.assert_allclose(found.max(), shown.raw_max, rtol=1e-4, atol=1e-7)
+        if shown.raw_max:
+            seen += 1
+            span = found.max() - found.min()
+            np.testing.assert_allclose((found - found.min()) / span, shown.values.ravel(), atol=1e-3)
+    assert seen
