@@ -162,7 +162,7 @@ def same_recipe(saved: dict[str, Any], recipe: Recipe) -> bool:
 
 def _numbers(values: dict[str, Any]) -> Any:
     """What a run depends on: no prose, no check of --variant, no views, which serve answering alone."""
-    kept = {key: value for key, value in values.items() if key not in ("about", "variant")}
+    kept = {key: value for key, value in values.items() if key not in ("about", "license", "variant")}
     kept["input"] = {key: value for key, value in kept["input"].items() if key != "views"}
     return _plain(kept)
 

@@ -56,6 +56,8 @@ def run_training(
         report = silent
     names = _variants(recipe, variant)
     _check_teacher(recipe, teacher)
+    if not recipe.license:  # a checkpoint must have one, and its run should not end on that
+        raise TrainingError(f'Recipe {recipe.name} has no license; give one with --set license="...".')
     train_files, val_files = find_split(data)
     if init is None and recipe.base:
         init = str(_base(read_recipe(recipe.base), data, out.parent, settings, report))
