@@ -127,9 +127,9 @@ def test_half_precision_halves_the_file_and_full_precision_is_exact(tmp_path: Pa
 def test_a_variance_too_large_for_float16_is_kept(tmp_path: Path, model: nn.Module) -> None:
     torch_model = build_model(family="chae", variant="cnn", num_classes=3, **CONFIG.architecture)
     torch_model.load_state_dict(model.state_dict())
-    torch_model.stem[0][0].running_var.fill_(1e6)
+    torch_model.get_buffer("stem.0.0.running_var").fill_(1e6)
     save_checkpoint(tmp_path, torch_model, CONFIG)
-    assert load_checkpoint(tmp_path).model.stem[0][0].running_var[0] == 1e6
+    assert load_checkpoint(tmp_path).model.get_buffer("stem.0.0.running_var")[0] == 1e6
 
 
 def test_saving_over_a_checkpoint_leaves_nothing_behind(folder: Path, model: nn.Module) -> None:
@@ -165,7 +165,7 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, model: nn.Module)
     with pytest.raises(KeyMismatch):
         save_checkpoint(tmp_path / "b", model, replace(CONFIG, variant="cnn_transformer"))
     broken = build_model(family="chae", variant="cnn", num_classes=3, **CONFIG.architecture)
-    broken.classifier.bias.data[0] = math.nan
+    broken.get_parameter("classifier.bias").data[0] = math.nan
     with pytest.raises(NotACheckpoint, match=r"classifier\.bias.*NaN"):
         save_checkpoint(tmp_path / "c", broken, CONFIG)
     assert not list(tmp_path.rglob("*.*"))

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import constants
 
-from pawmatch.checkpoint import find_variants, load_checkpoint, load_task, push
+from pawmatch.checkpoint import Checkpoint, find_variants, load_checkpoint, load_task, push
+from pawmatch.checkpoint.folder import load_folder
 from pawmatch.checkpoint.sources import CACHED_NOTICE
 from pawmatch.errors import (
     AccessDenied,
@@ -154,11 +156,9 @@ def test_all_variants_come_from_one_commit(
     first = hub_server.commit("ann/art", files(bundled / "artist"))
     from pawmatch.checkpoint import sources
 
-    original = sources.load_folder
-
-    def load_and_commit(*arguments: object, **options: object) -> object:
+    def load_and_commit(folder: Path, source: str, *, device: str | torch.device = "cpu") -> Checkpoint:
         hub_server.commit("ann/art", {"cnn_transformer/config.json": b"broken"})
-        return original(*arguments, **options)  # type: ignore[arg-type]
+        return load_folder(folder, source, device=device)
 
     monkeypatch.setattr(sources, "load_folder", load_and_commit)
     assert {checkpoint.revision for checkpoint in load_task("hf://ann/art", "artist")} == {first}

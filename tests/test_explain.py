@@ -12,12 +12,13 @@ from PIL import Image
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
 
 import pawmatch.explain as explain_module
 from pawmatch import load
 from pawmatch.errors import BadOption, UnknownLabel
 from pawmatch.explain import COLORMAPS, ExplainingClassifier, colormap_stops, grad_cam, overlay
-from pawmatch.models import VARIANTS, build_model
+from pawmatch.models import VARIANTS, Chae, build_model
 from pawmatch.results import Heatmap
 
 
@@ -50,7 +51,9 @@ def test_equals_the_librarys_full_model_result(variant: str, mode: str) -> None:
     with torch.no_grad():
         ours = grad_cam(model.requires_grad_(False), model.forward_features(images), 2)
     model.requires_grad_(True)
-    layer = model.backbone.layer4[-1]
+    last = model.get_submodule("backbone.layer4")
+    assert isinstance(last, nn.Sequential)
+    layer = last[-1]
     library = GradCAM(model=model, target_layers=[layer])
     target = [ClassifierOutputTarget(2)]
     library(input_tensor=images, targets=target)
@@ -116,6 +119,8 @@ def test_threads_get_the_lone_heatmaps(classifier: ExplainingClassifier, photo: 
 def test_a_randomised_head_changes_the_map() -> None:
     torch.manual_seed(0)
     model = build_model(family="chae", variant="cnn_transformer", num_classes=4, input_size=64).eval()
+    assert isinstance(model, Chae)
+    assert model.encoder is not None
     model.requires_grad_(False)
     feature_map = model.forward_features(torch.rand(1, 3, 64, 64))
     # With random weights the map of a class may be empty, and which one's is depends on the version of torch.
@@ -130,7 +135,7 @@ def test_a_randomised_head_changes_the_map() -> None:
 def test_a_map_of_nothing_stays_nothing() -> None:
     model = build_model(family="chae", variant="cnn", num_classes=2, input_size=32, filters=(4, 4, 4, 8))
     model.eval().requires_grad_(False)
-    torch.nn.init.zeros_(model.classifier.weight)
+    torch.nn.init.zeros_(model.get_parameter("classifier.weight"))
     cam = grad_cam(model, torch.rand(1, 8, 2, 2), 0)
     assert cam.raw_max == 0
     assert not cam.values.any()
@@ -211,8 +216,12 @@ def test_an_overlay_is_drawn_once_and_only_when_it_is_asked_for(
     classifier: ExplainingClassifier, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    real = explain_module.overlay
-    monkeypatch.setattr(explain_module, "overlay", lambda *a, **k: drawn.append(a) or real(*a, **k))
+
+    def draw(image: Image.Image, heatmap: Heatmap, *, colormap: str, strength: float) -> Image.Image:
+        drawn.append(heatmap)
+        return overlay(image, heatmap, colormap=colormap, strength=strength)
+
+    monkeypatch.setattr(explain_module, "overlay", draw)
     overlays = classifier.explain(photo).overlays
     assert drawn == []
     assert overlays["cnn"] is overlays["cnn"]

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any, TypedDict
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from pawmatch.errors import (
     KeyMismatch,
     LabelCountMismatch,
     NotACheckpoint,
+    PawMatchError,
     RepoNotFound,
     ShapeMismatch,
 )
@@ -30,9 +32,27 @@ from tests.support.hub_server import HubServer
 
 pytest_plugins = ("tests.support.hub_fixture",)
 
+
+class Backbone(TypedDict):
+    """The options of a model that say what its backbone is."""
+
+    backbone: str
+    backbone_config: dict[str, Any]
+
+
+class Options(Backbone):
+    """The options of an import that these tests need; as a plain dictionary they would not be checked."""
+
+    labels: tuple[str, ...] | None
+    input_spec: InputSpec
+
+
 LABELS = ("Beagle", "Boxer", "Collie")
-BACKBONE = {"backbone": "resnet10t", "backbone_config": {"channels": [8, 8, 16, 16], "stem_width": 8}}
-OPTIONS = {**BACKBONE, "labels": LABELS, "input_spec": InputSpec(size=32)}
+BACKBONE: Backbone = {
+    "backbone": "resnet10t",
+    "backbone_config": {"channels": [8, 8, 16, 16], "stem_width": 8},
+}
+OPTIONS: Options = {**BACKBONE, "labels": LABELS, "input_spec": InputSpec(size=32)}
 
 
 def original(variant: str = "cnn_transformer") -> nn.Module:
@@ -98,18 +118,20 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(tmp_path: Path, state
     incomplete = {name: tensor for name, tensor in state.items() if name != "attention.query.bias"}
     reshaped = {**state, "attention.query.bias": torch.zeros(3)}
     broken = {**state, "attention.query.bias": state["attention.query.bias"] * float("nan")}
-    for content, options, error, said in (
-        (incomplete, OPTIONS, KeyMismatch, "lack attention.query.bias"),
-        (reshaped, OPTIONS, ShapeMismatch, "attention.query.bias"),
-        (broken, OPTIONS, NotACheckpoint, "NaN"),
-        (state, {**OPTIONS, "labels": LABELS[:2]}, LabelCountMismatch, "3 outputs and there are 2 labels"),
-        (state, {**OPTIONS, "labels": None}, LabelCountMismatch, "there are 124 labels"),
-        (state, {**OPTIONS, "labels": ("a", "b", "a")}, NotACheckpoint, "'a' twice"),
-        ({"base_model": {"a": 1}}, OPTIONS, NotACheckpoint, "'a', which is no tensor"),
-        ({}, OPTIONS, NotACheckpoint, "no dictionary of tensors"),
-        ([1, 2], OPTIONS, NotACheckpoint, "no dictionary of tensors"),
-        (torch.zeros(3), OPTIONS, NotACheckpoint, "no dictionary of tensors"),
-    ):
+    cases: tuple[tuple[object, tuple[str, ...] | None, type[PawMatchError], str], ...] = (
+        (incomplete, LABELS, KeyMismatch, "lack attention.query.bias"),
+        (reshaped, LABELS, ShapeMismatch, "attention.query.bias"),
+        (broken, LABELS, NotACheckpoint, "NaN"),
+        (state, LABELS[:2], LabelCountMismatch, "3 outputs and there are 2 labels"),
+        (state, None, LabelCountMismatch, "there are 124 labels"),
+        (state, ("a", "b", "a"), NotACheckpoint, "'a' twice"),
+        ({"base_model": {"a": 1}}, LABELS, NotACheckpoint, "'a', which is no tensor"),
+        ({}, LABELS, NotACheckpoint, "no dictionary of tensors"),
+        ([1, 2], LABELS, NotACheckpoint, "no dictionary of tensors"),
+        (torch.zeros(3), LABELS, NotACheckpoint, "no dictionary of tensors"),
+    )
+    for content, labels, error, said in cases:
+        options: Options = {**OPTIONS, "labels": labels}
         with pytest.raises(error, match=said):
             import_checkpoint(saved(tmp_path, content), out, **options)
     assert not out.exists()

@@ -14,7 +14,7 @@ from pawmatch import load
 from pawmatch.checkpoint import load_checkpoint
 from pawmatch.errors import BadOption, BrokenImage, ImageNotFound, KeyMismatch, PawMatchError, UnknownTask
 from pawmatch.models import VARIANTS
-from pawmatch.predict import BATCH_SIZE, Classifier
+from pawmatch.predict import BATCH_SIZE, Classifier, Examined
 from pawmatch.results import Prediction
 
 KEYS = ["task", "model", "predictions", "review", "candidates_90", "variants", "timing_ms", "warnings"]
@@ -130,6 +130,12 @@ def test_variants_must_share_their_labels(tiny_checkpoints: Callable[..., Path])
         Classifier("breed", checkpoints)
 
 
+def examined(classifier: Classifier, image: Image.Image) -> Examined:
+    found = next(classifier.examine_batch([image]))
+    assert isinstance(found, Examined)
+    return found
+
+
 def test_logits_are_averaged_over_the_views(
     tiny_checkpoints: Callable[..., Path], photo: Image.Image, tmp_path: Path
 ) -> None:
@@ -141,8 +147,8 @@ def test_logits_are_averaged_over_the_views(
         path.write_text(json.dumps(config))
     both = load("breed", folder)
     turned = photo.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    one, other = next(plain.examine_batch([photo])), next(plain.examine_batch([turned]))
-    mean = next(both.examine_batch([photo]))
+    one, other = examined(plain, photo), examined(plain, turned)
+    mean = examined(both, photo)
     for variant in both.variants:
         expected = (one.logits[variant] + other.logits[variant]) / 2
         np.testing.assert_allclose(mean.logits[variant], expected, atol=1e-5)
@@ -176,8 +182,8 @@ def test_a_feature_extractor_that_variants_share_runs_once(
     from dataclasses import replace
 
     checkpoints = [load_checkpoint(tiny_checkpoints("breed") / v) for v in ("cnn", "cnn_transformer")]
-    state = checkpoints[0].model.backbone.state_dict()  # type: ignore[union-attr]
-    checkpoints[1].model.backbone.load_state_dict(state)  # type: ignore[union-attr]
+    state = checkpoints[0].model.get_submodule("backbone").state_dict()
+    checkpoints[1].model.get_submodule("backbone").load_state_dict(state)
     apart = Classifier("breed", checkpoints).predict(photo)
     grouped = Classifier(
         "breed", [replace(c, config=replace(c.config, backbone_group="one")) for c in checkpoints]
@@ -185,7 +191,12 @@ def test_a_feature_extractor_that_variants_share_runs_once(
     runs = []
     (engine,) = {id(member.engine): member.engine for member in grouped.members.values()}.values()
     features = engine.features
-    monkeypatch.setattr(engine, "features", lambda x: (runs.append(1), features(x))[1])
+
+    def counted(images: torch.Tensor) -> torch.Tensor:
+        runs.append(1)
+        return features(images)
+
+    monkeypatch.setattr(engine, "features", counted)
     together = grouped.predict(photo)
     assert len(runs) == 1
     assert np.allclose([a.confidence for a in together.variants], [a.confidence for a in apart.variants])

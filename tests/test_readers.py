@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from pawmatch.readers import Found, Readers, read_all, suitable_readers
 SPECS = (InputSpec(size=32), InputSpec(size=48, views=("plain", "mirror")))
 
 
-def serve_badly(pipe: readers.Connection) -> None:
+def serve_badly(pipe: Connection[Any, Any]) -> None:
     """As `serve`, but a file named kill* kills the reader, hang* holds it, once* kills only the first one."""
 
     def one(file: str, specs: object) -> object:
@@ -103,7 +105,7 @@ def test_no_more_is_under_way_than_was_said(folder: Callable[..., list[str]]) ->
     for given_out in range(1, 11):
         next(stream)
         assert taken <= given_out + 3
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert taken < 20
 
 

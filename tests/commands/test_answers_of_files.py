@@ -154,6 +154,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     from pawmatch.cli import main
     from pawmatch.commands.output import Output
     from pawmatch.commands.run_record import engines_of
+    from pawmatch.engines.torch_engine import TorchEngine
 
     out = tmp_path / "out.csv"
     command = ["classify", str(album), "--source", breeds, "--out", str(out)]
@@ -166,9 +167,7 @@ def test_an_interrupted_run_says_how_to_go_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(Output, "write", write_one)
-        patch.setattr(
-            engines, "choose_engine", lambda models, device, spec: engines.TorchEngine(models[0], device)
-        )
+        patch.setattr(engines, "choose_engine", lambda models, device, spec: TorchEngine(models[0], device))
         assert main(command) == 130
     assert f"stopped at row 1 of {out}; the same command goes on from there." in capsys.readouterr().err
     # Another engine may be the fastest by now; the one that the run began with goes on.

@@ -74,7 +74,7 @@ def test_what_cannot_be_asked_is_refused(classifier: Classifier, kennel: Path, d
 
 def test_a_model_of_no_numbers_is_refused(tiny_checkpoints: Callable[..., Path], kennel: Path) -> None:
     checkpoint = load_checkpoint(tiny_checkpoints("breed") / "cnn")
-    checkpoint.model.classifier[2].bias.fill_(float("nan"))  # type: ignore[index, union-attr, operator]
+    checkpoint.model.get_parameter("classifier.2.bias").fill_(float("nan"))
     broken = Classifier("breed", [replace(checkpoint, source="broken")])
     with pytest.raises(NotACheckpoint, match="Variant cnn gives values that are no numbers"):
         evaluate(broken, kennel)

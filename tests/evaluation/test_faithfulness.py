@@ -16,6 +16,7 @@ from pawmatch.checkpoint import Checkpoint, CheckpointConfig
 from pawmatch.evaluation import case
 from pawmatch.evaluation.faithfulness import Comparison, measure_faithfulness, spread
 from pawmatch.evaluation.folders import LabelledFile
+from pawmatch.explain import Cam, grad_cam
 from pawmatch.models import ImageModel
 from pawmatch.predict import Classifier
 from pawmatch.preprocess import InputSpec
@@ -93,11 +94,9 @@ def test_heatmaps_of_the_wrong_place_lose(
     few_resamples: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    true = case.grad_cam
-
-    def turned(*args: object) -> case.Cam:
-        cam = true(*args)  # type: ignore[arg-type]
-        return case.Cam(np.ascontiguousarray(cam.values[::-1, ::-1]), cam.raw_max)
+    def turned(model: ImageModel, feature_map: Tensor, index: int) -> Cam:
+        cam = grad_cam(model, feature_map, index)
+        return Cam(np.ascontiguousarray(cam.values[::-1, ::-1]), cam.raw_max)
 
     monkeypatch.setattr(case, "grad_cam", turned)
     found = measure_faithfulness(corner_classifier, ["cnn"], grainy)["cnn"]
@@ -134,12 +133,20 @@ def test_every_variant_is_measured_and_left_as_it_was(
 
 
 def test_a_shared_extractor_sees_the_rivals_images_once(
-    corner_classifier: Classifier, grainy: list[LabelledFile], few_resamples: None
+    corner_classifier: Classifier,
+    grainy: list[LabelledFile],
+    few_resamples: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     member = corner_classifier.members["cnn"]
     rows = []
     features = member.engine.features
-    member.engine.features = lambda images: (rows.append(len(images)), features(images))[1]  # type: ignore
+
+    def counted(images: Tensor) -> Tensor:
+        rows.append(len(images))
+        return features(images)
+
+    monkeypatch.setattr(member.engine, "features", counted)
     photo = Image.open(grainy[0].path)
     one = case.Case(photo, 0)
     cam, index, _ = one.heatmap(member)

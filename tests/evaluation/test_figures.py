@@ -47,7 +47,7 @@ def test_figures_show_what_was_measured(made_up: Callable[..., Evaluation]) -> N
     curves = draw_risk_coverage(evaluation)
     assert f"AURC {report.aurc.value:.3f}" in words(curves)
     line = curves.axes[0].lines[0]
-    assert line.get_ydata()[-1] == pytest.approx(1 - report.top1.value)
+    assert np.asarray(line.get_ydata())[-1] == pytest.approx(1 - report.top1.value)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_pixels_go_and_come_in_equal_portions(image: Tensor) -> None:
 
 def test_an_image_is_left_as_it_was(image: Tensor) -> None:
     before = image.clone()
-    ranks = np.arange(SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE) / SIDE**2
+    ranks = np.arange(SIDE * SIDE, dtype=np.float32).reshape(SIDE, SIDE) / np.float32(SIDE**2)
     deleted(image, ranks, STEPS)
     inserted(image, ranks, STEPS)
     assert torch.equal(image, before)

@@ -24,7 +24,8 @@ def test_random_maps_are_as_smooth_as_heatmaps() -> None:
 
 def test_the_blob_is_in_the_middle() -> None:
     blob = centre_map(33)
-    assert np.unravel_index(blob.argmax(), blob.shape) == (16, 16)
+    row, column = np.unravel_index(blob.argmax(), blob.shape)
+    assert (int(row), int(column)) == (16, 16)
     np.testing.assert_allclose(blob, blob[::-1, ::-1])
 
 
@@ -32,6 +33,7 @@ def test_ranks_are_all_different_and_ties_follow_the_other_map() -> None:
     saliency = np.array([[0, 0], [5, 0]], dtype=np.float32)
     tie_break = np.array([[3, 1], [0, 2]], dtype=np.float32)
     assert ranked(saliency, tie_break).tolist() == [[0.5, 0], [0.75, 0.25]]
-    many = ranked(np.zeros((16, 16), dtype=np.float32), np.random.default_rng(0).random((16, 16)))
+    noise = np.random.default_rng(0).random((16, 16), dtype=np.float32)
+    many = ranked(np.zeros((16, 16), dtype=np.float32), noise)
     assert len(np.unique(many)) == 256
     assert 0 <= many.min() < many.max() < 1

@@ -12,7 +12,7 @@ from pawmatch.evaluation.sets import candidate_sets
 from pawmatch.training.calibrate import conformal_quantile
 
 
-class Lookup(ClassifierMixin, BaseEstimator):
+class Lookup(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A fitted classifier whose probabilities are given: its inputs are row numbers."""
 
     def __init__(self, probabilities: np.ndarray) -> None:
@@ -24,10 +24,12 @@ class Lookup(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        return self.probabilities[np.asarray(X)[:, 0].astype(int)]
+        rows: np.ndarray = self.probabilities[np.asarray(X)[:, 0].astype(int)]
+        return rows
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        return self.predict_proba(X).argmax(axis=1)
+        labels: np.ndarray = self.predict_proba(X).argmax(axis=1)
+        return labels
 
 
 def draw(seed: int, count: int, classes: int, sharpness: float) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import torch
 
 from pawmatch.errors import BadOption, UnknownVariant
 from pawmatch.explain import grad_cam
-from pawmatch.models import VARIANTS, build_model
+from pawmatch.models import VARIANTS, Chae, build_model
 
 TINY: dict[str, Any] = {
     "family": "chae",
@@ -66,6 +66,8 @@ def test_each_ablation_has_the_parameters_that_its_formula_says(config: dict[str
 
 def test_another_width_adds_one_projection() -> None:
     model = build_model(variant="cnn_transformer", **{**TINY, "width": 6})
+    assert isinstance(model, Chae)
+    assert model.projection is not None
     assert model.projection.weight.shape == (6, 16)
     assert model.classifier.in_features == model.feature_dim == 6
     feature_map = model.forward_features(torch.rand(2, 3, 32, 32))
@@ -144,6 +146,7 @@ def test_the_head_has_a_gradient_at_every_position_of_the_map(variant: str) -> N
 
 def test_positions_follow_a_smaller_grid() -> None:
     model = build_model(variant="cnn_transformer", **{**TINY, "input_size": 64})
+    assert isinstance(model, Chae)
     assert model.positions(4, 4) is model.position_embedding
     assert model.positions(2, 3).shape == (7, 16)
     torch.testing.assert_close(model.positions(2, 3)[0], model.position_embedding[0])
@@ -152,7 +155,7 @@ def test_positions_follow_a_smaller_grid() -> None:
 
 def test_order_matters_through_the_position_embedding() -> None:
     model = build_model(variant="cnn_transformer", **TINY).eval()
-    torch.nn.init.normal_(model.position_embedding)
+    torch.nn.init.normal_(model.get_parameter("position_embedding"))
     feature_map = torch.rand(1, 16, 2, 2)
     flipped = feature_map.flip(3)
     assert not torch.allclose(model.forward_head(feature_map), model.forward_head(flipped))
@@ -160,7 +163,7 @@ def test_order_matters_through_the_position_embedding() -> None:
 
 def test_stem_normalises_before_it_convolves() -> None:
     model = build_model(variant="cnn", **TINY)
-    kinds = [type(layer).__name__ for layer in model.stem[0]]
+    kinds = [type(layer).__name__ for layer in model.get_submodule("stem.0").children()]
     assert kinds == ["BatchNorm2d", "Conv2d", "GELU", "MaxPool2d"]
 
 

@@ -50,9 +50,11 @@ def test_dropping_equals_running_the_second_layer_on_the_kept_tokens(window: int
     images = tokens()
     plain = encoder()
     blocked = None if window is None else outside_window(3, 4, window)
-    normed = plain[0].norm_attention(images)
-    _, weights = plain[0].attention(normed, normed, normed, attn_mask=blocked)
-    after_first, _ = plain[0](images, blocked)
+    first = plain[0]
+    assert isinstance(first, EncoderLayer)
+    normed = first.norm_attention(images)
+    _, weights = first.attention(normed, normed, normed, attn_mask=blocked)
+    after_first, _ = first(images, blocked)
     got = encoder(5, window)(images, 3, 4)
     assert got.shape == (2, 6, WIDTH)
     for row in range(2):  # one image at a time, as each keeps its own

@@ -17,7 +17,7 @@ def test_published_widths_at_1024() -> None:
         "color_pattern",
     ]
     kernels = {
-        name: [m.kernel_size[0] for m in stack if isinstance(m, torch.nn.Conv2d)]
+        name: [m.kernel_size[0] for m in stack.children() if isinstance(m, torch.nn.Conv2d)]
         for name, stack in extractor.morphological_analyzers.items()
     }
     assert kernels == {name: list(sizes) for name, sizes in ANALYZERS.items()}
@@ -29,7 +29,7 @@ def test_side_grows_with_very_wide_features() -> None:
 
 def test_result_keeps_the_residual() -> None:
     extractor = MorphologicalExtractor(32, grid_channels=4, width=8).eval()
-    torch.nn.init.zeros_(extractor.feature_integrator[1].weight)
+    torch.nn.init.zeros_(extractor.get_parameter("feature_integrator.1.weight"))
     features = torch.randn(2, 32)
     torch.testing.assert_close(extractor(features), features)
 

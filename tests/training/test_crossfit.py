@@ -16,7 +16,7 @@ def drawn(n: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.nda
     """Logits that are `temperature` times too large for the labels drawn from them."""
     rng = np.random.default_rng(seed)
     true = rng.normal(size=(n, 6)) * 3
-    labels = np.array([rng.choice(6, p=row) for row in calibrated(true, 1.0)])
+    labels = np.array([rng.choice(6, p=row) for row in calibrated(true.astype(np.float32), 1.0)])
     return (true * temperature).astype(np.float32), labels
 
 

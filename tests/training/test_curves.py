@@ -19,9 +19,9 @@ def test_a_resumed_run_goes_on_in_the_same_curve(tmp_path: Path) -> None:
         with tensorboard(tmp_path, done=done, report=pytest.fail) as plot:
             for epoch in shown:
                 plot(epoch)
-    events = EventAccumulator(str(tmp_path)).Reload()  # type: ignore[no-untyped-call]
-    assert set(events.Tags()["scalars"]) == set(SCALARS)  # type: ignore[no-untyped-call]
-    curve = events.Scalars("loss/train")  # type: ignore[no-untyped-call]
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert set(events.Tags()["scalars"]) == set(SCALARS)
+    curve = events.Scalars("loss/train")
     assert [(event.step, round(event.value, 3)) for event in curve] == [(1, 1.0), (2, 0.5), (3, 0.333)]
 
 

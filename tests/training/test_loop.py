@@ -10,6 +10,7 @@ from torch import Tensor
 from pawmatch.models import ImageModel, build_model
 from pawmatch.preprocess import InputSpec
 from pawmatch.training import loop
+from pawmatch.training.batches import normalise
 from pawmatch.training.data import LabelledImages, decode_all, find_split
 from pawmatch.training.history import Epoch, Scores
 from pawmatch.training.loop import Settings, train
@@ -93,7 +94,6 @@ def test_a_step_that_is_skipped_is_counted(
     halves: Halves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = 0
-    normalise = loop.normalise
 
     def spoil_one(images: Tensor, spec: InputSpec) -> Tensor:
         nonlocal batches

@@ -83,7 +83,7 @@ def test_gradients_are_clipped_or_not() -> None:
 
 
 def test_schedules() -> None:
-    rates = {}
+    rates: dict[str, list[float]] = {}
     for name in ("one-cycle", "constant"):
         recipe = Recipe("r", "", "", schedule=name, learning_rate=1e-3, warmup=0.25)
         optimisation = Optimisation(tiny(), recipe, steps=20)

@@ -17,6 +17,7 @@ from pawmatch.errors import TrainingError
 from pawmatch.training import search as searching
 from pawmatch.training.loop import Settings
 from pawmatch.training.record import Record
+from pawmatch.training.run import run_training
 from pawmatch.training.search import Search, run_search
 from pawmatch.training.study import Range, Study
 
@@ -164,12 +165,11 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(
 ) -> None:
     trials = {"odd heads": {"architecture.heads": 3}, "breaks": {"seed": 66}, "plain": {}}
     search = replace(search, study=replace(search.study, trials=trials), overrides=("epochs=1",))
-    train = searching.run_training
 
     def breaking(recipe: Any, *rest: Any, **options: Any) -> Any:
         if recipe.seed == 66:
             raise MemoryError("no\nroom")
-        return train(recipe, *rest, **options)
+        return run_training(recipe, *rest, **options)
 
     monkeypatch.setattr(searching, "run_training", breaking)
     table, lines = trained(search)
@@ -179,7 +179,7 @@ def test_a_trial_that_fails_is_recorded_and_the_search_goes_on(
     assert failures["plain"] == ""
     assert table.failed == 2
     assert [row.front for row in table.rows] == [False, False, True]
-    monkeypatch.setattr(searching, "run_training", train)
+    monkeypatch.setattr(searching, "run_training", run_training)
     again, lines = trained(search)
     assert not [line for line in lines if line.startswith("trial")]
     assert again.failed == 2

@@ -40,14 +40,21 @@ def build(recipe: Recipe, *, resuming: bool = False) -> tuple[dict[str, ImageMod
     return models, lines
 
 
+def hub_name() -> str:
+    """Where timm says that the backbone's weights are."""
+    known = timm.get_pretrained_cfg(BACKBONE)
+    assert known is not None
+    assert known.hf_hub_id is not None
+    return known.hf_hub_id
+
+
 @pytest.fixture
 def published(hub_server: HubServer) -> dict[str, torch.Tensor]:
     """Weights, with a classifier, where timm's are on the Hub."""
     torch.manual_seed(7)
     weights: dict[str, torch.Tensor] = timm.create_model(BACKBONE).state_dict()
     weights = {key: value for key, value in weights.items() if "num_batches" not in key}  # as some are
-    repo = timm.get_pretrained_cfg(BACKBONE).hf_hub_id
-    hub_server.commit(repo, {"model.safetensors": save(weights)})
+    hub_server.commit(hub_name(), {"model.safetensors": save(weights)})
     return weights
 
 
@@ -55,11 +62,11 @@ def test_take_over_copies_what_agrees_and_no_more() -> None:
     values: dict[str, Any] = {"family": "chae", "num_classes": 2, **RECIPE.architecture}
     small = build_model(variant="cnn", **values)
     large = build_model(variant="cnn_transformer", **values)
-    before = large.encoder[0].mlp[0].weight.clone()
+    before = large.get_parameter("encoder.0.mlp.0.weight").clone()
     share = take_over(large, small)
     assert 0 < share < 1
-    assert torch.equal(large.stem[0][1].weight, small.stem[0][1].weight)
-    assert torch.equal(large.encoder[0].mlp[0].weight, before)
+    assert torch.equal(large.get_parameter("stem.0.1.weight"), small.get_parameter("stem.0.1.weight"))
+    assert torch.equal(large.get_parameter("encoder.0.mlp.0.weight"), before)
 
 
 def test_a_backbone_starts_from_published_weights(
@@ -69,7 +76,7 @@ def test_a_backbone_starts_from_published_weights(
     backbone: Any = models["cnn"].backbone
     for key, value in backbone.state_dict().items():
         assert "num_batches" in key or torch.equal(value, published[key]), key
-    assert lines == [f"the backbone starts from hf://{timm.get_pretrained_cfg(BACKBONE).hf_hub_id}"]
+    assert lines == [f"the backbone starts from hf://{hub_name()}"]
     # Once fetched, they serve without the Hub too.
     hub_server.faults.append(Fault(reset=True))
     backbone = build(PRETRAINED)[0]["cnn"].backbone
@@ -93,7 +100,7 @@ def test_a_network_without_published_weights_is_named() -> None:
 
 def test_weights_that_do_not_fit_are_named(hub_server: HubServer, published: dict[str, torch.Tensor]) -> None:
     published["conv_stem.weight"] = torch.zeros(3, 3, 3, 3)
-    hub_server.commit(timm.get_pretrained_cfg(BACKBONE).hf_hub_id, {"model.safetensors": save(published)})
+    hub_server.commit(hub_name(), {"model.safetensors": save(published)})
     with pytest.raises(TrainingError, match="do not fit its backbone_config"):
         build(PRETRAINED)
 

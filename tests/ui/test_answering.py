@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from pawmatch.errors import BrokenImage, UnknownLabel
+from pawmatch.predict import Examined
 from pawmatch.results import Prediction
-from pawmatch.ui.answering import MOST_AT_ONCE, Here, Lent
+from pawmatch.ui.answering import MOST_AT_ONCE, Here, Lent, Question
 from pawmatch.ui.classifiers import Classifiers
 from pawmatch.ui.handlers import NO_MEMORY, OUR_FAULT, Handlers, Unavailable
 from tests.ui.pretend import PretendClassifier, as_upload
@@ -38,17 +39,30 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(folder / f"{number}.png") for number in range(12)]
 
 
+def confidences(answer: Prediction) -> list[float]:
+    """Those of the choices, then those of the variants."""
+    return [
+        *(entry.confidence for entry in answer.predictions),
+        *(entry.confidence for entry in answer.variants),
+    ]
+
+
 def close(answer: Prediction, lone: Prediction) -> bool:
     same = [entry.label for entry in answer.predictions] == [entry.label for entry in lone.predictions]
-    pairs = zip((*answer.predictions, *answer.variants), (*lone.predictions, *lone.variants), strict=True)
-    return same and all(abs(one.confidence - other.confidence) <= 1e-6 for one, other in pairs)
+    pairs = zip(confidences(answer), confidences(lone), strict=True)
+    return same and all(abs(one - other) <= 1e-6 for one, other in pairs)
 
 
 def test_every_answer_equals_its_lone_answer(tiny: Classifiers, photos: list[str]) -> None:
     here = Here(tiny)
     batches: list[int] = []
     examine = here._collector._answer
-    here._collector._answer = lambda questions: (batches.append(len(questions)), examine(questions))[1]
+
+    def counted(questions: Sequence[Question]) -> Sequence[Examined]:
+        batches.append(len(questions))
+        return examine(questions)
+
+    here._collector._answer = counted
     asked = [(task, path) for path in photos for task in ("breed", "artist")]
     lone = [tiny.get(task).predict(path) for task, path in asked]
     hold = threading.Event()
@@ -78,13 +92,16 @@ def test_a_long_list_keeps_its_order_and_its_errors(
     answers = Here(tiny).predict_all("breed", paths, 2)
     lone = [tiny.get("breed").predict(path, 2) for path in photos]
     assert isinstance(answers.pop(12), BrokenImage)
-    assert all(close(answer, expected) for answer, expected in zip(answers, lone * 2, strict=True))
+    assert all(
+        isinstance(answer, Prediction) and close(answer, expected)
+        for answer, expected in zip(answers, lone * 2, strict=True)
+    )
 
 
 def test_a_label_that_does_not_exist_is_said_before_the_models_run() -> None:
     pretender = PretendClassifier(failure=AssertionError("the models ran"))
     with pytest.raises(UnknownLabel):
-        Here(Classifiers(lambda task: pretender, ("breed",))).explain("breed", "x.jpg", "Cat", 5)  # type: ignore
+        Here(Classifiers(lambda task: pretender, ("breed",))).explain("breed", "x.jpg", "Cat", 5)  # type: ignore[arg-type,return-value]
 
 
 class Failing(PretendClassifier):
@@ -113,7 +130,7 @@ def test_out_of_memory_costs_only_the_photo_that_needs_it(
     failure = out_of_memory(kind)
     wide = tmp_path / "wide.jpg"
     Image.new("RGB", (1600, 900), "tan").save(wide)
-    classifiers = Classifiers(lambda task: Failing(failure=failure), ("breed",))  # type: ignore
+    classifiers = Classifiers(lambda task: Failing(failure=failure), ("breed",))  # type: ignore[arg-type,return-value]
     handlers = Handlers(classifiers)
     hold = threading.Event()
     classifiers.thread.submit(hold.wait, 10)
@@ -132,7 +149,7 @@ def test_out_of_memory_costs_only_the_photo_that_needs_it(
 
 
 def test_another_error_is_ours(upload: dict[str, Any]) -> None:
-    classifiers = Classifiers(lambda task: PretendClassifier(failure=RuntimeError("x")), ("breed",))  # type: ignore
+    classifiers = Classifiers(lambda task: PretendClassifier(failure=RuntimeError("x")), ("breed",))  # type: ignore[arg-type,return-value]
     with pytest.raises(Unavailable) as caught:
         Handlers(classifiers).predict(upload)
     assert str(caught.value) == OUR_FAULT
@@ -152,7 +169,7 @@ def test_no_more_photos_are_decoded_at_a_time_than_there_are_places(upload: dict
                 now -= 1
             return prepared
 
-    here = Here(Classifiers(lambda task: Counting(), ("breed",)))  # type: ignore
+    here = Here(Classifiers(lambda task: Counting(), ("breed",)))  # type: ignore[arg-type,return-value]
     here._decoding = threading.BoundedSemaphore(2)
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda _: here.predict("breed", upload["path"], 5), range(24)))
@@ -169,7 +186,7 @@ def test_a_lent_accelerator_is_asked_in_the_visitor_s_own_thread(upload: dict[st
 
         return call
 
-    lent = Lent(Classifiers(lambda task: PretendClassifier(), ("breed",)), on_gpu)  # type: ignore
+    lent = Lent(Classifiers(lambda task: PretendClassifier(), ("breed",)), on_gpu)  # type: ignore[arg-type,return-value]
     lent.predict("breed", upload["path"], 5)
     assert len(lent.predict_all("breed", [upload["path"]] * 2, 5)) == 2
     assert lent.explain("breed", upload["path"], "Akita", 5).label == "Akita"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from gradio.exceptions import Error
 from PIL import Image
 
 from pawmatch.settings import Settings
-from pawmatch.ui import pictures
 from pawmatch.ui.classifiers import Classifiers
 from pawmatch.ui.endpoints import worded
 from pawmatch.ui.handlers import NO_ROOM
@@ -57,7 +57,7 @@ class HalfWritten:
 
 def test_a_full_disk_keeps_no_half_of_a_picture(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(pictures.tempfile, "NamedTemporaryFile", HalfWritten)
+        patch.setattr(tempfile, "NamedTemporaryFile", HalfWritten)
         with pytest.raises(Error) as caught:
             worded(keep_jpeg)(PICTURE, "cnn")
     assert caught.value.message == NO_ROOM
@@ -67,7 +67,7 @@ def test_a_full_disk_keeps_no_half_of_a_picture(kept: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
 def test_a_folder_that_takes_nothing_is_said(kept: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    monkeypatch.setattr(pictures.Path, "mkdir", full(code))
+    monkeypatch.setattr(Path, "mkdir", full(code))
     with pytest.raises(Error) as caught:
         worded(keep_jpeg)(PICTURE, "cnn")
     assert caught.value.message == NO_ROOM
@@ -75,7 +75,7 @@ def test_a_folder_that_takes_nothing_is_said(kept: Path, monkeypatch: pytest.Mon
 
 @pytest.fixture
 def address(kept: Path, tmp_path: Path) -> Iterator[str]:
-    classifiers = Classifiers(lambda task: PretendClassifier(), ("breed", "artist"))  # type: ignore
+    classifiers = Classifiers(lambda task: PretendClassifier(), ("breed", "artist"))  # type: ignore[arg-type,return-value]
     with running(Settings(rate_limit=3), classifiers, tmp_path) as address:
         yield address
 

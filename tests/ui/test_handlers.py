@@ -293,7 +293,7 @@ def test_a_failed_load_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_retry_replaces_a_fallback() -> None:
     notices = [None, "The bundled weights answer."]
-    classifiers = Classifiers(lambda task: PretendClassifier(notice=notices.pop()), ("breed",))  # type: ignore
+    classifiers = Classifiers(lambda task: PretendClassifier(notice=notices.pop()), ("breed",))  # type: ignore[arg-type,return-value]
     handlers = Handlers(classifiers)
     assert handlers.notice("breed") is None  # not loaded yet
     classifiers.warm_up()

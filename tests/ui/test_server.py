@@ -14,7 +14,7 @@ import pytest
 
 import app
 from pawmatch.errors import BadOption
-from pawmatch.settings import Settings
+from pawmatch.settings import Settings, on_lent_gpu
 from pawmatch.ui import server
 from pawmatch.ui.classifiers import Classifiers
 from pawmatch.ui.examples import EXAMPLES, read_examples
@@ -85,7 +85,7 @@ def test_a_lent_gpu_is_borrowed_for_the_computing_alone(
 def test_without_the_package_nothing_is_borrowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spaces", None)
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    assert server.on_lent_gpu()
+    assert on_lent_gpu()
     assert server.lent_gpu() is None
 
 

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from io import BytesIO
 from pathlib import Path
@@ -117,7 +117,7 @@ def test_who_hangs_up_frees_a_place_and_who_finds_none_is_told(
 
     with ThreadPoolExecutor(MOST_AT_ONCE + 2) as pool:
         try:
-            asked = []
+            asked: list[Future[Reply]] = []
             while len(asked) < MOST_AT_ONCE:  # one by one, since all at once would find two places
                 asked.append(pool.submit(ask))
                 assert until(lambda: len(held.begun) == len(asked))
