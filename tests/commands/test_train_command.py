@@ -42,7 +42,9 @@ def test_train_writes_a_checkpoint_that_classifies(
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        (["--recipe", "unheard-of"], "artist-chae, artist-stage1, artist-stage2, artist-starter, breed-full"),
+        (["--recipe", "unheard-of"], "artist-starter, artist-teacher, breed-full, breed-phase1"),
+        (["--recipe", "artist-starter"], "learns from a teacher; name a checkpoint with --teacher"),
+        (["--recipe", "breed-stage1", "--set", "license="], "has no license; give one with --set license="),
         (["--recipe", "breed-starter", "--variant", "rnn"], "Variant 'rnn' is unknown"),
         (["--recipe", "breed-stage1", "--set", "epoch=2"], "'epoch' is unknown"),
         (["--recipe", "breed-stage1", "--workers", "-1"], "--workers is '-1'; use a whole number"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,3 +119,18 @@ def test_a_recipe_and_its_teacher_come_together(trained: Path, data: Path, tmp_p
             report=silently,
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_another_teacher_does_not_go_on_with_a_run(trained: Path, data: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=1, distillation=0.5)
+    other = tmp_path / "other"
+    shutil.copytree(trained, other)
+
+    def go(teacher: Path) -> None:
+        run_training(
+            recipe, "cnn", data, tmp_path / "run", teacher=str(teacher), settings=SETTINGS, report=silently
+        )
+
+    go(trained)
+    with pytest.raises(TrainingError, match=f"with teacher {trained.name}, not other; name another --out"):
+        go(other)
