@@ -1,4 +1,4 @@
-"""Draw the learning curves of the bundled weights: `python docs/draw_curves.py` writes learning_curves.png.
+"""Draw learning_curves.png, of the bundled weights: `PYTHONPATH=. python docs/draw_curves.py`.
 
 The points are the `history.csv` of each stage, copied to docs/curves; `pawmatch train` writes that file.
 """
