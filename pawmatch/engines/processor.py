@@ -18,6 +18,6 @@ def has_bfloat16(device: str) -> bool:
     """Whether the device multiplies bfloat16 in hardware; elsewhere it would be slower, not faster."""
     if torch.device(device).type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Not there in every version that we allow, the one on lent GPUs among them.
+    # Not there in every version that we allow, that of ZeroGPU among them.
     found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "arm_bf16"))

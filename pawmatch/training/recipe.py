@@ -152,6 +152,15 @@ def check_kinds(values: dict[str, Any]) -> None:
     for key in ("epochs", "batch_size"):
         if values.get(key, 1) < 1:
             raise TrainingError(f"Recipe key {key!r} is {values[key]}; it must be 1 or more.")
+    if not 0 <= values.get("distillation", 0) <= 1:
+        raise TrainingError(
+            f"Recipe key 'distillation' is {values['distillation']}; it must be between 0 and 1."
+        )
+    if values.get("distillation_temperature", 1) <= 0:
+        raise TrainingError(
+            f"Recipe key 'distillation_temperature' is {values['distillation_temperature']}; "
+            "it must be above 0."
+        )
 
 
 def same_recipe(saved: dict[str, Any], recipe: Recipe) -> bool:

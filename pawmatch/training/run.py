@@ -59,6 +59,8 @@ def run_training(
     if not recipe.license:  # a checkpoint must have one, and its run should not end on that
         raise TrainingError(f'Recipe {recipe.name} has no license; give one with --set license="...".')
     train_files, val_files = find_split(data)
+    spec = InputSpec.from_dict(recipe.input)
+    taught = Teacher(teacher, train_files.labels, spec, settings.device) if teacher else None
     if init is None and recipe.base:
         init = str(_base(read_recipe(recipe.base), data, out.parent, settings, report))
     side = max(DECODED_SIDE, int(recipe.input.get("size", 224)))
@@ -71,8 +73,6 @@ def run_training(
         f"{len(train_data.labels)} classes, {len(train_data.images)} training and "
         f"{len(val_data.images)} validation images, {len(skipped)} skipped"
     )
-    spec = InputSpec.from_dict(recipe.input)
-    taught = Teacher(teacher, train_data.labels, spec, settings.device) if teacher else None
     resuming = (out / STATE_FILE).is_file()
     models = build_models(recipe, names, len(train_data.labels), init=init, resuming=resuming, report=report)
     model: nn.Module = Together(models) if len(models) > 1 else models[names[0]]
@@ -153,10 +153,6 @@ def _variants(recipe: Recipe, variant: str) -> tuple[str, ...]:
 
 def _check_teacher(recipe: Recipe, teacher: str | None) -> None:
     """Raise TrainingError where a recipe lacks its teacher, or a teacher a recipe that listens."""
-    if not 0 <= recipe.distillation <= 1:
-        raise TrainingError(
-            f"Recipe key 'distillation' is {recipe.distillation}; it must be between 0 and 1."
-        )
     if recipe.distillation and teacher is None:
         raise TrainingError(f"Recipe {recipe.name} learns from a teacher; name a checkpoint with --teacher.")
     if teacher is not None and not recipe.distillation:

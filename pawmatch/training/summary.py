@@ -89,7 +89,7 @@ def summarise(
     *,
     variants: tuple[str, ...],
     init: str,
-    teacher: str | None = None,
+    teacher: str | None,
     commit: str,
     processes: int,
     precision: str,

@@ -57,6 +57,8 @@ def test_bad_overrides_are_named(overrides: list[str], named: str) -> None:
     [
         ("epochs=many", "'epochs' is 'many'; it must be a whole number"),
         ("epochs=0", "'epochs' is 0; it must be 1 or more"),
+        ("distillation=1.5", "'distillation' is 1.5; it must be between 0 and 1"),
+        ("distillation_temperature=0", "'distillation_temperature' is 0; it must be above 0"),
         ("learning_rate=true", "'learning_rate' is True; it must be a number"),
         ("balanced=1", "'balanced' is 1; it must be true or false"),
         ("sizes=128", "'sizes' is 128; it must be a list"),
