@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from pawmatch import __version__
 from pawmatch.commands import (
+    calibrate,
     classify,
     compare,
     evaluate,
@@ -40,6 +41,7 @@ COMMANDS = {
     "explain": explain,
     "compare": compare,
     "train": train,
+    "calibrate": calibrate,
     "evaluate": evaluate,
     "search": search,
     "import": import_checkpoint,

@@ -38,8 +38,8 @@ def say_json(value: Any, *, indent: int | None = None) -> None:
     print(json.dumps(value, indent=indent, allow_nan=False), flush=True)
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Options of the commands that classify."""
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that load weights."""
     parser.add_argument("--task", default="breed", help="breed or artist (default: breed)")
     parser.add_argument(
         "--source",
@@ -47,6 +47,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="weights: a folder, or hf://user/repo[/subfolder][@revision] (default: the bundled ones)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that classify."""
+    add_source_options(parser)
     parser.add_argument(
         "--engine", default="auto", help="auto, torch, torch-compile or openvino (default: auto)"
     )

@@ -9,21 +9,23 @@ from pathlib import Path
 from huggingface_hub import ModelCard, ModelCardData
 
 from pawmatch.checkpoint import CheckpointConfig
-from pawmatch.checkpoint.folder import PLOT_FILE
+from pawmatch.checkpoint.folder import CARD_FILE, PLOT_FILE
 from pawmatch.labels import display_name
 from pawmatch.tasks import VARIANT_NAMES, find_task
-from pawmatch.training.recipe import Recipe
 
 
-def write_card(folder: Path, config: CheckpointConfig, recipe: Recipe) -> Path:
+def write_card(folder: Path, config: CheckpointConfig, about: str, again: str) -> Path:
     """Write `README.md` into a checkpoint folder."""
-    path = folder / "README.md"
-    path.write_text(card_text(config, recipe), encoding="utf-8")
+    path = folder / CARD_FILE
+    path.write_text(card_text(config, about, again), encoding="utf-8")
     return path
 
 
-def card_text(config: CheckpointConfig, recipe: Recipe) -> str:
-    """The card as Markdown with the Hub's metadata block."""
+def card_text(config: CheckpointConfig, about: str, again: str) -> str:
+    """The card as Markdown with the Hub's metadata block.
+
+    `about` says what the weights are and `again` which command makes them, as Markdown.
+    """
     data = ModelCardData(
         license="other",
         license_name="non-commercial-research",
@@ -32,12 +34,10 @@ def card_text(config: CheckpointConfig, recipe: Recipe) -> str:
         tags=["pawmatch", config.task, config.variant, "image-classification", "grad-cam"],
     )
     title = find_task(config.task).title
-    variant = "all" if config.training.get("together") else config.variant
-    teacher = " --teacher DIR" if recipe.distillation else ""
     lines = [
         f"# {title}: {VARIANT_NAMES[config.variant]}",
         "",
-        f"Names one of {len(config.labels)} classes for an image. {' '.join(recipe.about.split())}",
+        f"Names one of {len(config.labels)} classes for an image. {about}".rstrip(),
         "",
         "## Measured",
         "",
@@ -59,7 +59,7 @@ def card_text(config: CheckpointConfig, recipe: Recipe) -> str:
             for key, value in config.training.items()
             if value is not None
         ),
-        f"- Again: `pawmatch train --recipe {recipe.name} --variant {variant} --data DIR --out DIR{teacher}`",
+        f"- Again: {again}",
         "",
         "## Known failures",
         "",

@@ -23,6 +23,7 @@ from pawmatch.training.distributed import rank
 
 logger = logging.getLogger(__name__)
 
+DECODED_SIDE = 288  # pixels; a random crop of a third of the area still has more than the model sees
 HELD_OUT = 0.2  # share kept for validation where a folder has no split of its own
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pawmatch.calibration import Calibration, ScopeGate
 from pawmatch.checkpoint import CheckpointConfig, save_checkpoint
@@ -31,9 +29,9 @@ from pawmatch.preprocess import InputSpec
 from pawmatch.training.calibration_plot import draw_calibration
 from pawmatch.training.card import write_card
 from pawmatch.training.crossfit import Judged, confidence_and_hits, fit_calibration, judge_halves
-from pawmatch.training.data import LabelledImages, view_batches
-from pawmatch.training.recipe import Recipe
-from pawmatch.training.scope import fit_scope_gates, scrambled
+from pawmatch.training.data import LabelledImages
+from pawmatch.training.outputs import Outputs, run_models
+from pawmatch.training.scope import fit_scope_gates, stand_in_images
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -42,71 +40,38 @@ Flags = NDArray[np.bool_]
 REVIEW_TARGETS = {"breed": 0.85, "artist": 0.95}
 OTHER_REVIEW_TARGET = 0.9
 MOST_CONFUSED = 8  # mistakes that the card names
-# Images on each side of a gate, ten or so for every weight that is fitted; and images that are scrambled,
-# each in two ways.
-GATE_IMAGES = 3000
-SCRAMBLED_IMAGES = 1000
+GATE_IMAGES = 3000  # on each side of a gate: ten or so for every weight that is fitted
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Logits (N, classes) and average-pooled feature maps (N, C) of N images, averaged over their views."""
+class Story:
+    """What a card tells beside the figures: what the weights are, and the command that makes them again."""
 
-    logits: Floats
-    pooled: Floats
-
-
-@torch.inference_mode()
-def run_models(
-    models: Mapping[str, ImageModel], data: LabelledImages, spec: InputSpec, device: str
-) -> dict[str, Outputs]:
-    """Every variant's outputs for all images, as serving computes them; a shared backbone runs once."""
-    logits: dict[str, list[Tensor]] = {name: [] for name in models}
-    pooled: dict[str, list[Tensor]] = {name: [] for name in models}
-    for model in models.values():
-        model.eval()
-    for batch in view_batches(data, spec):
-        maps: dict[int, Tensor] = {}
-        for name, model in models.items():
-            extractor = id(getattr(model, model.features_module))
-            if extractor not in maps:
-                maps[extractor] = model.forward_features(batch.to(device)).float()
-            feature_map = maps[extractor]
-            for rows, of in (
-                (model.forward_head(feature_map).float(), logits),
-                (feature_map.mean(dim=(2, 3)), pooled),
-            ):
-                of[name].append(rows.reshape(-1, len(spec.views), rows.shape[1]).mean(dim=1).cpu())
-    return {
-        name: Outputs(torch.cat(logits[name]).numpy(), torch.cat(pooled[name]).numpy()) for name in models
-    }
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What the checkpoints of one run have in common."""
-
-    recipe: Recipe
-    spec: InputSpec
-    training: dict[str, Any]
-    backbone_group: str | None
-    device: str
+    about: str
+    again: str
 
 
 def finish(
     models: Mapping[str, ImageModel],
-    terms: Terms,
+    configs: Mapping[str, CheckpointConfig],
     train_data: LabelledImages,
     val_data: LabelledImages,
     outside_data: LabelledImages | None,
     folders: Mapping[str, Path],
+    story: Story,
+    device: str,
 ) -> None:
-    """Calibrate and measure the variants of one run, then write each one's checkpoint folder and card."""
-    recipe, spec, device = terms.recipe, terms.spec, terms.device
-    outputs = run_models(models, val_data, spec, device)
+    """Calibrate and measure the variants of one task, then write each one's checkpoint folder and card.
+
+    `configs` say all of a checkpoint but its calibration and metrics. The scope gates learn from the images
+    in `outside_data`; without them there are none.
+    """
+    specs = {name: config.input for name, config in configs.items()}
+    outputs = run_models(models, val_data, specs, device)
     labels = np.asarray(val_data.targets)
-    gates = _gates(models, terms, train_data, outside_data, outputs)
-    target = REVIEW_TARGETS.get(recipe.task, OTHER_REVIEW_TARGET)
+    gates = _gates(models, specs, device, train_data, outside_data, outputs)
+    task = next(iter(configs.values())).task
+    target = REVIEW_TARGETS.get(task, OTHER_REVIEW_TARGET)
     choices = np.stack([entry.logits.argmax(axis=1) for entry in outputs.values()])
     disagree = (choices != choices[0]).any(axis=0)
     for name, model in models.items():
@@ -122,22 +87,10 @@ def finish(
         )
         if gates[name]:
             metrics["own_out_of_scope"] = float(out_of_scope.mean())
-        config = CheckpointConfig(
-            task=recipe.task,
-            family=recipe.family,
-            variant=name,
-            architecture=dict(recipe.architecture),
-            labels=val_data.labels,
-            input=spec,
-            calibration=calibration,
-            metrics=metrics,
-            training=terms.training,
-            license=recipe.license,
-            backbone_group=terms.backbone_group,
-        )
+        config = replace(configs[name], calibration=calibration, metrics=metrics)
         save_checkpoint(folders[name], model, config)
         draw_calibration(judged, labels, name, folders[name] / PLOT_FILE)
-        write_card(folders[name], config, recipe)
+        write_card(folders[name], config, story.about, story.again)
 
 
 def calibrate_and_measure(
@@ -201,7 +154,8 @@ def _out_of_scope(gates: tuple[ScopeGate, ...], pooled: Floats) -> Flags:
 
 def _gates(
     models: Mapping[str, ImageModel],
-    terms: Terms,
+    specs: Mapping[str, InputSpec],
+    device: str,
     train_data: LabelledImages,
     outside_data: LabelledImages | None,
     held_out: Mapping[str, Outputs],
@@ -209,17 +163,17 @@ def _gates(
     """Each variant's gates, none without images from outside the task."""
     if outside_data is None:
         return dict.fromkeys(models, ())
-    inside, outside, pieces = (
-        run_models(models, data, terms.spec, terms.device)
-        for data in (
-            _sample(train_data, GATE_IMAGES),
-            _sample(outside_data, GATE_IMAGES),
-            scrambled(_sample(train_data, SCRAMBLED_IMAGES)),
-        )
+    own = _sample(train_data, GATE_IMAGES)
+    inside, outside = (
+        run_models(models, data, specs, device) for data in (own, _sample(outside_data, GATE_IMAGES))
     )
+    stand_ins = {kind: run_models(models, data, specs, device) for kind, data in stand_in_images(own).items()}
     return {
         name: fit_scope_gates(
-            inside[name].pooled, outside[name].pooled, pieces[name].pooled, held_out[name].pooled
+            inside[name].pooled,
+            outside[name].pooled,
+            {kind: outputs[name].pooled for kind, outputs in stand_ins.items()},
+            held_out[name].pooled,
         )
         for name in models
     }

@@ -183,3 +183,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     return value
+
+
+def training_command(recipe: Recipe, variant: str) -> str:
+    """The command that trains by a recipe, as Markdown."""
+    teacher = " --teacher DIR" if recipe.distillation else ""
+    return f"`pawmatch train --recipe {recipe.name} --variant {variant} --data DIR --out DIR{teacher}`"

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from pawmatch.checkpoint import CheckpointConfig
 from pawmatch.checkpoint.weights import WEIGHTS_FILE
 from pawmatch.errors import TrainingError, UnknownVariant
 from pawmatch.models import VARIANTS
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.data import decode_all, find_split, fingerprint, list_classes
+from pawmatch.training.data import DECODED_SIDE, decode_all, find_split, fingerprint, list_classes
 from pawmatch.training.distributed import rank, silent, wait_for_all, world
-from pawmatch.training.finish import Terms, finish, git_commit
+from pawmatch.training.finish import Story, finish, git_commit
 from pawmatch.training.loop import Settings, train
-from pawmatch.training.recipe import Recipe, read_recipe
+from pawmatch.training.recipe import Recipe, read_recipe, training_command
 from pawmatch.training.start import PRETRAINED, build_models, plain_architecture
 from pawmatch.training.state import STATE_FILE
 from pawmatch.training.summary import Summary, summarise
@@ -25,7 +25,6 @@ from pawmatch.training.teacher import Teacher
 from pawmatch.training.together import Together
 
 DEFAULTS = Settings()
-DECODED_SIDE = 288  # pixels; a random crop of a third of the area still has more than the model sees
 ALL = "all"  # in place of a variant: all of them, on one shared feature extractor
 MOST_NAMED = 20  # skipped images that a checkpoint's config names
 
@@ -101,14 +100,22 @@ def run_training(
         precision=settings.autocast,
         device=settings.device,
     )
-    terms = Terms(
-        recipe=replace(recipe, architecture=plain_architecture(recipe)),
-        spec=spec,
-        training=_training_record(summary, recipe),
-        backbone_group=f"{recipe.name}-{recipe.seed}" if len(names) > 1 else None,
-        device=settings.device,
-    )
-    finish(models, terms, train_data, val_data, outside_data, folders)
+    configs = {
+        name: CheckpointConfig(
+            task=recipe.task,
+            family=recipe.family,
+            variant=name,
+            architecture=plain_architecture(recipe),
+            labels=val_data.labels,
+            input=spec,
+            training=_training_record(summary, recipe),
+            license=recipe.license,
+            backbone_group=f"{recipe.name}-{recipe.seed}" if len(names) > 1 else None,
+        )
+        for name in names
+    }
+    story = Story(" ".join(recipe.about.split()), training_command(recipe, variant))
+    finish(models, configs, train_data, val_data, outside_data, folders, story, settings.device)
     for folder in folders.values():
         report(f"wrote {folder}")
     summary.write(out)

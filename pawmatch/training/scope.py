@@ -1,8 +1,10 @@
-"""Scope gates: what an image of the task looks like, as against images from elsewhere and scrambled ones."""
+"""Scope gates: what an image of the task looks like, against images from elsewhere and stand-ins for them."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,32 +17,40 @@ from pawmatch.training.data import LabelledImages
 Floats = NDArray[np.float32]
 
 GATE_PENALTY = 1e-3
-# Shares of the task's own validation images that the gates may turn away, together 4 %.
-OUTSIDE_FLAGGED = 0.03
-SCRAMBLED_FLAGGED = 0.01
-LEAST_CAUGHT = 0.2  # share of the scrambled images; a gate that sees fewer of them earns nothing
+# Shares of the task's own validation images that each gate may turn away, together 4.5 %.
+OUTSIDE_FLAGGED = 0.02
+STAND_IN_FLAGGED = {"corners of": 0.02, "scrambled": 0.005}
+LEAST_CAUGHT = 0.2  # share of images from outside; a gate that sees fewer of them earns nothing
 PIECES = (2, 3, 4)  # rows and columns into which a scrambled image is cut
 CORNER = (0.15, 0.3)  # share of width and height that a corner shows
 
 
 def fit_scope_gates(
-    inside: Floats, outside: Floats, pieces: Floats, held_out: Floats
+    inside: Floats, outside: Floats, stand_ins: Mapping[str, Floats], held_out: Floats
 ) -> tuple[ScopeGate, ...]:
-    """The gates of one variant, from pooled features (N, C) of four kinds of images.
+    """The gates of one variant, from pooled features (N, C) of several kinds of images.
 
-    One gate says no to images from outside. The other learns from scrambled images of the task itself: other
-    animals and objects share their textures, and not their arrangement. Where arrangement says little, as
-    with paintings, it catches hardly anything, and what it may turn away goes to the first gate instead.
+    The first gate says no to images from outside. Those are of one kind only, so further gates learn from
+    stand-ins for the rest, each from one kind of what `stand_in_images` makes: one linear rule for two kinds
+    of them does worse on each. A gate is kept if it turns away images from outside, which it never saw.
+    Where it does not, as with paintings, whose corners are paintings too, its share goes to the first one.
     """
-    own = f"{len(inside)} training images against"
-    against_pieces = f"{own} {len(pieces)} scrambled and cut-up training images"
-    against_outside = f"{own} {len(outside)} images of another kind"
-    second = fit_scope_gate(inside, pieces, held_out, flagged=SCRAMBLED_FLAGGED, fitted_on=against_pieces)
-    scores = pieces.astype(np.float64) @ np.asarray(second.weight) + second.bias
-    earned = float((scores < second.threshold).mean()) >= LEAST_CAUGHT
-    share = OUTSIDE_FLAGGED if earned else OUTSIDE_FLAGGED + SCRAMBLED_FLAGGED
-    first = fit_scope_gate(inside, outside, held_out, flagged=share, fitted_on=against_outside)
-    return (first, second) if earned else (first,)
+    own = f"{len(inside)} training images against {len(outside)} images of another kind"
+    share, kept = OUTSIDE_FLAGGED, []
+    for kind, features in stand_ins.items():
+        gate = fit_scope_gate(
+            inside,
+            features,
+            held_out,
+            flagged=STAND_IN_FLAGGED[kind],
+            fitted_on=f"{len(inside)} training images against {len(features)} {kind} training images",
+        )
+        scores = outside.astype(np.float64) @ np.asarray(gate.weight) + gate.bias
+        if float((scores < gate.threshold).mean()) >= LEAST_CAUGHT:
+            kept.append(gate)
+        else:
+            share += STAND_IN_FLAGGED[kind]
+    return (fit_scope_gate(inside, outside, held_out, flagged=share, fitted_on=own), *kept)
 
 
 def fit_scope_gate(
@@ -82,12 +92,16 @@ def fit_scope_gate(
     )
 
 
-def scrambled(data: LabelledImages, seed: int = 0) -> LabelledImages:
-    """Twice as many images: each cut into tiles that are put back in another order, and a corner of each."""
+def stand_in_images(data: LabelledImages, seed: int = 0) -> dict[str, LabelledImages]:
+    """For each kind of stand-in one image made of each image: cut into tiles in another order, or a corner.
+
+    Other animals and objects share the tiles' textures, and not their arrangement; a corner rarely shows
+    more than what is around the subject.
+    """
     rng = random.Random(seed)
-    tiled = [shuffle_tiles(image, rng.choice(PIECES), rng) for image in data.images]
-    corners = [corner(image, rng.uniform(*CORNER), rng) for image in data.images]
-    return LabelledImages(data.labels, (*tiled, *corners), data.targets * 2, data.skipped)
+    tiles = tuple(shuffle_tiles(image, rng.choice(PIECES), rng) for image in data.images)
+    corners = tuple(corner(image, rng.uniform(*CORNER), rng) for image in data.images)
+    return {"corners of": replace(data, images=corners), "scrambled": replace(data, images=tiles)}
 
 
 def shuffle_tiles(image: NDArray[np.uint8], count: int, rng: random.Random) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""Scope gates and the scrambled images that one of them learns from."""
+"""Scope gates and the stand-ins that some of them learn from."""
 
 import random
 
@@ -8,7 +8,14 @@ import pytest
 from pawmatch.calibration import ScopeGate
 from pawmatch.confidence import scope_score
 from pawmatch.training.data import LabelledImages
-from pawmatch.training.scope import corner, fit_scope_gate, fit_scope_gates, scrambled, shuffle_tiles
+from pawmatch.training.scope import (
+    STAND_IN_FLAGGED,
+    corner,
+    fit_scope_gate,
+    fit_scope_gates,
+    shuffle_tiles,
+    stand_in_images,
+)
 
 NUMBERED = np.arange(24 * 36, dtype=np.int64).reshape(24, 36, 1).repeat(3, axis=2) % 251
 
@@ -28,18 +35,22 @@ def test_scope_gate_tells_two_kinds_apart_and_flags_the_share_asked_for() -> Non
     assert passed(outside) < 0.1
 
 
-@pytest.mark.parametrize(("shift", "gates", "turned_away"), [(6.0, 2, 0.03), (0.0, 1, 0.04)])
-def test_a_gate_against_scrambled_images_stays_only_where_it_catches_some(
-    shift: float, gates: int, turned_away: float
+@pytest.mark.parametrize(("seen", "gates", "turned_away"), [(True, 3, 0.02), (False, 2, 0.025)])
+def test_a_gate_against_stand_ins_stays_only_where_it_catches_images_from_outside(
+    seen: bool, gates: int, turned_away: float
 ) -> None:
     rng = np.random.default_rng(1)
-    inside, outside, pieces, held_out = (
-        rng.normal(size=(size, 6)).astype(np.float32) for size in (500, 200, 400, 1000)
+    inside, outside, corners, tiles, held_out = (
+        rng.normal(size=(size, 6)).astype(np.float32) for size in (500, 200, 400, 400, 1000)
     )
     outside[:, 0] += 4
-    pieces[:, 1] += shift
-    fitted = fit_scope_gates(inside, outside, pieces, held_out)
+    outside[:100, 1] += 4
+    outside[100:, 2] += 4
+    corners[:, 1] += 6
+    tiles[:, 2 if seen else 3] += 6
+    fitted = fit_scope_gates(inside, outside, {"corners of": corners, "scrambled": tiles}, held_out)
     assert len(fitted) == gates
+    assert "400 corners of training images" in fitted[1].fitted_on
     scores = held_out @ np.asarray(fitted[0].weight) + fitted[0].bias
     assert (scores < fitted[0].threshold).mean() == pytest.approx(turned_away, abs=0.002)
 
@@ -71,9 +82,12 @@ def test_corners_touch_two_edges_and_are_never_empty() -> None:
     assert corner(image, 0.01, random.Random(0)).shape == (8, 8, 3)
 
 
-def test_scrambling_is_repeatable_and_doubles() -> None:
+def test_stand_ins_are_repeatable_and_one_of_each_kind_for_an_image() -> None:
     image = NUMBERED.astype(np.uint8)
-    data = LabelledImages(("a", "b"), (image, image), (0, 1), ())
-    first, again = scrambled(data), scrambled(data)
-    assert len(first.images) == len(first.targets) == 4
-    assert all(np.array_equal(a, b) for a, b in zip(first.images, again.images, strict=True))
+    data = LabelledImages(("a", "b"), (image, image[:, ::-1]), (0, 1), ())
+    first, again = stand_in_images(data), stand_in_images(data)
+    assert set(first) == set(STAND_IN_FLAGGED)
+    for kind, made in first.items():
+        assert made.targets == data.targets
+        assert all(np.array_equal(a, b) for a, b in zip(made.images, again[kind].images, strict=True))
+        assert not any(np.array_equal(a, b) for a, b in zip(made.images, data.images, strict=True))

@@ -1,0 +1,53 @@
+"""`pawmatch calibrate`: fit a checkpoint's confidence anew, on images like those it will see."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pawmatch.commands.console import add_source_options, say
+
+SUMMARY = "Fit confidence, review flag and scope gates of a source anew, on labelled images."
+EPILOG = """\
+For an imported checkpoint, which has no calibration yet, and for one that will see other photos than those
+it was calibrated on. Nothing is trained. The data folder is one for `train`: train/ and val/, each with
+one subfolder of images per class, named as the checkpoint's labels; without these two, a fifth of the
+images is held out and the calibration fitted on it. Some hundred validation images are needed for it to
+mean something. The images must not have been used to train the weights.
+
+All variants that the source has are written to subfolders of --out, each with a new model card.
+
+example:
+  pawmatch calibrate --source runs/original --data photos --outside paintings --out runs/calibrated
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `calibrate`."""
+    add_source_options(parser)
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of labelled images")
+    parser.add_argument(
+        "--outside",
+        type=Path,
+        metavar="DIR",
+        help="images that do not belong to the task, from which the scope gates learn to say no "
+        "(default: no gates)",
+    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the checkpoints")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, and write the checkpoints."""
+    from pawmatch.engines import resolve_device
+    from pawmatch.training.recalibrate import recalibrate
+
+    recalibrate(
+        args.task,
+        args.source,
+        args.data,
+        args.out,
+        outside=args.outside,
+        device=resolve_device(args.device),
+        report=say,
+    )
+    return 0

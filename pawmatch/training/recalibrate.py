@@ -1,0 +1,111 @@
+"""A checkpoint's calibration fitted anew on other images; its weights stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from pawmatch.calibration import Calibration
+from pawmatch.checkpoint import Checkpoint, load_task
+from pawmatch.errors import TrainingError
+from pawmatch.models import ImageModel
+from pawmatch.training.data import DECODED_SIDE, LabelledFiles, decode_all, find_split, list_classes
+from pawmatch.training.finish import Story, finish, git_commit
+from pawmatch.training.recipe import RECIPES, read_recipe, training_command
+
+
+def recalibrate(
+    task: str,
+    source: str | None,
+    data: Path,
+    out: Path,
+    *,
+    outside: Path | None = None,
+    device: str = "cpu",
+    report: Callable[[str], None] = print,
+) -> list[Path]:
+    """Fit temperature, review threshold, candidate sets and scope gates of every variant that `source` has.
+
+    All are fitted on the validation half of the folder `data`, the gates on its training half and on
+    `outside`, a folder of images that do not belong to the task; without one there are no gates. Writes
+    `out/<variant>` each and returns these folders. Raises CheckpointError or HubError where the source
+    cannot be loaded, and TrainingError where the data does not have the source's classes.
+    """
+    checkpoints = load_task(source, task, device, strict=True)
+    labels = checkpoints[0].config.labels
+    train_files, val_files = (relabelled(half, labels) for half in find_split(data))
+    outside_files = list_classes(outside) if outside else None
+    side = max(DECODED_SIDE, *(checkpoint.config.input.size for checkpoint in checkpoints))
+    val_data = decode_all(val_files, long_side=side)
+    # Only the gates look at training images, and they need the images from outside too.
+    train_data = decode_all(train_files, long_side=side) if outside_files else val_data
+    outside_data = decode_all(outside_files, long_side=side) if outside_files else None
+    missing = len(set(labels)) - len(set(val_data.targets))
+    report(
+        f"{len(val_data.images)} validation images of {len(labels) - missing} of {len(labels)} classes, "
+        f"{len(val_data.skipped)} skipped"
+    )
+    configs = {
+        checkpoint.config.variant: replace(
+            checkpoint.config,
+            calibration=Calibration(),
+            training={**checkpoint.config.training, "calibration_commit": git_commit()},
+        )
+        for checkpoint in checkpoints
+    }
+    folders = {name: out / name for name in configs}
+    finish(
+        _models(checkpoints),
+        configs,
+        train_data,
+        val_data,
+        outside_data,
+        folders,
+        _story(checkpoints[0]),
+        device,
+    )
+    for folder in folders.values():
+        report(f"wrote {folder}")
+    return list(folders.values())
+
+
+def relabelled(files: LabelledFiles, labels: Sequence[str]) -> LabelledFiles:
+    """The same files, their classes counted as in `labels`; classes without files are no fault.
+
+    Raises TrainingError where the files have a class that is not among `labels`.
+    """
+    places = {label: index for index, label in enumerate(labels)}
+    if unknown := sorted(set(files.labels) - set(places)):
+        raise TrainingError(
+            f"The checkpoint has no class {unknown[0]!r}; name the subfolders as its labels, such as "
+            f"{labels[0]!r}, or leave that one out."
+        )
+    targets = tuple(places[files.labels[target]] for target in files.targets)
+    return LabelledFiles(tuple(labels), files.files, targets)
+
+
+def _models(checkpoints: Sequence[Checkpoint]) -> dict[str, ImageModel]:
+    """The models by variant; those with equal feature extractors share the module, which then runs once."""
+    models: dict[str, ImageModel] = {}
+    shared: dict[str, torch.nn.Module] = {}
+    for checkpoint in checkpoints:
+        model, group = checkpoint.model, checkpoint.config.backbone_group
+        if group is not None:
+            own = getattr(model, model.features_module)
+            setattr(model, model.features_module, shared.setdefault(group, own))
+        models[checkpoint.config.variant] = model
+    return models
+
+
+def _story(checkpoint: Checkpoint) -> Story:
+    """What the card tells: the recipe's words where a bundled recipe made the weights."""
+    name = checkpoint.config.training.get("recipe")
+    again = "`pawmatch calibrate --source SRC --data DIR --outside DIR --out DIR` for the calibration"
+    if not isinstance(name, str) or not (RECIPES / f"{name}.toml").is_file():
+        return Story("", again)
+    recipe = read_recipe(name)
+    variant = "all" if checkpoint.config.training.get("together") else checkpoint.config.variant
+    return Story(" ".join(recipe.about.split()), f"{training_command(recipe, variant)}, then {again}")
