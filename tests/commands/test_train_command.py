@@ -42,7 +42,10 @@ def test_train_writes_a_checkpoint_that_classifies(
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        (["--recipe", "unheard-of"], "artist-starter, artist-teacher, breed-full, breed-phase1"),
+        (
+            ["--recipe", "unheard-of"],
+            "artist-teacher2, breed-full, breed-phase1, breed-stage1",
+        ),
         (["--recipe", "artist-starter"], "learns from a teacher; name a checkpoint with --teacher"),
         (["--recipe", "breed-stage1", "--set", "license="], "has no license; give one with --set license="),
         (["--recipe", "breed-starter", "--variant", "rnn"], "Variant 'rnn' is unknown"),

@@ -26,7 +26,7 @@ def test_scope_gate_tells_two_kinds_apart_and_flags_the_share_asked_for() -> Non
     outside = rng.normal(size=(200, 6)).astype(np.float32)
     outside[:, 0] += 4
     held_out = rng.normal(size=(1000, 6)).astype(np.float32)
-    gate = fit_scope_gate(inside, outside, held_out, flagged=0.03, fitted_on="numbers")
+    gate = fit_scope_gate(inside, outside, held_out, flagged=0.03, penalty=1e-3, fitted_on="numbers")
 
     def passed(rows: np.ndarray, gate: ScopeGate = gate) -> float:
         return float(np.mean([scope_score(gate, row) >= gate.threshold for row in rows]))
