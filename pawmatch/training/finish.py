@@ -40,8 +40,9 @@ Flags = NDArray[np.bool_]
 REVIEW_TARGETS = {"breed": 0.85, "artist": 0.95}
 OTHER_REVIEW_TARGET = 0.9
 MOST_CONFUSED = 8  # mistakes that the card names
-GATE_IMAGES = 3000  # on each side of a gate: ten or so for every weight that is fitted
-STAND_IN_IMAGES = 1500  # of each kind; their gates are penalised more, so half as many do
+# Images on each side of a gate, for every weight that is fitted; against stand-ins, where weights are
+# penalised more, half as many.
+IMAGES_PER_WEIGHT = 12
 
 
 @dataclass(frozen=True)
@@ -164,12 +165,13 @@ def _gates(
     """Each variant's gates, none without images from outside the task."""
     if outside_data is None:
         return dict.fromkeys(models, ())
+    most = IMAGES_PER_WEIGHT * max(outputs.pooled.shape[1] for outputs in held_out.values())
     inside, outside = (
-        run_models(models, _sample(data, GATE_IMAGES), specs, device) for data in (train_data, outside_data)
+        run_models(models, _sample(data, most), specs, device) for data in (train_data, outside_data)
     )
     stand_ins = {
         kind: run_models(models, data, specs, device)
-        for kind, data in stand_in_images(_sample(train_data, STAND_IN_IMAGES)).items()
+        for kind, data in stand_in_images(_sample(train_data, most // 2)).items()
     }
     return {
         name: fit_scope_gates(
