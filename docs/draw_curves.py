@@ -13,7 +13,7 @@ from pawmatch.evaluation.drawing import COLORS, MUTED, headline, percent_axis, s
 HERE = Path(__file__).parent
 STAGES = {
     "breed": (*(f"breed-stage{number}" for number in range(1, 6)), "breed-starter"),
-    "artist": ("artist-stage1", "artist-stage2", "artist-stage3", "artist-starter"),
+    "artist": ("artist-stage1", "artist-stage2", "artist-stage3", "artist-stage4", "artist-starter"),
 }
 TITLES = {"breed": "Dog breeds, 12,000 images of 120", "artist": "Paintings, 2,932 images of 11"}
 TARGETS = {"breed": 0.55, "artist": 0.80}

@@ -35,9 +35,12 @@ def test_scope_gate_tells_two_kinds_apart_and_flags_the_share_asked_for() -> Non
     assert passed(outside) < 0.1
 
 
-@pytest.mark.parametrize(("seen", "gates", "turned_away"), [(True, 3, 0.02), (False, 2, 0.025)])
+@pytest.mark.parametrize(
+    ("corner_axis", "tile_axis", "gates", "turned_away"),
+    [(1, 2, 3, 0.02), (1, 4, 2, 0.025), (3, 4, 1, 0.045)],
+)
 def test_a_gate_against_stand_ins_stays_only_where_it_catches_images_from_outside(
-    seen: bool, gates: int, turned_away: float
+    corner_axis: int, tile_axis: int, gates: int, turned_away: float
 ) -> None:
     rng = np.random.default_rng(1)
     inside, outside, corners, tiles, held_out = (
@@ -46,11 +49,11 @@ def test_a_gate_against_stand_ins_stays_only_where_it_catches_images_from_outsid
     outside[:, 0] += 4
     outside[:100, 1] += 4
     outside[100:, 2] += 4
-    corners[:, 1] += 6
-    tiles[:, 2 if seen else 3] += 6
+    corners[:, corner_axis] += 6
+    tiles[:, tile_axis] += 6
     fitted = fit_scope_gates(inside, outside, {"corners of": corners, "scrambled": tiles}, held_out)
     assert len(fitted) == gates
-    assert "400 corners of training images" in fitted[1].fitted_on
+    assert all("400 corners of" in gate.fitted_on for gate in fitted[1:2])
     scores = held_out @ np.asarray(fitted[0].weight) + fitted[0].bias
     assert (scores < fitted[0].threshold).mean() == pytest.approx(turned_away, abs=0.002)
 
