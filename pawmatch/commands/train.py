@@ -52,7 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the checkpoint")
     parser.add_argument("--init", metavar="SRC", help="checkpoint to start from (default: the recipe's base)")
     parser.add_argument(
-        "--teacher", metavar="SRC", help="checkpoint that a recipe with `distillation` learns from"
+        "--teacher",
+        action="append",
+        default=[],
+        metavar="SRC",
+        dest="teachers",
+        help="checkpoint that a recipe with `distillation` learns from; may be given several times",
     )
     parser.add_argument(
         "--outside",
@@ -111,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
             args.data,
             args.out,
             init=args.init,
-            teacher=args.teacher,
+            teachers=args.teachers,
             outside=args.outside,
             settings=settings,
             report=say,

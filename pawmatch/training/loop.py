@@ -33,7 +33,7 @@ from pawmatch.training.losses import build_loss, build_mixer, repeat_targets
 from pawmatch.training.optimisation import Optimisation
 from pawmatch.training.recipe import Recipe
 from pawmatch.training.state import RunState, copied
-from pawmatch.training.teacher import Teacher, distillation_loss
+from pawmatch.training.teacher import Teachers, distillation_loss
 from pawmatch.training.unfreezing import train_stages, training_mode
 
 
@@ -59,7 +59,7 @@ def train(
     report: Callable[[str], None] = print,
     backgrounds: Sequence[NDArray[np.uint8]] = (),
     identity: Mapping[str, str] | None = None,
-    teacher: Teacher | None = None,
+    teachers: Teachers | None = None,
 ) -> list[Epoch]:
     """Train `model` in place and return one Epoch per epoch.
 
@@ -78,7 +78,7 @@ def train(
     )
     state = RunState(run, recipe, identity or {}, model, optimisation)
     history = state.resume()
-    runner = _Runner(model, optimisation, recipe, spec, train_data, settings, backgrounds, report, teacher)
+    runner = _Runner(model, optimisation, recipe, spec, train_data, settings, backgrounds, report, teachers)
     plotting = settings.tensorboard and rank() == 0
     with (
         tensorboard(run / "tensorboard", done=len(history), report=report)
@@ -130,12 +130,12 @@ class _Runner:
         settings: Settings,
         backgrounds: Sequence[NDArray[np.uint8]],
         report: Callable[[str], None],
-        teacher: Teacher | None,
+        teachers: Teachers | None,
     ) -> None:
         self.model, self.optimisation, self.recipe, self.spec = model, optimisation, recipe, spec
         self.data, self.settings, self.backgrounds, self.report = data, settings, backgrounds, report
         self.loss = build_loss(recipe)
-        self.teacher = teacher
+        self.teachers = teachers
         self.mixer = build_mixer(recipe, len(data.labels))
         self.learning: tuple[int, int] | None = None  # stages that learn, of how many
         self.step_model: Callable[[Tensor], Tensor] = model
@@ -181,8 +181,8 @@ class _Runner:
             logits = self.step_model(images)  # (N, classes), or (V, N, classes) for variants together
             rows = logits.flatten(0, -2)
             loss = self.loss(rows, repeat_targets(targets, logits))
-            if self.teacher is not None:
-                taught = repeat_targets(self.teacher.logits(images), logits)
+            if self.teachers is not None:
+                taught = repeat_targets(self.teachers.logits(images), logits)
                 further = distillation_loss(rows, taught, self.recipe.distillation_temperature)
                 loss = (1 - self.recipe.distillation) * loss + self.recipe.distillation * further
         return loss.item(), self.optimisation.step(loss)

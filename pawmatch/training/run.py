@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from pawmatch.training.recipe import Recipe, read_recipe, training_command
 from pawmatch.training.start import PRETRAINED, build_models, plain_architecture
 from pawmatch.training.state import STATE_FILE
 from pawmatch.training.summary import Summary, summarise
-from pawmatch.training.teacher import Teacher
+from pawmatch.training.teacher import Teachers
 from pawmatch.training.together import Together
 
 DEFAULTS = Settings()
@@ -36,7 +36,7 @@ def run_training(
     out: Path,
     *,
     init: str | None = None,
-    teacher: str | None = None,
+    teachers: Sequence[str] = (),
     outside: Path | None = None,
     settings: Settings = DEFAULTS,
     report: Callable[[str], None] = print,
@@ -47,19 +47,19 @@ def run_training(
     and writes `out/<variant>` each. `init` is a checkpoint whose weights are taken over wherever name and
     shape agree, or a folder that holds one for each variant; without it, a recipe with a base trains that
     first, beside `out`, or takes it from there. `outside` is a folder of images that do not belong to the
-    task, for the scope gate; `teacher` a checkpoint from whose answers a recipe with `distillation` learns.
+    task, for the scope gate; `teachers` checkpoints from whose answers a recipe with `distillation` learns.
     Cut at any moment, the same call goes on. Where several processes share the run, the first one reports
     and writes.
     """
     if rank() != 0:
         report = silent
     names = _variants(recipe, variant)
-    _check_teacher(recipe, teacher)
+    _check_teachers(recipe, teachers)
     if not recipe.license:  # a checkpoint must have one, and its run should not end on that
         raise TrainingError(f'Recipe {recipe.name} has no license; give one with --set license="...".')
     train_files, val_files = find_split(data)
     spec = InputSpec.from_dict(recipe.input)
-    taught = Teacher(teacher, train_files.labels, spec, settings.device) if teacher else None
+    taught = Teachers(teachers, train_files.labels, spec, settings.device) if teachers else None
     if init is None and recipe.base:
         init = str(_base(read_recipe(recipe.base), data, out.parent, settings, report))
     side = max(DECODED_SIDE, int(recipe.input.get("size", 224)))
@@ -77,8 +77,9 @@ def run_training(
     model: nn.Module = Together(models) if len(models) > 1 else models[names[0]]
     backgrounds = outside_data.images if outside_data is not None else ()
     identity = {"variant": variant, "data": fingerprint(train_files, val_files)}
-    if teacher:
-        identity["teacher"] = Path(teacher).name
+    taught_by = " and ".join(Path(source).name for source in teachers) or None
+    if taught_by:
+        identity["teacher"] = taught_by
     history = train(
         model, recipe, spec, train_data, val_data, out, settings, report, backgrounds, identity, taught
     )
@@ -94,7 +95,7 @@ def run_training(
         variants=names,
         skipped_images=skipped,
         init=Path(init).name if init else "pretrained backbone" if pretrained else "random",
-        teacher=Path(teacher).name if teacher else None,
+        teacher=taught_by,
         commit=git_commit(),
         processes=world(),
         precision=settings.autocast,
@@ -158,11 +159,11 @@ def _variants(recipe: Recipe, variant: str) -> tuple[str, ...]:
     return (variant,)
 
 
-def _check_teacher(recipe: Recipe, teacher: str | None) -> None:
+def _check_teachers(recipe: Recipe, teachers: Sequence[str]) -> None:
     """Raise TrainingError where a recipe lacks its teacher, or a teacher a recipe that listens."""
-    if recipe.distillation and teacher is None:
+    if recipe.distillation and not teachers:
         raise TrainingError(f"Recipe {recipe.name} learns from a teacher; name a checkpoint with --teacher.")
-    if teacher is not None and not recipe.distillation:
+    if teachers and not recipe.distillation:
         raise TrainingError(
             f"Recipe {recipe.name} has no use for a teacher; leave out --teacher, or give it a share of the "
             "loss with --set distillation=0.5."

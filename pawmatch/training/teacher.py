@@ -1,4 +1,4 @@
-"""A trained model whose answers a run learns from, besides the labels: knowledge distillation."""
+"""Trained models whose answers a run learns from, besides the labels: knowledge distillation."""
 
 from __future__ import annotations
 
@@ -45,6 +45,23 @@ class Teacher:
         with torch.autocast(images.device.type, enabled=False):
             answer: Tensor = self.model(images.float() * self._scale + self._shift)
         return answer
+
+
+class Teachers:
+    """Several teachers that answer as one, by the geometric mean of their probabilities.
+
+    Teachers that err differently know more together than any of them (Hinton et al. 2015, section 1).
+    """
+
+    def __init__(
+        self, sources: Sequence[str], labels: Sequence[str], spec: InputSpec, device: str = "cpu"
+    ) -> None:
+        self.members = [Teacher(source, labels, spec, device) for source in sources]
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Their logits (N, classes), up to a constant, for the student's normalised images (N, 3, H, W)."""
+        answers = [log_softmax(member.logits(images), dim=-1) for member in self.members]
+        return torch.stack(answers).mean(dim=0)
 
 
 def distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -15,7 +15,7 @@ from pawmatch.errors import PawMatchError, TrainingError
 from pawmatch.preprocess import InputSpec
 from pawmatch.training.batches import normalise
 from pawmatch.training.run import run_training
-from pawmatch.training.teacher import Teacher, distillation_loss
+from pawmatch.training.teacher import Teacher, Teachers, distillation_loss
 from tests.support.training import RECIPE, SETTINGS, silently, write_colours
 
 
@@ -63,6 +63,22 @@ def test_it_sees_the_image_in_its_own_normalisation(trained: Path) -> None:
     assert not taught.requires_grad
 
 
+def test_several_answer_by_the_geometric_mean_of_their_probabilities(
+    trained: Path, data: Path, tmp_path: Path
+) -> None:
+    short = replace(RECIPE, epochs=1, seed=1)
+    (other,) = run_training(short, "cnn", data, tmp_path / "other", settings=SETTINGS, report=silently)
+    spec = InputSpec.from_dict(RECIPE.input)
+    images = normalise(torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), spec)
+    one, two = (
+        softmax(Teacher(str(source), ("blue", "red"), spec).logits(images), dim=-1)
+        for source in (trained, other)
+    )
+    both = Teachers([str(trained), str(other)], ("blue", "red"), spec).logits(images)
+    expected = (one * two).sqrt() / (one * two).sqrt().sum(dim=1, keepdim=True)
+    torch.testing.assert_close(softmax(both, dim=-1), expected)
+
+
 def test_a_teacher_of_other_classes_is_refused(trained: Path) -> None:
     with pytest.raises(TrainingError, match="knows other classes than the data has"):
         Teacher(str(trained), ("blue", "green"), InputSpec(size=32))
@@ -76,7 +92,7 @@ def test_a_teacher_is_looked_at_before_a_base_is_trained(data: Path, tmp_path: P
             "cnn",
             data,
             tmp_path / "run",
-            teacher=str(tmp_path / "nowhere"),
+            teachers=[str(tmp_path / "nowhere")],
             settings=SETTINGS,
             report=silently,
         )
@@ -98,7 +114,7 @@ def test_the_student_learns_what_only_the_teacher_says(trained: Path, data: Path
             "cnn",
             swapped,
             tmp_path / f"run{share}",
-            teacher=str(trained) if share else None,
+            teachers=[str(trained)] if share else [],
             settings=SETTINGS,
             report=silently,
         )
@@ -112,7 +128,7 @@ def test_the_student_learns_what_only_the_teacher_says(trained: Path, data: Path
 def test_variants_together_learn_from_one_teacher(trained: Path, data: Path, tmp_path: Path) -> None:
     recipe = replace(RECIPE, epochs=1, distillation=0.5, mixup=0.2)
     places = run_training(
-        recipe, "all", data, tmp_path, teacher=str(trained), settings=SETTINGS, report=silently
+        recipe, "all", data, tmp_path, teachers=[str(trained)], settings=SETTINGS, report=silently
     )
     assert [place.name for place in places] == ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
 
@@ -122,7 +138,9 @@ def test_a_recipe_and_its_teacher_come_together(trained: Path, data: Path, tmp_p
     with pytest.raises(TrainingError, match="learns from a teacher; name a checkpoint with --teacher"):
         run_training(listening, "cnn", data, tmp_path, settings=SETTINGS, report=silently)
     with pytest.raises(TrainingError, match="has no use for a teacher; leave out --teacher"):
-        run_training(RECIPE, "cnn", data, tmp_path, teacher=str(trained), settings=SETTINGS, report=silently)
+        run_training(
+            RECIPE, "cnn", data, tmp_path, teachers=[str(trained)], settings=SETTINGS, report=silently
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -133,7 +151,7 @@ def test_another_teacher_does_not_go_on_with_a_run(trained: Path, data: Path, tm
 
     def go(teacher: Path) -> None:
         run_training(
-            recipe, "cnn", data, tmp_path / "run", teacher=str(teacher), settings=SETTINGS, report=silently
+            recipe, "cnn", data, tmp_path / "run", teachers=[str(teacher)], settings=SETTINGS, report=silently
         )
 
     go(trained)
