@@ -10,10 +10,10 @@ from pawmatch.commands.console import add_source_options, say
 SUMMARY = "Fit confidence, review flag and scope gates of a source anew, on labelled images."
 EPILOG = """\
 For an imported checkpoint, which has no calibration yet, and for one that will see other photos than those
-it was calibrated on. Nothing is trained. The data folder is one for `train`: train/ and val/, each with
-one subfolder of images per class, named as the checkpoint's labels; without these two, a fifth of the
-images is held out and the calibration fitted on it. Some hundred validation images are needed for it to
-mean something. The images must not have been used to train the weights.
+it was calibrated on. The weights stay as they are. The data folder is one for `train`: train/ and val/,
+each with one subfolder of images per class, named as the checkpoint's labels; without these two, a fifth of
+the images is held out and the calibration fitted on it. Some hundred validation images are needed for it
+to mean something. They must not have been used to train the weights.
 
 All variants that the source has are written to subfolders of --out, each with a new model card.
 
@@ -33,6 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images that do not belong to the task, from which the scope gates learn to say no "
         "(default: no gates)",
     )
+    parser.add_argument(
+        "--refit",
+        action="store_true",
+        help="also fit BatchNorm's statistics and the class offsets, which are weights, to the training half "
+        "as it is seen when answering",
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the checkpoints")
 
 
@@ -47,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         args.data,
         args.out,
         outside=args.outside,
+        refit=args.refit,
         device=resolve_device(args.device),
         report=say,
     )

@@ -45,6 +45,11 @@ class LabelledImages:
     targets: tuple[int, ...]
     skipped: tuple[str, ...]
 
+    def sample(self, most: int) -> LabelledImages:
+        """At most that many of the images, evenly spaced through the classes."""
+        step = max(1, -(-len(self.images) // most))
+        return replace(self, images=self.images[::step], targets=self.targets[::step])
+
 
 def list_classes(folder: Path, labels: Sequence[str] | None = None) -> LabelledFiles:
     """List a folder that has one subfolder of images per class, in sorted order.

@@ -25,12 +25,13 @@ from pawmatch.evaluation.metrics import (
     wilson_interval,
 )
 from pawmatch.models import ImageModel
-from pawmatch.preprocess import InputSpec
+from pawmatch.training.calibrate import fit_temperature
 from pawmatch.training.calibration_plot import draw_calibration
 from pawmatch.training.card import write_card
 from pawmatch.training.crossfit import Judged, confidence_and_hits, fit_calibration, judge_halves
 from pawmatch.training.data import LabelledImages
 from pawmatch.training.outputs import Outputs, run_models
+from pawmatch.training.refit import add_offsets, class_offsets, estimate_statistics
 from pawmatch.training.scope import fit_scope_gates, stand_in_images
 
 Floats = NDArray[np.float32]
@@ -43,6 +44,7 @@ MOST_CONFUSED = 8  # mistakes that the card names
 # Images on each side of a gate, for every weight that is fitted; against stand-ins, where weights are
 # penalised more, half as many.
 IMAGES_PER_WEIGHT = 12
+STATISTICS_IMAGES = 512  # for BatchNorm; all their views and positions count
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,42 @@ def finish(
     folders: Mapping[str, Path],
     story: Story,
     device: str,
+    *,
+    refit: bool = False,
 ) -> None:
     """Calibrate and measure the variants of one task, then write each one's checkpoint folder and card.
 
     `configs` say all of a checkpoint but its calibration and metrics. The scope gates learn from the images
-    in `outside_data`; without them there are none.
+    in `outside_data`; without them there are none. `refit` first fits BatchNorm's statistics and the class
+    offsets, in place, to training images as they are seen when answering.
     """
     specs = {name: config.input for name, config in configs.items()}
+    if refit:
+        estimate_statistics(models, train_data.sample(STATISTICS_IMAGES), specs, device)
     outputs = run_models(models, val_data, specs, device)
     labels = np.asarray(val_data.targets)
-    gates = _gates(models, specs, device, train_data, outside_data, outputs)
+    most = IMAGES_PER_WEIGHT * max(entry.pooled.shape[1] for entry in outputs.values())
+    own_data = train_data.sample(most)
+    inside = run_models(models, own_data, specs, device) if refit or outside_data else {}
+    if refit:
+        outputs = _without_favour(models, inside, np.asarray(own_data.targets), outputs, labels)
+    if outside_data is None:
+        gates: dict[str, tuple[ScopeGate, ...]] = dict.fromkeys(models, ())
+    else:
+        elsewhere = run_models(models, outside_data.sample(most), specs, device)
+        stand_ins = {
+            kind: run_models(models, data, specs, device)
+            for kind, data in stand_in_images(train_data.sample(most // 2)).items()
+        }
+        gates = {
+            name: fit_scope_gates(
+                inside[name].pooled,
+                elsewhere[name].pooled,
+                {kind: made[name].pooled for kind, made in stand_ins.items()},
+                outputs[name].pooled,
+            )
+            for name in models
+        }
     task = next(iter(configs.values())).task
     target = REVIEW_TARGETS.get(task, OTHER_REVIEW_TARGET)
     choices = np.stack([entry.logits.argmax(axis=1) for entry in outputs.values()])
@@ -154,40 +182,20 @@ def _out_of_scope(gates: tuple[ScopeGate, ...], pooled: Floats) -> Flags:
     return np.array([scope_margin(gates, row) < 0 for row in pooled])
 
 
-def _gates(
+def _without_favour(
     models: Mapping[str, ImageModel],
-    specs: Mapping[str, InputSpec],
-    device: str,
-    train_data: LabelledImages,
-    outside_data: LabelledImages | None,
-    held_out: Mapping[str, Outputs],
-) -> dict[str, tuple[ScopeGate, ...]]:
-    """Each variant's gates, none without images from outside the task."""
-    if outside_data is None:
-        return dict.fromkeys(models, ())
-    most = IMAGES_PER_WEIGHT * max(outputs.pooled.shape[1] for outputs in held_out.values())
-    inside, outside = (
-        run_models(models, _sample(data, most), specs, device) for data in (train_data, outside_data)
-    )
-    stand_ins = {
-        kind: run_models(models, data, specs, device)
-        for kind, data in stand_in_images(_sample(train_data, most // 2)).items()
-    }
-    return {
-        name: fit_scope_gates(
-            inside[name].pooled,
-            outside[name].pooled,
-            {kind: outputs[name].pooled for kind, outputs in stand_ins.items()},
-            held_out[name].pooled,
-        )
-        for name in models
-    }
-
-
-def _sample(data: LabelledImages, most: int) -> LabelledImages:
-    """At most that many images, evenly spaced through the classes."""
-    step = max(1, -(-len(data.images) // most))
-    return LabelledImages(data.labels, data.images[::step], data.targets[::step], data.skipped)
+    inside: Mapping[str, Outputs],
+    targets: NDArray[np.int64],
+    outputs: Mapping[str, Outputs],
+    labels: NDArray[np.int64],
+) -> dict[str, Outputs]:
+    """Give every model the class offsets that its training images ask for; the outputs with them."""
+    changed: dict[str, Outputs] = {}
+    for name, own in outputs.items():
+        offsets = class_offsets(inside[name].logits, targets, fit_temperature(own.logits, labels))
+        add_offsets(models[name], offsets)
+        changed[name] = replace(own, logits=own.logits + offsets)
+    return changed
 
 
 def git_commit() -> str:

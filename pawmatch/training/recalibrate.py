@@ -1,4 +1,4 @@
-"""A checkpoint's calibration fitted anew on other images; its weights stay as they are."""
+"""A checkpoint's calibration fitted anew on other images, without training."""
 
 from __future__ import annotations
 
@@ -24,15 +24,18 @@ def recalibrate(
     out: Path,
     *,
     outside: Path | None = None,
+    refit: bool = False,
     device: str = "cpu",
     report: Callable[[str], None] = print,
 ) -> list[Path]:
     """Fit temperature, review threshold, candidate sets and scope gates of every variant that `source` has.
 
     All are fitted on the validation half of the folder `data`, the gates on its training half and on
-    `outside`, a folder of images that do not belong to the task; without one there are no gates. Writes
-    `out/<variant>` each and returns these folders. Raises CheckpointError or HubError where the source
-    cannot be loaded, and TrainingError where the data does not have the source's classes.
+    `outside`, a folder of images that do not belong to the task; without one there are no gates. The weights
+    stay as they are, but that `refit` fits BatchNorm's statistics and the class offsets to training images
+    as they are seen when answering. Writes `out/<variant>` each and returns these folders. Raises
+    CheckpointError or HubError where the source cannot be loaded, and TrainingError where the data does not
+    have the source's classes.
     """
     checkpoints = load_task(source, task, device, strict=True)
     labels = checkpoints[0].config.labels
@@ -40,8 +43,8 @@ def recalibrate(
     outside_files = list_classes(outside) if outside else None
     side = max(DECODED_SIDE, *(checkpoint.config.input.size for checkpoint in checkpoints))
     val_data = decode_all(val_files, long_side=side)
-    # Only the gates look at training images, and they need the images from outside too.
-    train_data = decode_all(train_files, long_side=side) if outside_files else val_data
+    # Nothing else looks at training images, and the gates need the images from outside too.
+    train_data = decode_all(train_files, long_side=side) if outside_files or refit else val_data
     outside_data = decode_all(outside_files, long_side=side) if outside_files else None
     missing = len(set(labels)) - len(set(val_data.targets))
     report(
@@ -64,8 +67,9 @@ def recalibrate(
         val_data,
         outside_data,
         folders,
-        _story(checkpoints[0]),
+        _story(checkpoints[0], refit),
         device,
+        refit=refit,
     )
     for folder in folders.values():
         report(f"wrote {folder}")
@@ -100,10 +104,11 @@ def _models(checkpoints: Sequence[Checkpoint]) -> dict[str, ImageModel]:
     return models
 
 
-def _story(checkpoint: Checkpoint) -> Story:
+def _story(checkpoint: Checkpoint, refit: bool) -> Story:
     """What the card tells: the recipe's words where a bundled recipe made the weights."""
     name = checkpoint.config.training.get("recipe")
-    again = "`pawmatch calibrate --source SRC --data DIR --outside DIR --out DIR` for the calibration"
+    flag = " --refit" if refit else ""
+    again = f"`pawmatch calibrate --source SRC --data DIR --outside DIR --out DIR{flag}` for the calibration"
     if not isinstance(name, str) or not (RECIPES / f"{name}.toml").is_file():
         return Story("", again)
     recipe = read_recipe(name)

@@ -46,6 +46,7 @@ class Recipe:
     distillation: float = 0.0  # a teacher's share of the loss; the labels have the rest
     distillation_temperature: float = 1.0  # softens the answers of teacher and student before they compare
     ema: float = 0.0  # decay per step of the averaged weights that are kept in the end; 0 is off
+    refit: bool = False  # in the end, fit BatchNorm and class offsets to images as answering sees them
 
     # Area of a random resized crop; from 1.0 on, no crop: the whole image as the input table says.
     crop_scale: tuple[float, float] = (0.3, 1.0)
@@ -170,8 +171,9 @@ def same_recipe(saved: dict[str, Any], recipe: Recipe) -> bool:
 
 
 def _numbers(values: dict[str, Any]) -> Any:
-    """What a run depends on: no prose, no check of --variant, no views, which serve answering alone."""
-    kept = {key: value for key, value in values.items() if key not in ("about", "license", "variant")}
+    """What the epochs of a run depend on: no prose, no check of --variant, nothing that comes after them."""
+    idle = ("about", "license", "variant", "refit")
+    kept = {key: value for key, value in values.items() if key not in idle}
     kept["input"] = {key: value for key, value in kept["input"].items() if key != "views"}
     return _plain(kept)
 

@@ -116,7 +116,17 @@ def run_training(
         for name in names
     }
     story = Story(" ".join(recipe.about.split()), training_command(recipe, variant))
-    finish(models, configs, train_data, val_data, outside_data, folders, story, settings.device)
+    finish(
+        models,
+        configs,
+        train_data,
+        val_data,
+        outside_data,
+        folders,
+        story,
+        settings.device,
+        refit=recipe.refit,
+    )
     for folder in folders.values():
         report(f"wrote {folder}")
     summary.write(out)
