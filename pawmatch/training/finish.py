@@ -37,8 +37,9 @@ from pawmatch.training.scope import fit_scope_gates, stand_in_images
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
-# What the review flag promises on data like the validation set: unflagged answers right at this rate.
-REVIEW_TARGETS = {"breed": 0.85, "artist": 0.95}
+# How often unflagged answers are to be right on data like the validation set. For paintings 95 % is wanted;
+# the aim is a point higher, because a threshold picked on 366 images misses its aim by about as much.
+REVIEW_TARGETS = {"breed": 0.85, "artist": 0.96}
 OTHER_REVIEW_TARGET = 0.9
 MOST_CONFUSED = 8  # mistakes that the card names
 # Images on each side of a gate, for every weight that is fitted; against stand-ins, where weights are
