@@ -107,8 +107,11 @@ def _models(checkpoints: Sequence[Checkpoint]) -> dict[str, ImageModel]:
 def _story(checkpoint: Checkpoint, refit: bool) -> Story:
     """What the card tells: the recipe's words where a bundled recipe made the weights."""
     name = checkpoint.config.training.get("recipe")
-    flag = " --refit" if refit else ""
-    again = f"`pawmatch calibrate --source SRC --data DIR --outside DIR --out DIR{flag}` for the calibration"
+    task, flag = checkpoint.config.task, " --refit" if refit else ""
+    again = (
+        f"`pawmatch calibrate --task {task} --source SRC --data DIR --outside DIR --out DIR{flag}` "
+        "for the calibration"
+    )
     if not isinstance(name, str) or not (RECIPES / f"{name}.toml").is_file():
         return Story("", again)
     recipe = read_recipe(name)

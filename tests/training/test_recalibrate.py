@@ -16,12 +16,7 @@ from pawmatch.errors import CheckpointNotFound, NotACheckpoint, TrainingError
 from pawmatch.training.data import LabelledFiles
 from pawmatch.training.recalibrate import recalibrate, relabelled
 from pawmatch.training.run import run_training
-from tests.support.training import RECIPE, SETTINGS, silently, write_colours
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colours(tmp_path_factory.mktemp("data"), train=32, val=24)
+from tests.support.training import RECIPE, SETTINGS, silently
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +60,7 @@ def test_gives_back_what_training_had_fitted_and_leaves_the_weights(
         weights = ours.model.state_dict()
         assert all(torch.equal(weights[key], value) for key, value in theirs.model.state_dict().items())
         card = (folder / "README.md").read_text()
-        assert "pawmatch calibrate" in card
+        assert f"pawmatch calibrate --task {RECIPE.task} " in card
         assert f"{ours.config.metrics['top1']:.1%}" in card
         assert (folder / "calibration.png").is_file()
 

@@ -20,19 +20,14 @@ from pawmatch.training.recalibrate import recalibrate
 from pawmatch.training.refit import add_offsets, class_offsets, estimate_statistics
 from pawmatch.training.run import run_training
 from pawmatch.training.together import Together
-from tests.support.training import RECIPE, SETTINGS, silently, write_colours
+from tests.support.training import RECIPE, SETTINGS, silently
 
 SPEC = InputSpec.from_dict(RECIPE.input)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colours(tmp_path_factory.mktemp("data"), train=32, val=24)
-
-
-@pytest.fixture(scope="module")
-def images(folder: Path) -> LabelledImages:
-    return decode_all(find_split(folder)[0], long_side=40)
+def images(data: Path) -> LabelledImages:
+    return decode_all(find_split(data)[0], long_side=40)
 
 
 def tiny(variant: str) -> ImageModel:
@@ -100,18 +95,18 @@ def test_offsets_are_added_to_the_logits(family: str) -> None:
         torch.testing.assert_close(model(images) - before, torch.tensor([[0.5, -1.0]] * 2))
 
 
-def test_a_recipe_and_a_calibration_can_ask_for_it(folder: Path, tmp_path: Path) -> None:
+def test_a_recipe_and_a_calibration_can_ask_for_it(data: Path, tmp_path: Path) -> None:
     """Refitting in the end of a run, or later of what the run without it left, comes to the same."""
 
     def trained(refit: bool) -> Path:
         recipe = replace(RECIPE, refit=refit, crop_scale=(0.1, 0.2))
         out = tmp_path / f"run{refit}"
-        (place,) = run_training(recipe, "cnn", folder, out, settings=SETTINGS, report=silently)
+        (place,) = run_training(recipe, "cnn", data, out, settings=SETTINGS, report=silently)
         return place
 
     plain, refitted = load_checkpoint(trained(False)), load_checkpoint(trained(True))
-    (later,) = recalibrate(RECIPE.task, plain.source, folder, tmp_path / "later", refit=True, report=silently)
-    val = decode_all(find_split(folder)[1], long_side=40)
+    (later,) = recalibrate(RECIPE.task, plain.source, data, tmp_path / "later", refit=True, report=silently)
+    val = decode_all(find_split(data)[1], long_side=40)
     logits = {
         name: run_models({"cnn": model}, val, {"cnn": SPEC}, "cpu")["cnn"].logits
         for name, model in (

@@ -17,12 +17,7 @@ from pawmatch.models import build_model
 from pawmatch.training import loop
 from pawmatch.training.run import run_training
 from pawmatch.training.together import Together
-from tests.support.training import RECIPE, SETTINGS, write_colours
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colours(tmp_path_factory.mktemp("data"), train=32, val=24)
+from tests.support.training import RECIPE, SETTINGS
 
 
 def test_learns_and_writes_a_checkpoint_with_its_card(data: Path, tmp_path: Path) -> None:

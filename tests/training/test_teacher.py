@@ -16,7 +16,7 @@ from pawmatch.preprocess import InputSpec
 from pawmatch.training.batches import normalise
 from pawmatch.training.run import run_training
 from pawmatch.training.teacher import Teacher, Teachers, distillation_loss
-from tests.support.training import RECIPE, SETTINGS, silently, write_colours
+from tests.support.training import RECIPE, SETTINGS, silently
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -38,11 +38,6 @@ def test_a_student_that_says_the_same_has_nothing_to_learn() -> None:
     assert loss.item() == pytest.approx(0, abs=1e-6)
     assert student.grad is not None
     torch.testing.assert_close(student.grad, torch.zeros(6, 5), atol=1e-6, rtol=0)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_colours(tmp_path_factory.mktemp("data"), train=32, val=24)
 
 
 @pytest.fixture(scope="module")
