@@ -112,7 +112,8 @@ def _story(checkpoint: Checkpoint, refit: bool) -> Story:
         f"`pawmatch calibrate --task {task} --source SRC --data DIR --outside DIR --out DIR{flag}` "
         "for the calibration"
     )
-    if not isinstance(name, str) or not (RECIPES / f"{name}.toml").is_file():
+    # A name out of a stranger's config: looked up among ours, never made into a path.
+    if not isinstance(name, str) or name not in {path.stem for path in RECIPES.glob("*.toml")}:
         return Story("", again)
     recipe = read_recipe(name)
     variant = "all" if checkpoint.config.training.get("together") else checkpoint.config.variant
