@@ -18,8 +18,11 @@ SMALLEST_SIDE = 64  # pixels; below it a dog's coat or a brush stroke is not res
 LARGEST_ASPECT = 4.0
 
 
-def calibrated(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
-    """Probabilities (..., classes) of logits (..., classes): softmax of logits / temperature."""
+def calibrated(logits: NDArray[np.float32], temperature: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities (..., classes) of logits (..., classes): softmax of logits / temperature.
+
+    A temperature for each row is (..., 1).
+    """
     scaled = logits.astype(np.float64) / temperature
     scaled -= scaled.max(axis=-1, keepdims=True)
     exp = np.exp(scaled)

@@ -24,8 +24,8 @@ The data folder has one subfolder of images per class, named as the class; if it
 val/ is measured. Answers are those that users get. docs/evaluation.md says what each number means.
 
 Training fits temperature, candidate sets and review threshold on all validation images. On that very
-folder use --calibration halves: it fits them on one half of the images and measures on the other, both
-ways round. On any other folder the default is right.
+folder use --calibration halves: it fits them on random halves of the images and measures each image by
+those that it is not in. On any other folder the default is right.
 
 With --out: metrics.json, classes.csv, and as figures reliability.png, confusions.png and
 risk_coverage.png. Files of that name are replaced.

@@ -16,7 +16,7 @@ SHOWN = 10  # confusions and classes
 FIRST, COLUMN = 38, 26  # widths
 MEASURED_CALIBRATION = {
     "own": "the checkpoint's own, as users get it",
-    "halves": "fitted on one half of these images and measured on the other, both ways",
+    "halves": "fitted on random halves of these images, each judged by those it is not in",
 }
 NONE = "none"
 

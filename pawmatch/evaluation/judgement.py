@@ -1,7 +1,7 @@
 """What a calibration says of many images: the checkpoint's own, or fits on halves of the images measured.
 
 The checkpoint's own is what users get. On the images that it was fitted on it looks better than it is;
-there, fits on one half of the images and judged on the other, both ways round, say what to expect.
+there, fits on random halves of the images, judged on what they have not seen, say what to expect.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def judge(calibration: Calibration, logits: NDArray[np.float32]) -> Judgement:
 def judge_by_halves(
     calibration: Calibration, answers: Answers, variant: str, targets: NDArray[np.int64], *, target: float
 ) -> Judgement:
-    """Judge the even images by a fit on the odd ones and the other way round, as training does.
+    """Judge each image by fits on random halves that it is not in, as training does.
 
     `target` is the rate at which answers that nobody checks have to be right. The checkpoint's own
     calibration gives the margin of close calls only. Raises BadOption for too few images.

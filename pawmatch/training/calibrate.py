@@ -7,7 +7,9 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch.nn.functional import cross_entropy
+
+from pawmatch.training.minimise import minimise
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -24,15 +26,7 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
     scores = torch.from_numpy(logits.astype(np.float64))
     target = torch.from_numpy(labels)
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_temperature], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(scores / log_temperature.exp(), target)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    minimise(lambda: cross_entropy(scores / log_temperature.exp(), target), [log_temperature])
     return float(log_temperature.detach().exp())
 
 

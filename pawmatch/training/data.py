@@ -51,6 +51,15 @@ class LabelledImages:
         return replace(self, images=self.images[::step], targets=self.targets[::step])
 
 
+@dataclass(frozen=True)
+class Images:
+    """What a run learns from, what it is measured on and, where there are any, images from elsewhere."""
+
+    train: LabelledImages
+    val: LabelledImages
+    outside: LabelledImages | None
+
+
 def list_classes(folder: Path, labels: Sequence[str] | None = None) -> LabelledFiles:
     """List a folder that has one subfolder of images per class, in sorted order.
 

@@ -29,7 +29,7 @@ from pawmatch.training.calibrate import fit_temperature
 from pawmatch.training.calibration_plot import draw_calibration
 from pawmatch.training.card import write_card
 from pawmatch.training.crossfit import Judged, confidence_and_hits, fit_calibration, judge_halves
-from pawmatch.training.data import LabelledImages
+from pawmatch.training.data import Images
 from pawmatch.training.outputs import Outputs, run_models
 from pawmatch.training.refit import add_offsets, class_offsets, estimate_statistics
 from pawmatch.training.scope import fit_scope_gates, stand_in_images
@@ -59,10 +59,8 @@ class Story:
 def finish(
     models: Mapping[str, ImageModel],
     configs: Mapping[str, CheckpointConfig],
-    train_data: LabelledImages,
-    val_data: LabelledImages,
-    outside_data: LabelledImages | None,
     folders: Mapping[str, Path],
+    images: Images,
     story: Story,
     device: str,
     *,
@@ -71,26 +69,25 @@ def finish(
     """Calibrate and measure the variants of one task, then write each one's checkpoint folder and card.
 
     `configs` say all of a checkpoint but its calibration and metrics. The scope gates learn from the images
-    in `outside_data`; without them there are none. `refit` first fits BatchNorm's statistics and the class
+    from elsewhere; without them there are none. `refit` first fits BatchNorm's statistics and the class
     offsets, in place, to training images as they are seen when answering.
     """
     specs = {name: config.input for name, config in configs.items()}
     if refit:
-        estimate_statistics(models, train_data.sample(STATISTICS_IMAGES), specs, device)
-    outputs = run_models(models, val_data, specs, device)
-    labels = np.asarray(val_data.targets)
+        estimate_statistics(models, images.train.sample(STATISTICS_IMAGES), specs, device)
+    outputs = run_models(models, images.val, specs, device)
+    labels = np.asarray(images.val.targets)
     most = IMAGES_PER_WEIGHT * max(entry.pooled.shape[1] for entry in outputs.values())
-    own_data = train_data.sample(most)
-    inside = run_models(models, own_data, specs, device) if refit or outside_data else {}
+    own_data = images.train.sample(most)
+    inside = run_models(models, own_data, specs, device) if refit or images.outside else {}
     if refit:
         outputs = _without_favour(models, inside, np.asarray(own_data.targets), outputs, labels)
-    if outside_data is None:
-        gates: dict[str, tuple[ScopeGate, ...]] = dict.fromkeys(models, ())
-    else:
-        elsewhere = run_models(models, outside_data.sample(most), specs, device)
+    gates: dict[str, tuple[ScopeGate, ...]] = dict.fromkeys(models, ())
+    if images.outside:
+        elsewhere = run_models(models, images.outside.sample(most), specs, device)
         stand_ins = {
             kind: run_models(models, data, specs, device)
-            for kind, data in stand_in_images(train_data.sample(most // 2)).items()
+            for kind, data in stand_in_images(images.train.sample(most // 2)).items()
         }
         gates = {
             name: fit_scope_gates(
@@ -114,7 +111,7 @@ def finish(
             target=target,
             flagged=disagree | out_of_scope,
             gates=gates[name],
-            names=val_data.labels,
+            names=images.val.labels,
         )
         if gates[name]:
             metrics["own_out_of_scope"] = float(out_of_scope.mean())

@@ -12,7 +12,7 @@ from pawmatch.calibration import Calibration
 from pawmatch.checkpoint import Checkpoint, load_task
 from pawmatch.errors import TrainingError
 from pawmatch.models import ImageModel
-from pawmatch.training.data import DECODED_SIDE, LabelledFiles, decode_all, find_split, list_classes
+from pawmatch.training.data import DECODED_SIDE, Images, LabelledFiles, decode_all, find_split, list_classes
 from pawmatch.training.finish import Story, finish, git_commit
 from pawmatch.training.recipe import RECIPES, read_recipe, training_command
 
@@ -60,17 +60,8 @@ def recalibrate(
         for checkpoint in checkpoints
     }
     folders = {name: out / name for name in configs}
-    finish(
-        _models(checkpoints),
-        configs,
-        train_data,
-        val_data,
-        outside_data,
-        folders,
-        _story(checkpoints[0], refit),
-        device,
-        refit=refit,
-    )
+    images = Images(train_data, val_data, outside_data)
+    finish(_models(checkpoints), configs, folders, images, _story(checkpoints[0], refit), device, refit=refit)
     for folder in folders.values():
         report(f"wrote {folder}")
     return list(folders.values())

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pawmatch.models import ImageModel
 from pawmatch.preprocess import InputSpec
 from pawmatch.training.data import LabelledImages, view_batches
+from pawmatch.training.minimise import minimise
 
 Floats = NDArray[np.float32]
 
@@ -65,16 +67,9 @@ def class_offsets(logits: Floats, labels: NDArray[np.int64], temperature: float)
     scores = torch.from_numpy(logits.astype(np.float64)) / temperature
     target = torch.from_numpy(labels)
     offsets = torch.zeros(logits.shape[1], dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([offsets], max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(scores + offsets, target)
-        loss = loss + OFFSET_PENALTY * offsets.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    minimise(
+        lambda: cross_entropy(scores + offsets, target) + OFFSET_PENALTY * offsets.square().sum(), [offsets]
+    )
     found: Floats = (offsets.detach().numpy() * temperature).astype(np.float32)
     return found
 

@@ -13,7 +13,7 @@ from pawmatch.checkpoint.weights import WEIGHTS_FILE
 from pawmatch.errors import TrainingError, UnknownVariant
 from pawmatch.models import VARIANTS
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.data import DECODED_SIDE, decode_all, find_split, fingerprint, list_classes
+from pawmatch.training.data import DECODED_SIDE, Images, decode_all, find_split, fingerprint, list_classes
 from pawmatch.training.distributed import rank, silent, wait_for_all, world
 from pawmatch.training.finish import Story, finish, git_commit
 from pawmatch.training.loop import Settings, train
@@ -116,17 +116,8 @@ def run_training(
         for name in names
     }
     story = Story(" ".join(recipe.about.split()), training_command(recipe, variant))
-    finish(
-        models,
-        configs,
-        train_data,
-        val_data,
-        outside_data,
-        folders,
-        story,
-        settings.device,
-        refit=recipe.refit,
-    )
+    images = Images(train_data, val_data, outside_data)
+    finish(models, configs, folders, images, story, settings.device, refit=recipe.refit)
     for folder in folders.values():
         report(f"wrote {folder}")
     summary.write(out)

@@ -9,10 +9,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pawmatch.calibration import ScopeGate
 from pawmatch.training.data import LabelledImages
+from pawmatch.training.minimise import minimise
 
 Floats = NDArray[np.float32]
 
@@ -78,18 +79,13 @@ def fit_scope_gate(
     balance = torch.where(target == 1, 0.5 / len(inside), 0.5 / len(outside))
     weight = torch.zeros(both.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        losses = nn.functional.binary_cross_entropy_with_logits(
-            features @ weight + bias, target, reduction="none"
-        )
-        loss = (losses * balance).sum() + penalty * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
+    def loss() -> torch.Tensor:
+        scores = features @ weight + bias
+        losses = binary_cross_entropy_with_logits(scores, target, reduction="none")
+        return (losses * balance).sum() + penalty * weight.square().sum()
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    minimise(loss, [weight, bias])
     # Fold the standardisation in, so that using the gate is one dot product.
     folded = weight.detach().numpy() / std
     shift = float(bias.detach()) - float(mean @ folded)

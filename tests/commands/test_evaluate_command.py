@@ -145,7 +145,9 @@ def test_calibration_by_halves(
     assert main(["evaluate", *options]) == 0
     out = capsys.readouterr().out
     assert out.startswith("breed: 23 images, 2 of 5 classes\n")
-    assert "\ncalibration: fitted on one half of these images and measured on the other, both ways\n" in out
+    assert (
+        "\ncalibration: fitted on random halves of these images, each judged by those it is not in\n" in out
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pawmatch.training.crossfit import (
     confidence_and_hits,
     fit_calibration,
     judge_halves,
+    random_half,
 )
 
 
@@ -36,14 +37,44 @@ def test_the_fit_keeps_its_promises_on_new_images() -> None:
     assert 0.88 < sets[np.arange(4000), truth].mean() < 0.92
 
 
-def test_each_half_is_judged_by_the_other() -> None:
-    """The odd images are overconfident, the even ones are not: each half gets the other's temperature."""
-    logits, labels = drawn(4000, 1.0)
-    logits[1::2] *= 4
-    judged = judge_halves(logits, labels, NONE, target=0.9)
-    expected = calibrated(logits[1::2], 1.0)
-    np.testing.assert_allclose(judged.probabilities[1::2], expected, atol=0.03)
-    np.testing.assert_allclose(judged.probabilities[::2], calibrated(logits[::2], 4.0), atol=0.03)
+def temperatures(logits: np.ndarray) -> np.ndarray:
+    """The temperature (60,) that each of 60 images is judged with."""
+    probabilities = judge_halves(logits, drawn(60, 2.0)[1], NONE[:60], target=0.9).probabilities
+    ratio: np.ndarray = np.ptp(logits, axis=1) / np.ptp(np.log(probabilities), axis=1)
+    return ratio
+
+
+def test_no_image_is_judged_by_a_fit_that_it_took_part_in() -> None:
+    """An image so wrong that it changes every fit it is in changes how others are judged, not itself."""
+    logits, labels = drawn(60, 2.0)
+    before = temperatures(logits)
+    logits[7] = -20 * np.eye(6)[labels[7]]
+    after = temperatures(logits)
+    np.testing.assert_allclose(after[7], before[7], rtol=1e-4)
+    assert (np.delete(after, 7) > 1.05 * np.delete(before, 7)).mean() > 0.9
+
+
+def test_the_figures_do_not_hang_on_one_halving() -> None:
+    """Fits on 30 images differ; the medians by which images are judged hardly do."""
+    logits, labels = drawn(60, 2.0)
+    rng = np.random.default_rng(5)
+    thirties = [rng.permutation(60)[:30] for _ in range(20)]
+    single = [fit_calibration(logits[rows], labels[rows], NONE[:30], target=0.9) for rows in thirties]
+    found = temperatures(logits)
+    assert np.ptp(found) < np.ptp([fit.temperature for fit in single]) / 2
+    of_all = fit_calibration(logits, labels, NONE[:60], target=0.9).temperature
+    assert abs(np.median(found) / of_all - 1) < 0.15
+
+
+def test_halves_hold_as_many_of_each_class() -> None:
+    labels = np.array([0] * 5 + [1] * 4 + [2] * 4 + [3])
+    rng = np.random.default_rng(0)
+    halves = [random_half(labels, rng) for _ in range(10)]
+    for half in halves:
+        assert half.sum() == 7
+        both = np.bincount(labels[half], minlength=4), np.bincount(labels[~half], minlength=4)
+        assert (abs(both[0] - both[1]) <= 1).all()
+    assert len({half.tobytes() for half in halves}) > 5
 
 
 def test_judged_halves_are_calibrated_and_covered() -> None:
