@@ -16,18 +16,44 @@ from pawmatch.tasks import find_task
 
 SMALLEST_SIDE = 64  # pixels; below it a dog's coat or a brush stroke is not resolved
 LARGEST_ASPECT = 4.0
+TINY = 1e-12  # what rounding may cost a probability
 
 
-def calibrated(logits: NDArray[np.float32], temperature: float | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities (..., classes) of logits (..., classes): softmax of logits / temperature.
+def calibrated(logits: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float64]:
+    """Probabilities (..., classes) of logits (..., classes), by all that `calibration` says of them."""
+    return with_top_label(tempered(logits, calibration.temperature), calibration.top_label)
 
-    A temperature for each row is (..., 1).
-    """
+
+def tempered(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """Probabilities (..., classes) of logits (..., classes): softmax of logits / temperature."""
     scaled = logits.astype(np.float64) / temperature
     scaled -= scaled.max(axis=-1, keepdims=True)
     exp = np.exp(scaled)
     probabilities: NDArray[np.float64] = exp / exp.sum(axis=-1, keepdims=True)
     return probabilities
+
+
+def with_top_label(
+    probabilities: NDArray[np.float64], top_label: tuple[float, float, float]
+) -> NDArray[np.float64]:
+    """Probabilities (..., classes) with a new one for each row's likeliest label; the others share the rest.
+
+    The label's p becomes sigmoid(a ln p - b ln(1 - p) + c) with (a, b, c) = `top_label`: beta calibration
+    (Kull et al. 2017, eq. 5) of the confidence (Gupta and Ramdas 2022), whose curve one temperature cannot
+    bend. It stays the likeliest: it falls no further than to where the second one would overtake it.
+    """
+    if top_label == Calibration.top_label or probabilities.shape[-1] < 2:
+        return probabilities
+    a, b, c = top_label
+    place = probabilities.argmax(axis=-1)[..., None]
+    top = np.take_along_axis(probabilities, place, axis=-1)
+    rest = np.maximum(1 - top, TINY)
+    second = np.partition(probabilities, -2, axis=-1)[..., -2, None]
+    mapped = 1 / (1 + np.exp(-c) * top**-a * rest**b)
+    mapped = np.minimum(np.maximum(mapped, second / (rest + second) + TINY), 1.0)
+    changed: NDArray[np.float64] = probabilities * ((1 - mapped) / rest)
+    np.put_along_axis(changed, place, mapped, axis=-1)
+    return changed
 
 
 def candidate_set(probabilities: NDArray[np.float64], quantile: float) -> list[int]:

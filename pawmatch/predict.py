@@ -232,7 +232,7 @@ class Classifier:
     def probabilities(self, variant: str, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Calibrated probabilities (classes,) of one variant's logits (classes,)."""
         calibration = self.members[variant].checkpoint.config.calibration
-        return calibrated(logits, calibration.temperature)
+        return calibrated(logits, calibration)
 
     def conclude(self, examined: Examined, top_k: int = 5) -> Prediction:
         """The answer that is given for an examined image."""

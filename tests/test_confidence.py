@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pawmatch.calibration import Calibration, ScopeGate
-from pawmatch.confidence import calibrated, candidate_set, decide_review, scope_margin, scope_score
+from pawmatch.confidence import candidate_set, decide_review, scope_margin, scope_score, tempered
 from pawmatch.results import Review, VariantAnswer
 
 NAMES = ("Beagle", "Boxer", "Collie")
@@ -37,11 +37,11 @@ def codes(result: Review) -> list[str]:
 def test_temperature_divides_the_logits() -> None:
     logits = np.array([[2.0, 0.0]], dtype=np.float32)
     expected = 1 / (1 + np.exp(-1.0))
-    assert calibrated(logits, 2.0)[0, 0] == pytest.approx(expected)
+    assert tempered(logits, 2.0)[0, 0] == pytest.approx(expected)
 
 
 def test_huge_logits_do_not_overflow() -> None:
-    probabilities = calibrated(np.array([1e4, 0.0, -1e4], dtype=np.float32), 0.5)
+    probabilities = tempered(np.array([1e4, 0.0, -1e4], dtype=np.float32), 0.5)
     np.testing.assert_allclose(probabilities, [1, 0, 0])
 
 

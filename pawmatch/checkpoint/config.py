@@ -173,8 +173,15 @@ def check_input(spec: InputSpec) -> None:
 
 
 def read_calibration(values: Any) -> Calibration:
-    """The calibration from JSON, every key given; its numbers are checked by CheckpointConfig."""
+    """The calibration from JSON; its numbers are checked by CheckpointConfig.
+
+    Every key must be given but `top_label`, which early checkpoints lack.
+    """
+    if isinstance(values, dict):
+        values = {"top_label": list(Calibration.top_label), **values}
     check_keys("calibration", values, (entry.name for entry in fields(Calibration)))
+    if not isinstance(values["top_label"], list) or len(values["top_label"]) != 3:
+        raise wrong("calibration.top_label must be a list of three numbers.")
     if not isinstance(values["scope_gates"], list):
         raise wrong("calibration.scope_gates must be a list.")
     gates = []
@@ -184,13 +191,16 @@ def read_calibration(values: Any) -> Calibration:
         if not isinstance(gate["weight"], list):
             raise wrong(f"{key}.weight must be a list of numbers.")
         gates.append(ScopeGate(**{**gate, "weight": tuple(gate["weight"])}))
-    return Calibration(**{**values, "scope_gates": tuple(gates)})
+    return Calibration(**{**values, "top_label": tuple(values["top_label"]), "scope_gates": tuple(gates)})
 
 
 def check_calibration(calibration: Calibration) -> None:
     """Raise NotACheckpoint, naming the key, for a value of the wrong kind or out of range."""
     if number("calibration.temperature", calibration.temperature) <= 0:
         raise wrong(f"calibration.temperature {calibration.temperature} must be above 0.")
+    if min(number("calibration.top_label", value) for value in calibration.top_label[:2]) <= 0:
+        raise wrong("calibration.top_label's first two numbers must be above 0.")
+    number("calibration.top_label", calibration.top_label[2])
     shares: Mapping[str, float] = {
         "review_threshold": calibration.review_threshold,
         "close_call_margin": calibration.close_call_margin,

@@ -82,4 +82,4 @@ class Case:
 def probabilities(member: Member, features: Tensor) -> NDArray[np.float64]:
     """Calibrated probabilities (N, classes) of feature maps (N, C, h, w)."""
     logits = member.model.forward_head(features).float().cpu().numpy()
-    return calibrated(logits, member.checkpoint.config.calibration.temperature)
+    return calibrated(logits, member.checkpoint.config.calibration)

@@ -36,7 +36,7 @@ class Judgement:
 
 def judge(calibration: Calibration, logits: NDArray[np.float32]) -> Judgement:
     """Judge logits (N, classes) by a checkpoint's own calibration."""
-    probabilities = calibrated(logits, calibration.temperature)
+    probabilities = calibrated(logits, calibration)
     return Judgement(
         probabilities=probabilities,
         sets=candidate_sets(probabilities, calibration.conformal_quantile),

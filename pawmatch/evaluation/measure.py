@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawmatch.calibration import Calibration
-from pawmatch.confidence import calibrated
+from pawmatch.confidence import calibrated, tempered
 from pawmatch.evaluation.answers import Answers
 from pawmatch.evaluation.classes import class_scores, confusions
 from pawmatch.evaluation.intervals import Estimate, bootstrap, calibration_floor, mean, share
@@ -48,7 +48,7 @@ def measure_variant(
     """
     logits, probabilities, sets = answers.logits[variant], judgement.probabilities, judgement.sets
     count, classes = logits.shape
-    before = calibrated(logits, 1.0)
+    before = tempered(logits, 1.0)
     predicted = probabilities.argmax(axis=1)
     correct = predicted == targets
     confidence, confidence_before = probabilities.max(axis=1), before.max(axis=1)
@@ -133,7 +133,7 @@ def _scope(
         return None
     inside, beyond = own.scope[variant], outside.scope[variant]
     sure, unsure = (
-        calibrated(answers.logits[variant], calibration.temperature).max(axis=1) for answers in (own, outside)
+        calibrated(answers.logits[variant], calibration).max(axis=1) for answers in (own, outside)
     )
     return ScopeReport(
         auroc=_auroc(inside, beyond),

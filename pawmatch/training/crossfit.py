@@ -8,15 +8,15 @@ judges (Chernozhukov et al. 2018, section 3.4, do so with cross-fitted estimates
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pawmatch.calibration import Calibration, ScopeGate
-from pawmatch.confidence import calibrated
+from pawmatch.confidence import calibrated, tempered
 from pawmatch.evaluation.sets import candidate_sets
-from pawmatch.training.calibrate import conformal_quantile, fit_temperature, review_threshold
+from pawmatch.training.calibrate import conformal_quantile, fit_temperature, fit_top_label, review_threshold
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -47,44 +47,46 @@ def fit_calibration(
     threshold promises `target` for the answers that nobody checks, so those alone count.
     """
     temperature = fit_temperature(logits, labels)
-    probabilities = calibrated(logits, temperature)
+    plain = Calibration(
+        temperature=temperature, top_label=fit_top_label(tempered(logits, temperature), labels)
+    )
+    probabilities = calibrated(logits, plain)
     confidence, correct = confidence_and_hits(probabilities, labels)
-    plain = Calibration(temperature=temperature)
     free = ~(flagged | close_calls(probabilities, plain.close_call_margin))
     threshold = review_threshold(confidence[free], correct[free], target)
-    return Calibration(
-        temperature=temperature,
+    return replace(
+        plain,
         review_threshold=threshold,
         review_rule=(
             f"lowest confidence at which the answers that no other reason flags are right at a rate of "
             f"{target:.0%} or more, read off the risk-coverage curve of {int(free.sum())} of {len(labels)} "
             "validation images"
         ),
-        close_call_margin=plain.close_call_margin,
         conformal_quantile=conformal_quantile(probabilities, labels, COVERAGE),
         scope_gates=gates,
     )
 
 
 def judge_halves(logits: Floats, labels: Ints, flagged: Flags, *, target: float) -> Judged:
-    """Judge each image by the median of HALVINGS fits, each on a random half that it is not in.
+    """Judge each image by HALVINGS fits, each on a random half that it is not in.
 
+    Probabilities are the fits' mean, threshold and quantile their medians.
     Both halves hold as many images of each class, give or take one.
     """
-    fits = np.empty((3, HALVINGS, len(labels)))
+    probabilities = np.zeros(logits.shape)
+    quantiles, thresholds = np.empty((2, HALVINGS, len(labels)))
     rng = np.random.default_rng(SEED)
     for turn in range(HALVINGS):
         half = random_half(labels, rng)
         for there in (half, ~half):
             fit = fit_calibration(logits[there], labels[there], flagged[there], target=target)
-            found = (fit.temperature, fit.conformal_quantile, fit.review_threshold)
-            fits[:, turn, ~there] = np.array(found)[:, None]
-    temperature, quantile, threshold = np.median(fits, axis=1)
-    probabilities = calibrated(logits, temperature[:, None])
-    below = probabilities.max(axis=1) < threshold
+            probabilities[~there] += calibrated(logits[~there], fit) / HALVINGS
+            quantiles[turn, ~there] = fit.conformal_quantile
+            thresholds[turn, ~there] = fit.review_threshold
+    below = probabilities.max(axis=1) < np.median(thresholds, axis=0)
     return Judged(
         probabilities=probabilities,
-        sets=candidate_sets(probabilities, quantile[:, None]),
+        sets=candidate_sets(probabilities, np.median(quantiles, axis=0)[:, None]),
         flagged=flagged | below | close_calls(probabilities, Calibration().close_call_margin),
         below_threshold=below,
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pawmatch.confidence import calibrated
+from pawmatch.confidence import tempered
 from pawmatch.evaluation.metrics import macro_f1, negative_log_likelihood, top_k_accuracy
 from pawmatch.training.recipe import Recipe
 
@@ -64,7 +64,7 @@ def score(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> Scores:
         return float(np.mean([metric(rows) for rows in variants]))
 
     return Scores(
-        val_loss=mean(lambda rows: negative_log_likelihood(calibrated(rows, 1.0), targets)),
+        val_loss=mean(lambda rows: negative_log_likelihood(tempered(rows, 1.0), targets)),
         top1=mean(lambda rows: top_k_accuracy(rows, targets)),
         top5=mean(lambda rows: top_k_accuracy(rows, targets, 5)),
         macro_f1=mean(lambda rows: macro_f1(rows.argmax(axis=1), targets, rows.shape[1])),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pawmatch.calibration import Calibration
-from pawmatch.confidence import calibrated, candidate_set
+from pawmatch.confidence import candidate_set, tempered
 from pawmatch.errors import BadOption
 from pawmatch.evaluation.answers import Answers
 from pawmatch.evaluation.judgement import judge, judge_by_halves, with_reasons_of
@@ -24,7 +24,7 @@ def answers(count: int = 120, classes: int = 4) -> tuple[Answers, np.ndarray]:
     """Answers three times as sure as they should be, and the truth; every fifth is out of scope."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(count, classes)).astype(np.float32)
-    targets = np.array([rng.choice(classes, p=row) for row in calibrated(logits, 1.0)])
+    targets = np.array([rng.choice(classes, p=row) for row in tempered(logits, 1.0)])
     reasons = tuple(("out_of_scope", "low_confidence") if i % 5 == 0 else () for i in range(count))
     logits *= 3
     return Answers(np.arange(count), {"cnn": logits}, {}, logits.argmax(axis=1), reasons, ()), targets
@@ -33,7 +33,7 @@ def answers(count: int = 120, classes: int = 4) -> tuple[Answers, np.ndarray]:
 def test_own_calibration_is_that_of_serving() -> None:
     logits = answers()[0].logits["cnn"]
     judged = judge(CALIBRATION, logits)
-    np.testing.assert_array_equal(judged.probabilities, calibrated(logits, 2.0))
+    np.testing.assert_array_equal(judged.probabilities, tempered(logits, 2.0))
     for row, members, low, close in zip(
         judged.probabilities, judged.sets, judged.low_confidence, judged.close_call, strict=True
     ):
@@ -49,10 +49,10 @@ def test_halves_are_judged_by_fits_on_others() -> None:
     judged = judge_by_halves(CALIBRATION, given, "cnn", targets, target=0.6)
     flagged = np.array(["out_of_scope" in codes for codes in given.reasons])
     fit = fit_calibration(logits, targets, flagged, target=0.6)
-    np.testing.assert_allclose(judged.probabilities, calibrated(logits, fit.temperature), atol=0.05)
+    np.testing.assert_allclose(judged.probabilities, tempered(logits, fit.temperature), atol=0.05)
     assert 2 < fit.temperature < 5
     confidence, correct = judged.probabilities.max(axis=1), judged.probabilities.argmax(axis=1) == targets
-    before = calibrated(logits, 1.0).max(axis=1)
+    before = tempered(logits, 1.0).max(axis=1)
     assert expected_calibration_error(confidence, correct) < expected_calibration_error(before, correct) / 2
     assert 0.8 < judged.sets[np.arange(len(targets)), targets].mean() <= 1
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pawmatch.calibration import Calibration
-from pawmatch.confidence import calibrated, candidate_set
+from pawmatch.confidence import candidate_set, tempered
 from pawmatch.evaluation.answers import Answers
 from pawmatch.evaluation.judgement import judge
 from pawmatch.evaluation.measure import measure_review, measure_variant
@@ -33,13 +33,13 @@ CALIBRATION = Calibration(temperature=2.0, review_threshold=0.55, conformal_quan
 
 def test_a_variant_of_known_answers(few_resamples: None) -> None:
     report = measure_variant("cnn", CALIBRATION, LABELS, ANSWERS, TARGETS, judge(CALIBRATION, LOGITS))
-    probabilities = calibrated(LOGITS, 2.0)
+    probabilities = tempered(LOGITS, 2.0)
     sets = [candidate_set(row, 0.6) for row in probabilities]
     assert report.top1.value == 0.75
     assert report.top5.value == 1
     assert report.temperature == 2
     assert report.nll.value == pytest.approx(-np.log(probabilities[range(4), TARGETS]).mean())
-    assert report.nll_before.value == pytest.approx(-np.log(calibrated(LOGITS, 1)[range(4), TARGETS]).mean())
+    assert report.nll_before.value == pytest.approx(-np.log(tempered(LOGITS, 1)[range(4), TARGETS]).mean())
     assert report.set_coverage.value == np.mean([t in s for t, s in zip(TARGETS, sets, strict=True)])
     assert report.set_size.value == np.mean([len(s) for s in sets])
     # Confidences 0.69, 0.58, 0.88 and 0.45: the last one is below the threshold.

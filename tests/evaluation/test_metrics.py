@@ -15,7 +15,7 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
-from pawmatch.confidence import calibrated
+from pawmatch.confidence import tempered
 from pawmatch.evaluation.metrics import (
     brier_scores,
     calibration_bins,
@@ -59,7 +59,7 @@ def test_agrees_with_scikit_learn(scores: Scores) -> None:
         assert top_k_accuracy(logits, labels, k) == pytest.approx(top_k_accuracy_score(labels, logits, k=k))
     predicted = logits.argmax(axis=1)
     assert macro_f1(predicted, labels, 7) == pytest.approx(f1_score(labels, predicted, average="macro"))
-    probabilities = calibrated(logits, 1.0)
+    probabilities = tempered(logits, 1.0)
     assert negative_log_likelihood(probabilities, labels) == pytest.approx(log_loss(labels, probabilities))
     expected = brier_score_loss(labels, probabilities, labels=range(7), scale_by_half=False)
     assert brier_scores(probabilities, labels).mean() == pytest.approx(expected)
@@ -71,7 +71,7 @@ def test_agrees_with_torchmetrics(scores: Scores) -> None:
     logits, labels = scores
     count, classes = logits.shape
     target = torch.from_numpy(labels)
-    probabilities = calibrated(logits, 1.0)
+    probabilities = tempered(logits, 1.0)
     theirs = torch.from_numpy(probabilities)
     predicted = probabilities.argmax(axis=1)
     for k in (1, 2):
@@ -92,7 +92,7 @@ def test_agrees_with_torchmetrics(scores: Scores) -> None:
 @given(any_scores)
 def test_brier_and_log_losses_are_in_range(scores: Scores) -> None:
     logits, labels = scores
-    probabilities = calibrated(logits * 100, 1.0)
+    probabilities = tempered(logits * 100, 1.0)
     assert (brier_scores(probabilities, labels) >= -1e-12).all()
     assert (brier_scores(probabilities, labels) <= 2 + 1e-12).all()
     assert np.isfinite(negative_log_likelihood(probabilities, labels))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pawmatch.confidence import calibrated, candidate_set
+from pawmatch.confidence import candidate_set, tempered
 from pawmatch.training.calibrate import (
     FEWEST_KEPT,
     conformal_quantile,
@@ -16,7 +16,7 @@ def drawn(n: int, classes: int, temperature: float, seed: int = 0) -> tuple[np.n
     """Logits that are `temperature` times too large for the labels drawn from them."""
     rng = np.random.default_rng(seed)
     true = rng.normal(size=(n, classes)) * 2
-    labels = np.array([rng.choice(classes, p=row) for row in calibrated(true.astype(np.float32), 1.0)])
+    labels = np.array([rng.choice(classes, p=row) for row in tempered(true.astype(np.float32), 1.0)])
     return (true * temperature).astype(np.float32), labels
 
 
@@ -28,9 +28,9 @@ def test_temperature_is_recovered(temperature: float) -> None:
 
 def test_conformal_sets_cover_new_data() -> None:
     logits, labels = drawn(2000, 8, 1.0)
-    quantile = conformal_quantile(calibrated(logits, 1.0), labels)
+    quantile = conformal_quantile(tempered(logits, 1.0), labels)
     fresh, truth = drawn(4000, 8, 1.0, seed=1)
-    probabilities = calibrated(fresh, 1.0)
+    probabilities = tempered(fresh, 1.0)
     pairs = zip(probabilities, truth, strict=True)
     covered = [label in candidate_set(row, quantile) for row, label in pairs]
     assert 0.88 < np.mean(covered) < 0.92

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pawmatch.confidence import calibrated
+from pawmatch.confidence import tempered
 from pawmatch.evaluation.metrics import expected_calibration_error
 from pawmatch.training.crossfit import (
     close_calls,
@@ -17,7 +17,7 @@ def drawn(n: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.nda
     """Logits that are `temperature` times too large for the labels drawn from them."""
     rng = np.random.default_rng(seed)
     true = rng.normal(size=(n, 6)) * 3
-    labels = np.array([rng.choice(6, p=row) for row in calibrated(true.astype(np.float32), 1.0)])
+    labels = np.array([rng.choice(6, p=row) for row in tempered(true.astype(np.float32), 1.0)])
     return (true * temperature).astype(np.float32), labels
 
 
@@ -28,7 +28,7 @@ def test_the_fit_keeps_its_promises_on_new_images() -> None:
     logits, labels = drawn(4000, 3.0)
     fit = fit_calibration(logits, labels, NONE, target=0.9)
     fresh, truth = drawn(4000, 3.0, seed=1)
-    probabilities = calibrated(fresh, fit.temperature)
+    probabilities = tempered(fresh, fit.temperature)
     confidence, correct = confidence_and_hits(probabilities, truth)
     kept = (confidence >= fit.review_threshold) & ~close_calls(probabilities, fit.close_call_margin)
     assert 0.87 < correct[kept].mean() < 0.93
