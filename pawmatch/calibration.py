@@ -25,10 +25,10 @@ class Calibration:
 
     `temperature` divides the logits (Guo et al. 2017, arXiv 1706.04599). `top_label` (a, b, c) then maps the
     likeliest label's probability, see `confidence.with_top_label`; (1, 1, 0) leaves it as it is. Below
-    `review_threshold` of confidence a person should check; `review_rule` says how it was chosen. `conformal_quantile` q makes
-    the set {labels with confidence >= 1 - q} hold the truth 90 % of the time on data like the
-    validation set (Sadinle et al. 2019, the LAC score). An image is out of scope if any of `scope_gates`
-    says so.
+    `review_threshold` of confidence a person should check; `review_rule` says how it was chosen.
+    `conformal_quantile` q makes the set {labels with confidence >= 1 - q} hold the truth 90 % of the time on
+    data like the validation set (Sadinle et al. 2019, the LAC score). An image is out of scope if any of
+    `scope_gates` says so.
     """
 
     temperature: float = 1.0

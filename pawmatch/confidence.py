@@ -17,6 +17,7 @@ from pawmatch.tasks import find_task
 SMALLEST_SIDE = 64  # pixels; below it a dog's coat or a brush stroke is not resolved
 LARGEST_ASPECT = 4.0
 TINY = 1e-12  # what rounding may cost a probability
+FARTHEST = 500.0  # log odds that exp() still takes
 
 
 def calibrated(logits: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float64]:
@@ -49,7 +50,8 @@ def with_top_label(
     top = np.take_along_axis(probabilities, place, axis=-1)
     rest = np.maximum(1 - top, TINY)
     second = np.partition(probabilities, -2, axis=-1)[..., -2, None]
-    mapped = 1 / (1 + np.exp(-c) * top**-a * rest**b)
+    score = np.clip(a * np.log(top) - b * np.log(rest) + c, -FARTHEST, FARTHEST)
+    mapped = 1 / (1 + np.exp(-score))
     mapped = np.minimum(np.maximum(mapped, second / (rest + second) + TINY), 1.0)
     changed: NDArray[np.float64] = probabilities * ((1 - mapped) / rest)
     np.put_along_axis(changed, place, mapped, axis=-1)

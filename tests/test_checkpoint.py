@@ -47,6 +47,7 @@ CONFIG = CheckpointConfig(
     license="cc-by-nc-4.0",
     calibration=Calibration(
         temperature=1.3,
+        top_label=(0.8, 1.2, -0.3),
         review_threshold=0.42,
         review_rule="95 % right on what is answered",
         close_call_margin=0.05,
@@ -93,6 +94,12 @@ def test_the_config_is_json_and_back() -> None:
     values = CONFIG.to_dict()
     assert CheckpointConfig.from_dict(values) == CONFIG
     assert json.loads(json.dumps(values)) == values
+
+
+def test_a_config_from_before_confidence_was_mapped_still_loads() -> None:
+    values = CONFIG.to_dict()
+    del values["calibration"]["top_label"]
+    assert CheckpointConfig.from_dict(values).calibration.top_label == (1.0, 1.0, 0.0)
 
 
 def test_config_and_model_come_back(folder: Path, model: nn.Module) -> None:
@@ -207,6 +214,11 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, model: nn.Module)
         (lambda c: c["calibration"].update(temperature=math.inf), "temperature must be a finite number"),
         (lambda c: c["calibration"].update(temperature="1"), "temperature must be a finite number"),
         (lambda c: c["calibration"].update(temperature=10**400), "temperature must be a finite number"),
+        (lambda c: c["calibration"].update(top_label=[1.0, 1.0]), "top_label must be a list of three"),
+        (lambda c: c["calibration"].update(top_label=None), "top_label must be a list of three"),
+        (lambda c: c["calibration"].update(top_label=[1.0, 0.0, 0.0]), "two numbers above 0"),
+        (lambda c: c["calibration"].update(top_label=[1.0, 1.0, -101.0]), "of any sign, up to 100"),
+        (lambda c: c["calibration"].update(top_label=[1.0, math.nan, 0.0]), "top_label must be a finite"),
         (lambda c: c["calibration"].update(review_threshold=1.1), "review_threshold 1.1 is outside"),
         (lambda c: c["calibration"].update(conformal_quantile=True), "conformal_quantile"),
         (lambda c: c["calibration"].update(review_rule=""), "review_rule"),

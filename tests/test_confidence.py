@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from pawmatch.calibration import Calibration, ScopeGate
-from pawmatch.confidence import candidate_set, decide_review, scope_margin, scope_score, tempered
+from pawmatch.confidence import (
+    calibrated,
+    candidate_set,
+    decide_review,
+    scope_margin,
+    scope_score,
+    tempered,
+    with_top_label,
+)
 from pawmatch.results import Review, VariantAnswer
 
 NAMES = ("Beagle", "Boxer", "Collie")
@@ -43,6 +51,52 @@ def test_temperature_divides_the_logits() -> None:
 def test_huge_logits_do_not_overflow() -> None:
     probabilities = tempered(np.array([1e4, 0.0, -1e4], dtype=np.float32), 0.5)
     np.testing.assert_allclose(probabilities, [1, 0, 0])
+
+
+def test_the_first_choice_is_mapped_and_the_others_share_the_rest() -> None:
+    rows = np.array([[0.1, 0.6, 0.3], [0.9, 0.04, 0.06]])
+    mapped = with_top_label(rows, (0.7, 1.4, -0.2))
+    for row, own in zip(rows, mapped, strict=True):
+        top = row.argmax()
+        score = 0.7 * np.log(row[top]) - 1.4 * np.log(1 - row[top]) - 0.2
+        assert own[top] == pytest.approx(1 / (1 + np.exp(-score)))
+        others = np.arange(3) != top
+        np.testing.assert_allclose(own[others] / own[others].sum(), row[others] / row[others].sum())
+        assert own.sum() == pytest.approx(1)
+
+
+def test_mapping_never_changes_the_order() -> None:
+    """A map that lowers every first choice stops where the second one would overtake it."""
+    rng = np.random.default_rng(0)
+    rows = rng.dirichlet(np.ones(5), size=500)
+    for top_label in ((1.0, 1.0, -5.0), (5.0, 0.2, 0.0), (0.1, 8.0, 3.0)):
+        mapped = with_top_label(rows, top_label)
+        np.testing.assert_array_equal(np.argsort(-mapped, axis=1), np.argsort(-rows, axis=1))
+        np.testing.assert_allclose(mapped.sum(axis=1), 1)
+    lowered = with_top_label(np.array([0.5, 0.4, 0.1]), (1.0, 1.0, -5.0))
+    np.testing.assert_allclose(lowered, [4 / 9, 4 / 9, 1 / 9])
+
+
+def test_rows_without_doubt_and_without_choice_stay_finite() -> None:
+    for top_label in ((0.5, 2.0, -1.0), (100.0, 100.0, -100.0), (1e-3, 100.0, 100.0)):
+        sure = with_top_label(np.array([[1.0, 0.0, 0.0], [1 - 1e-13, 1e-13, 0.0]]), top_label)
+        assert np.isfinite(sure).all()
+        assert (sure.argmax(axis=1) == 0).all()
+        assert ((sure >= 0) & (sure <= 1)).all()
+        np.testing.assert_array_equal(with_top_label(np.array([[1.0]]), top_label), [[1.0]])
+        even = with_top_label(np.full((1, 20_000), 1 / 20_000), top_label)
+        assert even.sum() == pytest.approx(1)
+        assert even.argmax() == 0
+
+
+def test_a_calibration_is_temperature_and_then_the_map() -> None:
+    logits = np.array([[2.0, 0.0, -1.0]], dtype=np.float32)
+    plain = Calibration(temperature=2.0)
+    np.testing.assert_array_equal(calibrated(logits, plain), tempered(logits, 2.0))
+    bent = Calibration(temperature=2.0, top_label=(0.8, 1.2, -0.3))
+    np.testing.assert_array_equal(
+        calibrated(logits, bent), with_top_label(tempered(logits, 2.0), (0.8, 1.2, -0.3))
+    )
 
 
 def test_candidate_set_is_sorted_and_never_empty() -> None:

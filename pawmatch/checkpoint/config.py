@@ -27,6 +27,7 @@ from pawmatch.preprocess import InputSpec
 
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
+STEEPEST = 100  # what a map of confidence may multiply log odds by
 LARGEST_CONFIG = 8 * 2**20  # bytes; 20,000 long labels and their metrics fit
 TASK_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -76,6 +77,7 @@ class CheckpointConfig:
     def to_dict(self) -> dict[str, Any]:
         """The config as the JSON object that config.json holds."""
         calibration = asdict(self.calibration)
+        calibration["top_label"] = list(calibration["top_label"])
         calibration["scope_gates"] = [
             {**gate, "weight": list(gate["weight"])} for gate in calibration["scope_gates"]
         ]
@@ -198,9 +200,11 @@ def check_calibration(calibration: Calibration) -> None:
     """Raise NotACheckpoint, naming the key, for a value of the wrong kind or out of range."""
     if number("calibration.temperature", calibration.temperature) <= 0:
         raise wrong(f"calibration.temperature {calibration.temperature} must be above 0.")
-    if min(number("calibration.top_label", value) for value in calibration.top_label[:2]) <= 0:
-        raise wrong("calibration.top_label's first two numbers must be above 0.")
-    number("calibration.top_label", calibration.top_label[2])
+    a, b, c = (number("calibration.top_label", value) for value in calibration.top_label)
+    if min(a, b) <= 0 or max(a, b, abs(c)) > STEEPEST:
+        raise wrong(
+            f"calibration.top_label must be two numbers above 0 and one of any sign, up to {STEEPEST}."
+        )
     shares: Mapping[str, float] = {
         "review_threshold": calibration.review_threshold,
         "close_call_margin": calibration.close_call_margin,

@@ -23,7 +23,7 @@ EPILOG = """\
 The data folder has one subfolder of images per class, named as the class; if it has train/ and val/,
 val/ is measured. Answers are those that users get. docs/evaluation.md says what each number means.
 
-Training fits temperature, candidate sets and review threshold on all validation images. On that very
+Training fits confidence, candidate sets and review threshold on all validation images. On that very
 folder use --calibration halves: it fits them on random halves of the images and measures each image by
 those that it is not in. On any other folder the default is right.
 

@@ -44,12 +44,12 @@ MEASURED: dict[str, tuple[Row, ...]] = {
     ),
     "Confidence": (
         ("calibration error, 15 bins", lambda r: numbers(r.ece)),
-        ("  before temperature", lambda r: numbers(r.ece_before)),
+        ("  before calibration", lambda r: numbers(r.ece_before)),
         ("  of a perfect model, by chance", lambda r: f"{r.ece_floor:.3f}"),
         ("negative log-likelihood", lambda r: numbers(r.nll)),
-        ("  before temperature", lambda r: numbers(r.nll_before)),
+        ("  before calibration", lambda r: numbers(r.nll_before)),
         ("Brier score", lambda r: numbers(r.brier)),
-        ("  before temperature", lambda r: numbers(r.brier_before)),
+        ("  before calibration", lambda r: numbers(r.brier_before)),
         ("temperature of the checkpoint", lambda r: f"{r.temperature:.3f}"),
     ),
     "90 % candidate sets": (

@@ -20,8 +20,8 @@ def study_page(table: Table, command: str) -> str:
     )
     machine = "{device}, threads: {threads}, torch {torch}".format(**conditions)
     notes = [
-        "Validation loss is the negative log-likelihood after temperature scaling, where each validation",
-        "image is judged with the median temperature of random halves that it is not in; ECE likewise.",
+        "Validation loss is the negative log-likelihood after calibration, where each validation image is",
+        "judged by fits on random halves that it is not in; ECE likewise.",
         f"Latency is the median for one image over {conditions['latency_rounds']} rounds in which the trials",
         f"took turns ({machine});",
         "relative is to the first row. A trial is on the Pareto front if no other is as good in validation",

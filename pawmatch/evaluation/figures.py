@@ -69,7 +69,7 @@ def draw_reliability(evaluation: Evaluation) -> Figure:
     rows[1, 0].set_ylabel("images")
     marks = [
         Line2D([], [], linestyle="none", marker="o", markersize=7, color=INK, label="calibrated"),
-        Line2D([], [], linestyle="none", **HOLLOW, label="before temperature"),
+        Line2D([], [], linestyle="none", **HOLLOW, label="before calibration"),
         Line2D([], [], color=MUTED, **DIAGONAL, label="what it should be"),
     ]
     headline(figure, "Is the confidence true?", about(evaluation), gap=0.07)

@@ -43,10 +43,10 @@ def card_text(config: CheckpointConfig, about: str, again: str) -> str:
         "",
         *_metric_rows(config),
         "",
-        "Temperature, review threshold and candidate sets are fitted on all validation images. The figures "
-        "for them come from fits on random halves: each image is judged by the median of fits that it took "
-        "no part in. The validation images also served to pick the recipe, so expect slightly less on new "
-        "photos.",
+        "Temperature, map of confidence, review threshold and candidate sets are fitted on all validation "
+        "images. The figures for them come from fits on random halves: each image is judged by fits that it "
+        "took no part in. The validation images also served to pick the recipe, so expect slightly less on "
+        "new photos.",
         "",
         f"![Share of right answers against confidence, with 95 % intervals]({PLOT_FILE})",
         "",

@@ -2,8 +2,8 @@
 
 Each half of the images is judged by numbers that were fitted on the other one. So every image counts in
 the figures, none is judged by a fit that it took part in, and the checkpoint gets the fit on all. One
-halving of a few hundred images decides about the figures by luck; many are drawn, and their fits' median
-judges (Chernozhukov et al. 2018, section 3.4, do so with cross-fitted estimates).
+halving of a few hundred images decides about the figures by luck, so that many are drawn and taken together
+(as Chernozhukov et al. 2018, section 3.4, do with cross-fitted estimates).
 """
 
 from __future__ import annotations

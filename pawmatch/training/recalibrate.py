@@ -28,7 +28,7 @@ def recalibrate(
     device: str = "cpu",
     report: Callable[[str], None] = print,
 ) -> list[Path]:
-    """Fit temperature, review threshold, candidate sets and scope gates of every variant that `source` has.
+    """Fit confidence, review threshold, candidate sets and scope gates of every variant that `source` has.
 
     All are fitted on the validation half of the folder `data`, the gates on its training half and on
     `outside`, a folder of images that do not belong to the task; without one there are no gates. The weights

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from pawmatch.confidence import candidate_set, tempered
+from pawmatch.confidence import candidate_set, tempered, with_top_label
 from pawmatch.training.calibrate import (
     FEWEST_KEPT,
     conformal_quantile,
     fit_temperature,
+    fit_top_label,
     review_threshold,
 )
 
@@ -24,6 +25,28 @@ def drawn(n: int, classes: int, temperature: float, seed: int = 0) -> tuple[np.n
 def test_temperature_is_recovered(temperature: float) -> None:
     logits, labels = drawn(4000, 8, temperature)
     assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.08)
+
+
+def test_the_map_of_confidence_is_recovered() -> None:
+    """First choices that are right as often as a known map says, and a fit to the answers alone."""
+    rng = np.random.default_rng(0)
+    true = (0.7, 1.6, -0.4)
+    rows = rng.dirichlet(np.full(6, 0.4), size=20_000)
+    right = rng.random(len(rows)) < with_top_label(rows, true).max(axis=1)
+    order = np.argsort(-rows, axis=1)
+    labels = np.where(right, order[:, 0], order[:, 1])
+    found = with_top_label(rows, fit_top_label(rows, labels)).max(axis=1)
+    before = abs(rows.max(axis=1) - with_top_label(rows, true).max(axis=1)).mean()
+    after = abs(found - with_top_label(rows, true).max(axis=1)).mean()
+    assert before > 0.05
+    assert after < 0.01
+
+
+def test_few_images_bend_confidence_little() -> None:
+    """Five right answers out of five would ask for no doubt at all."""
+    rows = np.tile([0.6, 0.3, 0.1], (5, 1))
+    mapped = with_top_label(rows, fit_top_label(rows, np.zeros(5, dtype=np.int64)))
+    assert 0.6 < mapped[0, 0] < 0.95
 
 
 def test_conformal_sets_cover_new_data() -> None:
