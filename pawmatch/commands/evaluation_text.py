@@ -46,6 +46,7 @@ MEASURED: dict[str, tuple[Row, ...]] = {
         ("calibration error, 15 bins", lambda r: numbers(r.ece)),
         ("  before calibration", lambda r: numbers(r.ece_before)),
         ("  of a perfect model, by chance", lambda r: f"{r.ece_floor:.3f}"),
+        ("  chance that it shows as much", lambda r: f"{100 * r.ece_p_value:.0f} %"),
         ("negative log-likelihood", lambda r: numbers(r.nll)),
         ("  before calibration", lambda r: numbers(r.nll_before)),
         ("Brier score", lambda r: numbers(r.brier)),

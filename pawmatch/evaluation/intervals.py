@@ -62,17 +62,18 @@ def mean(values: Floats) -> Estimate:
     return bootstrap(lambda rows: float(values[rows].mean()), len(values))
 
 
-def calibration_floor(confidence: Floats) -> float:
-    """The calibration error that a perfectly calibrated model would show on so few images.
+def perfect_calibration_errors(confidence: Floats) -> NDArray[np.float64]:
+    """The calibration errors (RESAMPLES,) that a perfectly calibrated model of these confidences (N,) shows.
 
-    The mean over answers drawn anew, each right with its own confidence (consistency resampling, Broecker
-    and Smith 2007). A measured error near this value cannot be told from none.
+    Answers are drawn anew, each right with its own confidence (consistency resampling, Broecker and Smith
+    2007). Their mean is not 0 on few images; a measured error that many of them reach cannot be told from
+    none (the p-value of Vaicenavicius et al. 2019, section 5).
     """
     rng = np.random.default_rng(SEED)
     index = bin_index(confidence)
     expected = np.bincount(index, weights=confidence, minlength=BINS)
-    errors = []
-    for _ in range(RESAMPLES):
+    errors = np.empty(RESAMPLES)
+    for turn in range(RESAMPLES):
         right = rng.random(len(confidence)) < confidence
-        errors.append(np.abs(np.bincount(index, weights=right, minlength=BINS) - expected).sum())
-    return float(np.mean(errors) / len(confidence))
+        errors[turn] = np.abs(np.bincount(index, weights=right, minlength=BINS) - expected).sum()
+    return errors / len(confidence)

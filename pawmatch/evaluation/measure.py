@@ -11,7 +11,7 @@ from pawmatch.calibration import Calibration
 from pawmatch.confidence import calibrated, tempered
 from pawmatch.evaluation.answers import Answers
 from pawmatch.evaluation.classes import class_scores, confusions
-from pawmatch.evaluation.intervals import Estimate, bootstrap, calibration_floor, mean, share
+from pawmatch.evaluation.intervals import Estimate, bootstrap, mean, perfect_calibration_errors, share
 from pawmatch.evaluation.judgement import Judgement
 from pawmatch.evaluation.metrics import (
     Bools,
@@ -60,6 +60,7 @@ def measure_variant(
             lambda rows: expected_calibration_error(of[rows], correct[rows]), count, lowest=0, highest=1
         )
 
+    ece, perfect = calibration_error(confidence), perfect_calibration_errors(confidence)
     return VariantReport(
         variant=variant,
         temperature=calibration.temperature,
@@ -72,9 +73,10 @@ def measure_variant(
         nll_before=mean(log_losses(before, targets)),
         brier=mean(brier_scores(probabilities, targets)),
         brier_before=mean(brier_scores(before, targets)),
-        ece=calibration_error(confidence),
+        ece=ece,
         ece_before=calibration_error(confidence_before),
-        ece_floor=calibration_floor(confidence),
+        ece_floor=float(perfect.mean()),
+        ece_p_value=float((perfect >= ece.value).mean()),
         aurc=bootstrap(
             lambda rows: risk_coverage(confidence[rows], correct[rows]).area, count, lowest=0, highest=1
         ),

@@ -46,9 +46,10 @@ class VariantReport:
     """Everything measured of one variant's own answers.
 
     `nll`, `brier` and `ece` are of calibrated probabilities, those that end in `_before` of the softmax
-    at temperature 1. `ece_floor` is the calibration error that a perfect model would show on so few
-    images. `kept` are the answers at or above the review threshold; its accuracy is None if there are none.
-    `temperature` and `review_threshold` are the checkpoint's own, whatever calibration was measured.
+    at temperature 1. `ece_floor` is the mean calibration error that a perfect model would show on so few
+    images, `ece_p_value` how often it would show `ece` or more. `kept` are the answers at or above the
+    review threshold; its accuracy is None if there are none. `temperature` and `review_threshold` are the
+    checkpoint's own, whatever calibration was measured.
     """
 
     variant: str
@@ -63,6 +64,7 @@ class VariantReport:
     ece: Estimate
     ece_before: Estimate
     ece_floor: float
+    ece_p_value: float
     aurc: Estimate
     set_coverage: Estimate
     set_size: Estimate

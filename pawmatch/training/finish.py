@@ -16,7 +16,7 @@ from pawmatch.calibration import Calibration, ScopeGate
 from pawmatch.checkpoint import CheckpointConfig, save_checkpoint
 from pawmatch.checkpoint.folder import PLOT_FILE
 from pawmatch.confidence import scope_margin, tempered
-from pawmatch.evaluation.intervals import calibration_floor
+from pawmatch.evaluation.intervals import perfect_calibration_errors
 from pawmatch.evaluation.metrics import (
     expected_calibration_error,
     macro_f1,
@@ -148,7 +148,7 @@ def calibrate_and_measure(
         "nll": negative_log_likelihood(judged.probabilities, labels),
         "ece_before": expected_calibration_error(raw_confidence, correct),
         "ece": expected_calibration_error(confidence, correct),
-        "ece_of_perfect": calibration_floor(confidence),
+        "ece_of_perfect": float(perfect_calibration_errors(confidence).mean()),
         "coverage_of_90": float(judged.sets[np.arange(n), labels].mean()),
         "mean_size_of_90": float(judged.sets.sum(axis=1).mean()),
         "below_threshold": float(judged.below_threshold.mean()),

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
 from pawmatch.evaluation import intervals
-from pawmatch.evaluation.intervals import Estimate, bootstrap, calibration_floor, mean, share
+from pawmatch.evaluation.intervals import Estimate, bootstrap, mean, perfect_calibration_errors, share
 from pawmatch.evaluation.metrics import expected_calibration_error, wilson_interval
 
 
@@ -48,10 +48,12 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(monkeypatch: pytest
     assert 0.87 <= np.mean(held) <= 0.99
 
 
-def test_calibration_floor_is_what_perfect_models_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_those_that_perfect_models_show(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(intervals, "RESAMPLES", 300)
     rng = np.random.default_rng(2)
     confidence = rng.uniform(0.2, 0.9, 150)
     shown = [expected_calibration_error(confidence, rng.random(150) < confidence) for _ in range(300)]
-    assert calibration_floor(confidence) == pytest.approx(np.mean(shown), rel=0.05)
-    assert calibration_floor(np.ones(10)) == 0
+    errors = perfect_calibration_errors(confidence)
+    assert errors.shape == (300,)
+    assert np.quantile(errors, (0.1, 0.5, 0.9)) == pytest.approx(np.quantile(shown, (0.1, 0.5, 0.9)), rel=0.1)
+    assert (perfect_calibration_errors(np.ones(10)) == 0).all()

@@ -52,6 +52,19 @@ def test_a_variant_of_known_answers(few_resamples: None) -> None:
     assert sum(entry.count for entry in report.reliability) == 4
 
 
+def test_only_an_error_beyond_chance_is_improbable(few_resamples: None) -> None:
+    """Labels drawn from the very probabilities, and the same answers made five times as sure."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(300, 3)).astype(np.float32)
+    targets = np.array([rng.choice(3, p=row) for row in tempered(logits, 1.0)])
+    answers = replace(ANSWERS, rows=np.arange(300), logits={"cnn": logits}, reasons=((),) * 300)
+    for temperature, is_rare in ((1.0, False), (0.2, True)):
+        own = Calibration(temperature=temperature)
+        report = measure_variant("cnn", own, LABELS, answers, targets, judge(own, logits))
+        assert (report.ece_p_value < 0.05) == is_rare
+        assert (report.ece.value > 2 * report.ece_floor) == is_rare
+
+
 def test_none_above_the_threshold(few_resamples: None) -> None:
     strict = replace(CALIBRATION, review_threshold=1.0)
     report = measure_variant("cnn", strict, LABELS, ANSWERS, TARGETS, judge(strict, LOGITS))
