@@ -40,7 +40,7 @@ def with_top_label(
     """Probabilities (..., classes) with a new one for each row's likeliest label; the others share the rest.
 
     The label's p becomes sigmoid(a ln p - b ln(1 - p) + c) with (a, b, c) = `top_label`: beta calibration
-    (Kull et al. 2017, eq. 5) of the confidence (Gupta and Ramdas 2022), whose curve one temperature cannot
+    (Kull et al. 2017) of the confidence (Gupta and Ramdas 2022), whose curve one temperature cannot
     bend. It stays the likeliest: it falls no further than to where the second one would overtake it.
     """
     if top_label == Calibration.top_label or probabilities.shape[-1] < 2:

@@ -67,7 +67,7 @@ def perfect_calibration_errors(confidence: Floats) -> NDArray[np.float64]:
 
     Answers are drawn anew, each right with its own confidence (consistency resampling, Broecker and Smith
     2007). Their mean is not 0 on few images; a measured error that many of them reach cannot be told from
-    none (the p-value of Vaicenavicius et al. 2019, section 5).
+    none (the p-value of Vaicenavicius et al. 2019).
     """
     rng = np.random.default_rng(SEED)
     index = bin_index(confidence)

@@ -41,11 +41,11 @@ def fit_top_label(probabilities: Doubles, labels: Ints) -> tuple[float, float, f
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     top = torch.from_numpy(confidence).clamp(TINY, 1 - TINY)
     right = torch.from_numpy(correct.astype(np.float64))
-    log_odds, anti = top.log(), torch.log1p(-top)
+    log_top, log_rest = top.log(), torch.log1p(-top)
     moved = torch.zeros(3, dtype=torch.float64, requires_grad=True)
 
     def loss() -> torch.Tensor:
-        scores = moved[0].exp() * log_odds - moved[1].exp() * anti + moved[2]
+        scores = moved[0].exp() * log_top - moved[1].exp() * log_rest + moved[2]
         fit = binary_cross_entropy_with_logits(scores, right, reduction="sum")
         return (fit + (moved / PRIOR).square().sum() / 2) / len(labels)
 
