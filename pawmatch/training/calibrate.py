@@ -1,4 +1,4 @@
-"""Fitting on held-out images: temperature, conformal quantile, review threshold."""
+"""Fitting on held-out images: temperature, map of confidence, conformal quantile, review threshold."""
 
 from __future__ import annotations
 
@@ -32,13 +32,12 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
     return float(log_temperature.detach().exp())
 
 
-def fit_top_label(probabilities: Doubles, labels: Ints) -> tuple[float, float, float]:
-    """The (a, b, c) for `confidence.with_top_label`, from probabilities (N, classes) and labels (N,).
+def fit_top_label(confidence: Doubles, correct: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """The (a, b, c) for `confidence.with_top_label`, from confidence (N,) and whether it is right (N,).
 
     Maximises the likelihood of which first choices are right (Kull et al. 2017), with ln a, ln b and c held
     near 0, no change at all, as by a normal prior of standard deviation PRIOR: few images bend it little.
     """
-    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     top = torch.from_numpy(confidence).clamp(TINY, 1 - TINY)
     right = torch.from_numpy(correct.astype(np.float64))
     log_top, log_rest = top.log(), torch.log1p(-top)
@@ -47,7 +46,7 @@ def fit_top_label(probabilities: Doubles, labels: Ints) -> tuple[float, float, f
     def loss() -> torch.Tensor:
         scores = moved[0].exp() * log_top - moved[1].exp() * log_rest + moved[2]
         fit = binary_cross_entropy_with_logits(scores, right, reduction="sum")
-        return (fit + (moved / PRIOR).square().sum() / 2) / len(labels)
+        return (fit + (moved / PRIOR).square().sum() / 2) / len(confidence)
 
     minimise(loss, [moved])
     a, b, c = (float(value) for value in moved.detach())

@@ -47,9 +47,8 @@ def fit_calibration(
     threshold promises `target` for the answers that nobody checks, so those alone count.
     """
     temperature = fit_temperature(logits, labels)
-    plain = Calibration(
-        temperature=temperature, top_label=fit_top_label(tempered(logits, temperature), labels)
-    )
+    top_label = fit_top_label(*confidence_and_hits(tempered(logits, temperature), labels))
+    plain = Calibration(temperature=temperature, top_label=top_label)
     probabilities = calibrated(logits, plain)
     confidence, correct = confidence_and_hits(probabilities, labels)
     free = ~(flagged | close_calls(probabilities, plain.close_call_margin))
@@ -70,8 +69,8 @@ def fit_calibration(
 def judge_halves(logits: Floats, labels: Ints, flagged: Flags, *, target: float) -> Judged:
     """Judge each image by HALVINGS fits, each on a random half that it is not in.
 
-    Probabilities are the fits' mean, threshold and quantile their medians.
-    Both halves hold as many images of each class, give or take one.
+    Probabilities are the fits' mean, threshold and quantile their medians. Both halves hold as many images
+    of each class, give or take one.
     """
     probabilities = np.zeros(logits.shape)
     quantiles, thresholds = np.empty((2, HALVINGS, len(labels)))

@@ -1,4 +1,4 @@
-"""The minimum of a smooth convex loss of a few numbers: temperatures, offsets, gates."""
+"""The minimum of a smooth loss of a few numbers: temperature, map of confidence, offsets, gates."""
 
 from __future__ import annotations
 
