@@ -82,8 +82,10 @@ def find_label(labels: Sequence[str], text: str) -> str:
     Raises UnknownLabel, which names up to three classes that are spelt alike.
     """
     # Labels come last, so that one which is spelt like another's display name still means itself.
-    known = {_key(display_name(label)): label for label in labels} | {_key(label): label for label in labels}
-    wanted = _key(text)
+    known = {spelling_key(display_name(label)): label for label in labels} | {
+        spelling_key(label): label for label in labels
+    }
+    wanted = spelling_key(text)
     if wanted in known:
         return known[wanted]
     names = [display_name(known[key]) for key in _alike(wanted, known)]
@@ -102,6 +104,6 @@ def _alike(wanted: str, known: Iterable[str]) -> list[str]:
     return whole + difflib.get_close_matches(wanted[:_LONGEST_SHOWN], known, n=2 * SUGGESTIONS)
 
 
-def _key(text: str) -> str:
+def spelling_key(text: str) -> str:
     """The letters and digits of a name, without case, accents and separators."""
     return "".join(char for char in unicodedata.normalize("NFKD", text).casefold() if char.isalnum())

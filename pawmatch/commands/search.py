@@ -61,7 +61,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--retry-failed", action="store_true", help="train failed trials again")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
-    parser.add_argument("--workers", default="1", metavar="N", help="processes that load images (default: 1)")
     parser.add_argument("--threads", metavar="N", help="threads for arithmetic (default: torch's choice)")
 
 
@@ -69,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
     """Search, print the table and write it; 1 where trials failed."""
     from pawmatch.training.study import read_study
 
-    workers = number("--workers", args.workers, lowest=0)
     threads, trials, seeds = (
         None if text is None else number(flag, text, lowest=1)
         for flag, text in (("--threads", args.threads), ("--trials", args.trials), ("--seeds", args.seeds))
@@ -97,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         limit=trials,
         seeds=seeds,
         retry_failed=args.retry_failed,
-        settings=Settings(device=resolve_device(args.device), workers=workers),
+        settings=Settings(device=resolve_device(args.device)),
     )
     table = run_search(search, say)
     for line in study_table(table):

@@ -48,9 +48,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(VARIANT_NAMES)}, or all: the three together, on one shared feature extractor "
         "(default: the recipe's own, or else all)",
     )
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of images")
+    parser.add_argument(
+        "--data",
+        required=True,
+        action="append",
+        type=Path,
+        metavar="DIR",
+        help="folder of images; may be given several times, for classes or images from several places",
+    )
+    parser.add_argument(
+        "--val",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="folder of images to validate on instead of the data's own val/; may be given several times",
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the checkpoint")
-    parser.add_argument("--init", metavar="SRC", help="checkpoint to start from (default: the recipe's base)")
+    parser.add_argument(
+        "--init", metavar="SRC", help="backbone or checkpoint to start from (default: the recipe's)"
+    )
     parser.add_argument(
         "--teacher",
         action="append",
@@ -74,7 +91,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="change a value of the recipe, such as epochs=2; may be given several times",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
-    parser.add_argument("--workers", default="1", metavar="N", help="processes that load images (default: 1)")
     parser.add_argument("--threads", metavar="N", help="threads for arithmetic (default: torch's choice)")
     parser.add_argument("--compile", action="store_true", help="compile the model first; pays on long runs")
     parser.add_argument("--autocast", metavar="TYPE", help="bfloat16 or float16 (default: full float32)")
@@ -87,7 +103,6 @@ def run(args: argparse.Namespace) -> int:
     """Train, and write the checkpoints."""
     from pawmatch.training.recipe import read_recipe
 
-    workers = number("--workers", args.workers, lowest=0)
     threads = number("--threads", args.threads, lowest=1) if args.threads is not None else None
     if args.autocast is not None and args.autocast not in PRECISIONS:
         raise BadOption(f"--autocast is {args.autocast!r}; use {' or '.join(PRECISIONS)}.")
@@ -105,7 +120,6 @@ def run(args: argparse.Namespace) -> int:
     with joined(resolve_device(args.device)) as device:
         settings = Settings(
             device=device,
-            workers=workers,
             compile=args.compile,
             autocast=args.autocast or "",
             tensorboard=args.tensorboard,
@@ -115,6 +129,7 @@ def run(args: argparse.Namespace) -> int:
             args.variant or recipe.variant or ALL,
             args.data,
             args.out,
+            val=args.val,
             init=args.init,
             teachers=args.teachers,
             outside=args.outside,

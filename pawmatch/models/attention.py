@@ -70,6 +70,10 @@ class TokenAttention(nn.Module):
         self.key = nn.Linear(channels, inner)
         self.value = nn.Linear(channels, inner)
         self.fc_out = nn.Linear(inner, channels)
+        # Zero, so that the map passes unchanged at first: a head that stands on a pretrained map then starts
+        # from what the map is good for already (as in Goyal et al. 2017, section 5.1, for residual blocks).
+        nn.init.zeros_(self.fc_out.weight)
+        nn.init.zeros_(self.fc_out.bias)
 
     def forward(self, feature_map: Tensor) -> Tensor:
         n, c, h, w = feature_map.shape

@@ -13,6 +13,11 @@ class ImageModel(nn.Module):
     features_module: ClassVar[str]  # attribute that holds all parameters of forward_features
     feature_dim: int  # width of the pooled feature vector
 
+    def features(self) -> nn.Module:
+        """The module that holds all parameters of `forward_features`."""
+        module: nn.Module = getattr(self, self.features_module)
+        return module
+
     def forward_features(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) -> feature map (N, C, h, w): the costly part."""
         raise NotImplementedError

@@ -2,6 +2,7 @@
 
 What is unusual:
 - attribute names match the original system's, so that its published weights load as they are;
+- a 1x1 `projection`, which the original does not have, keeps the heads small on a wide map;
 - the variants are rows of one table and differ only in which modules exist;
 - `forward_features` ends at the backbone's last map and `forward_head` does the rest, so an explanation
   needs the gradient of the head alone.
@@ -53,10 +54,8 @@ BACKBONE_ARGUMENTS = frozenset(
 CLASSIFIER_DROPOUT = 0.3
 
 
-def create_backbone(
-    name: str, arguments: Mapping[str, Any] | None = None, *, pretrained: bool = False
-) -> nn.Module:
-    """Create timm's CNN `name` without its classifier.
+def create_backbone(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
+    """Create timm's CNN `name` with random weights and without its classifier.
 
     Raises UnsupportedBackbone if timm does not know the name, or if the network's last feature map is
     not (N, C, h, w); raises BadOption for an argument outside BACKBONE_ARGUMENTS.
@@ -90,12 +89,16 @@ def create_backbone(
             f"Backbone {name!r} gives no (N, C, h, w) feature map; "
             "use a CNN such as convnextv2_base, not a vision transformer."
         )
-    backbone: nn.Module = timm.create_model(name, num_classes=0, pretrained=pretrained, **options)
+    backbone: nn.Module = timm.create_model(name, num_classes=0, **options)
     return backbone
 
 
 class Hybrid(ImageModel):
-    """CNN, CNN + Transformer or CNN + Transformer + MFE on one timm backbone."""
+    """CNN, CNN + Transformer or CNN + Transformer + MFE on one timm backbone.
+
+    `projection` is the width D to which a 1x1 convolution brings the backbone's map before anything else
+    sees it; None keeps the map as it is. Everything after it is as wide as D.
+    """
 
     features_module = "backbone"
 
@@ -106,13 +109,15 @@ class Hybrid(ImageModel):
         num_classes: int,
         backbone: str = "convnextv2_base",
         backbone_config: Mapping[str, Any] | None = None,
+        projection: int | None = None,
         attention_mode: str = "heads",
         attention_heads: int | None = None,
         morphology_channels: int = 64,
         morphology_width: int = 128,
-        pretrained_backbone: bool = False,
     ) -> None:
         super().__init__()
+        if projection is not None and projection < 1:
+            raise BadOption(f"projection is {projection}; it must be 1 or more.")
         if variant not in VARIANTS:
             raise UnknownVariant(f"Variant {variant!r} is unknown; use one of {', '.join(VARIANTS)}.")
         if attention_mode not in ATTENTION_MODES:
@@ -120,10 +125,15 @@ class Hybrid(ImageModel):
                 f"attention_mode {attention_mode!r} is unknown; use one of {', '.join(ATTENTION_MODES)}."
             )
         parts = VARIANTS[variant]
-        self.backbone = create_backbone(backbone, backbone_config, pretrained=pretrained_backbone)
+        self.backbone = create_backbone(backbone, backbone_config)
         channels = int(self.backbone.num_features)  # type: ignore[arg-type]
         # Some CNNs widen the pooled vector with a last 1x1 convolution (MobileNetV4: 960 -> 1280).
         self.feature_dim = int(getattr(self.backbone, "head_hidden_size", channels))
+        if projection is None:
+            self.register_module("projection", None)
+        else:
+            self.projection: nn.Module | None = nn.Conv2d(channels, projection, 1, bias=False)
+            channels = self.feature_dim = projection
         self.tokens = parts.attention and attention_mode == "tokens"
         if parts.morphology:
             self.morphological_extractor = MorphologicalExtractor(
@@ -153,9 +163,14 @@ class Hybrid(ImageModel):
 
     def forward_head(self, feature_map: Tensor) -> Tensor:
         """Feature map (N, C, h, w) -> logits (N, classes)."""
+        if self.projection is not None:
+            feature_map = self.projection(feature_map)  # (N, C, h, w) -> (N, D, h, w)
         if self.tokens and self.attention is not None:
             feature_map = self.attention(feature_map)
-        features: Tensor = self.backbone.forward_head(feature_map)  # type: ignore[operator]
+        if self.projection is not None:
+            features = feature_map.mean(dim=(2, 3))
+        else:
+            features = self.backbone.forward_head(feature_map)  # type: ignore[operator]
         if self.morphological_extractor is not None:
             morphology = self.morphological_extractor(features)
             features = fuse(self.feature_fusion, features, morphology)

@@ -1,121 +1,149 @@
-"""From a decoded image to what the model is shown of it in training: random views, or the plain image."""
+"""Random views of a batch of images, made at once on the device that trains.
+
+What moves, crops, flips and shrinks an image into a larger scene is one affine map from the view's pixels
+back to the image's, so that every pixel is sampled once. Random numbers come from the CPU, the same on any
+device.
+"""
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from timm.data.transforms_factory import transforms_imagenet_train
+import torch
 from torch import Tensor
-from torchvision.transforms import Compose
-from torchvision.transforms.functional import pil_to_tensor
+from torch.nn.functional import avg_pool2d, grid_sample
+from torchvision.transforms.v2 import RandAugment
 
-from pawmatch.preprocess import INTERPOLATIONS, InputSpec
+from pawmatch.preprocess import InputSpec
 from pawmatch.training.recipe import Recipe
 
-View = Callable[[Image.Image], Tensor]
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+# From this many image pixels a view pixel on, each view pixel is the mean of 2x2 samples.
+SUPERSAMPLED = 1.3
 
 
-class ZoomOut:
-    """Shrinks an image into a larger scene, at random.
+class Augment:
+    """A recipe's random views, (N, 3, size, size) float32 in [0, 1]; call it with a batch.
 
-    Data that is cropped to its subject teaches a model nothing about small subjects, yet users send whole
-    photos. With the given probability the image lands at a random place of a background up to `largest`
-    times its width and height. Backgrounds are uint8 (H, W, 3); without any, the image's own blurred colours
-    serve.
+    `backgrounds` (B, 3, H, W) uint8 are the scenes that images are shrunk into; without any, what lies
+    outside an image repeats its nearest pixel.
     """
 
-    def __init__(
-        self, probability: float, largest: float, backgrounds: Sequence[NDArray[np.uint8]] = ()
-    ) -> None:
-        self.probability = probability
-        self.largest = largest
-        self.backgrounds = backgrounds
+    def __init__(self, recipe: Recipe, size: int, backgrounds: Tensor | None = None) -> None:
+        self.recipe, self.size, self.backgrounds = recipe, size, backgrounds
+        self.spec = replace(InputSpec.from_dict(recipe.input), size=size)
+        self.rand_augment = RandAugment(magnitude=recipe.rand_augment) if recipe.rand_augment else None
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        if random.random() >= self.probability:
-            return image
-        factor = random.uniform(1, self.largest)
-        width, height = round(image.width * factor), round(image.height * factor)
-        if self.backgrounds:
-            scene = Image.fromarray(random.choice(self.backgrounds)).resize((width, height))
+    def __call__(self, images: Tensor, sizes: Tensor, generator: torch.Generator) -> Tensor:
+        """Views of `images` (N, 3, H, W) uint8, each of which fills `sizes` (N, 2) of it: height, width."""
+        plain = _uniform(len(images), 0, 1, generator) < self.recipe.plain
+        matrix, zoomed_out = self.geometry(sizes.cpu(), plain, generator)
+        views = self.sample(images, sizes, matrix, zoomed_out, generator)
+        if self.rand_augment is not None:
+            levels = views.mul(255).round().to(torch.uint8)
+            changed = torch.stack([self.rand_augment(view) for view in levels]).to(torch.float32) / 255
+            views = torch.where(plain.to(views.device).view(-1, 1, 1, 1), views, changed)
+        if self.recipe.color_jitter:
+            views = self.jitter(views, plain, generator)
+        return views
+
+    def geometry(self, sizes: Tensor, plain: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Maps (N, 2, 3) from view coordinates in [-1, 1] to image pixels; which images are zoomed out."""
+        recipe, count = self.recipe, len(sizes)
+        height, width = sizes[:, 0].float(), sizes[:, 1].float()
+        boxes = torch.tensor([self.spec.box(int(w), int(h)) for h, w in sizes.tolist()])
+        whole = recipe.crop_scale[0] >= 1
+        if whole:
+            wide, tall = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
         else:
-            scene = image.resize((4, 4), Image.Resampling.BOX).resize(
-                (width, height), Image.Resampling.BICUBIC
-            )
-        corner = (random.randint(0, width - image.width), random.randint(0, height - image.height))
-        scene.paste(image, corner)
-        return scene
+            area = height * width * _uniform(count, *recipe.crop_scale, generator)
+            low, high = (math.log(edge) for edge in recipe.crop_ratio)
+            ratio = _uniform(count, low, high, generator).exp()
+            wide = torch.minimum((area * ratio).sqrt(), width)
+            tall = torch.minimum((area / ratio).sqrt(), height)
+        at_x, at_y = (_uniform(count, 0, 1, generator) for _ in range(2))
+        zoomed_out = _uniform(count, 0, 1, generator) < recipe.zoom_out
+        factor = _uniform(count, 1, recipe.zoom_out_factor, generator)
+        # A scene is a region larger than the image: the image then lies at a random place of it.
+        wide = torch.where(zoomed_out, width * factor, wide)
+        tall = torch.where(zoomed_out, height * factor, tall)
+        # Where the region is larger than the image, width - wide is below 0 and the image lies inside.
+        x, y = at_x * (width - wide) + wide / 2, at_y * (height - tall) + tall / 2
+        if whole:
+            x = torch.where(zoomed_out, x, (boxes[:, 0] + boxes[:, 2]) / 2)
+            y = torch.where(zoomed_out, y, (boxes[:, 1] + boxes[:, 3]) / 2)
+        flip = torch.where(_uniform(count, 0, 1, generator) < recipe.flip, -1.0, 1.0)
+        angle = _uniform(count, -recipe.rotation, recipe.rotation, generator).deg2rad()
+        slant = _uniform(count, -recipe.shear, recipe.shear, generator)
+        scale = _uniform(count, 1 - recipe.zoom, 1 + recipe.zoom, generator)
+        cos, sin = angle.cos() * scale, angle.sin() * scale
+        turn = torch.stack([cos, cos * slant - sin, sin, sin * slant + cos], dim=1).view(-1, 2, 2)
+        # Angles are those of the view, a square; its sides may stand for unlike numbers of image pixels.
+        half = torch.stack([wide, tall], dim=1) / 2
+        linear = half[:, :, None] * turn
+        linear = torch.stack([linear[:, :, 0] * flip[:, None], linear[:, :, 1]], dim=2)
+        matrix = torch.cat([linear, torch.stack([x, y], dim=1)[:, :, None]], dim=2)
+        as_is = torch.zeros_like(matrix)
+        as_is[:, 0, 0], as_is[:, 1, 1] = (boxes[:, 2] - boxes[:, 0]) / 2, (boxes[:, 3] - boxes[:, 1]) / 2
+        as_is[:, 0, 2], as_is[:, 1, 2] = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
+        return torch.where(plain[:, None, None], as_is, matrix), zoomed_out & ~plain
+
+    def sample(
+        self, images: Tensor, sizes: Tensor, matrix: Tensor, zoomed_out: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """Read the views' pixels; `matrix` (N, 2, 3) is of `geometry`."""
+        device = images.device
+        factor = 2 if float(matrix[:, :, :2].abs().amax()) * 2 > SUPERSAMPLED * self.size else 1
+        side = self.size * factor
+        line = (torch.arange(side, device=device) + 0.5) * (2 / side) - 1
+        rows, columns = torch.meshgrid(line, line, indexing="ij")
+        places = torch.stack([columns, rows, torch.ones_like(rows)], dim=-1).view(1, -1, 3)
+        matrix = matrix.to(device)
+        pixels = (places @ matrix.transpose(1, 2)).view(-1, side, side, 2)  # x and y, from the outer edge
+        ends = sizes.to(device).flip(1).view(-1, 1, 1, 2).float()
+        outside = ((pixels < 0) | (pixels > ends)).any(dim=-1)
+        inside = torch.minimum(pixels.clamp(min=0.5), ends - 0.5)
+        extent = torch.tensor([images.shape[3], images.shape[2]], device=device)
+        views = _sampled(images, inside / extent * 2 - 1)
+        if self.backgrounds is not None and bool(zoomed_out.any()):
+            chosen = torch.randint(len(self.backgrounds), (len(images),), generator=generator)
+            scenes = _sampled(self.backgrounds[chosen.to(device)], places.view(1, side, side, 3)[..., :2])
+            behind = (outside & zoomed_out.to(device).view(-1, 1, 1))[:, None]
+            views = torch.where(behind, scenes, views)
+        return avg_pool2d(views, factor) if factor > 1 else views
+
+    def jitter(self, views: Tensor, plain: Tensor, generator: torch.Generator) -> Tensor:
+        """Brightness, contrast and saturation, each times a random factor near 1."""
+        change = self.recipe.color_jitter
+        factors = _uniform(3 * len(views), max(0.0, 1 - change), 1 + change, generator).view(3, -1, 1, 1, 1)
+        factors = torch.where(plain.view(1, -1, 1, 1, 1), 1.0, factors).to(views.device)
+        luma = torch.tensor(LUMA, device=views.device).view(1, 3, 1, 1)
+        views = (views * factors[0]).clamp(0, 1)
+        mean = (views * luma).sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True)
+        views = (mean + (views - mean) * factors[1]).clamp(0, 1)
+        grey = (views * luma).sum(dim=1, keepdim=True)
+        return (grey + (views - grey) * factors[2]).clamp(0, 1)
 
 
-class Affine:
-    """Rotates, shears and zooms an image at random; what comes into view repeats the nearest pixel.
-
-    `rotation` is the largest angle in degrees, `shear` the largest shift to the side in heights of the
-    image, `zoom` the largest change of scale.
-    """
-
-    def __init__(self, rotation: float, shear: float, zoom: float) -> None:
-        self.rotation, self.shear, self.zoom = math.radians(rotation), shear, zoom
-        cv2.setNumThreads(1)  # the processes that load images are the parallel part
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        angle = random.uniform(-self.rotation, self.rotation)
-        slant = random.uniform(-self.shear, self.shear)
-        scale = random.uniform(1 - self.zoom, 1 + self.zoom)
-        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        matrix = scale * turn @ np.array([[1, slant], [0, 1]])
-        middle = np.array([image.width - 1, image.height - 1]) / 2
-        shift = middle - matrix @ middle  # the middle stays where it is
-        # torchvision's RandomAffine fills with one colour only.
-        moved = cv2.warpAffine(
-            np.asarray(image),
-            np.column_stack([matrix, shift]),
-            image.size,
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        return Image.fromarray(moved)
+def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=generator) * (high - low) + low
 
 
-def training_view(recipe: Recipe, size: int, backgrounds: Sequence[NDArray[np.uint8]] = ()) -> View:
-    """What turns an image into a random view of it, a uint8 tensor (3, size, size)."""
-    spec = replace(InputSpec.from_dict(recipe.input), size=size)
-
-    def whole(image: Image.Image) -> Image.Image:
-        box = spec.box(image.width, image.height)
-        return image.resize((size, size), INTERPOLATIONS[spec.interpolation], box=box, reducing_gap=3.0)
-
-    steps: list[Callable[..., object]] = []
-    if recipe.zoom_out:
-        steps.append(ZoomOut(recipe.zoom_out, recipe.zoom_out_factor, backgrounds))
-    if recipe.crop_scale[0] >= 1:
-        steps.append(whole)
-    if recipe.rotation or recipe.shear or recipe.zoom:
-        steps.append(Affine(recipe.rotation, recipe.shear, recipe.zoom))
-    # `normalize=False` keeps uint8: a worker hands over a quarter of the bytes.
-    crop = transforms_imagenet_train(
-        img_size=size,
-        scale=recipe.crop_scale,
-        ratio=recipe.crop_ratio,
-        hflip=recipe.flip,
-        color_jitter=recipe.color_jitter,
-        auto_augment=recipe.rand_augment or None,
-        interpolation="bilinear",
-        normalize=False,
+def _sampled(images: Tensor, grid: Tensor) -> Tensor:
+    """Bilinear samples in [0, 1] of uint8 images (N, 3, H, W) at a grid of places in [-1, 1]."""
+    grid = grid.expand(len(images), *grid.shape[1:])
+    return grid_sample(
+        images.to(torch.float32).div_(255), grid, mode="bilinear", padding_mode="border", align_corners=False
     )
-    augmented: View = Compose([*steps, crop])
 
-    def view(image: Image.Image) -> Tensor:
-        if recipe.plain and random.random() < recipe.plain:
-            plain: Tensor = pil_to_tensor(whole(image))
-            return plain
-        return augmented(image)
 
-    return view
+def padded(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Images (3, h, w) of any size as one block (N, 3, H, W), each in its upper left corner; (N, 2) sizes."""
+    sizes = torch.tensor([image.shape[1:] for image in images])
+    height, width = sizes.amax(dim=0).tolist()
+    block = torch.zeros(len(images), 3, height, width, dtype=torch.uint8)
+    for row, image in zip(block, images, strict=True):
+        row[:, : image.shape[1], : image.shape[2]] = image
+    return block, sizes

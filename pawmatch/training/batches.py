@@ -3,42 +3,71 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from pawmatch.errors import TrainingError
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.augment import training_view
+from pawmatch.training.augment import Augment, padded
 from pawmatch.training.data import LabelledImages
 from pawmatch.training.recipe import Recipe
 
 
-class AugmentedImages(Dataset[tuple[Tensor, int]]):
-    """Random views of decoded images as uint8 tensors (3, size, size)."""
+class TrainingBatches:
+    """All training images on the device, and the batches of any epoch.
+
+    Memory on the device: 3 bytes a pixel of the largest height times the largest width, for each image.
+    """
 
     def __init__(
-        self, data: LabelledImages, recipe: Recipe, size: int, backgrounds: Sequence[NDArray[np.uint8]] = ()
+        self,
+        data: LabelledImages,
+        recipe: Recipe,
+        device: str = "cpu",
+        backgrounds: Sequence[NDArray[np.uint8]] = (),
     ) -> None:
-        self.data = data
-        self.view = training_view(recipe, size, backgrounds)
+        self.recipe, self.device = recipe, device
+        block, self.sizes = padded([_channels_first(image) for image in data.images])
+        self.images = block.to(device)
+        self.targets = torch.tensor(data.targets)
+        self.backgrounds = None
+        if backgrounds and recipe.zoom_out:
+            scenes = [_squared(image, block.shape[-1]) for image in backgrounds]
+            self.backgrounds = torch.stack(scenes).to(device)
 
-    def __len__(self) -> int:
-        return len(self.data.images)
+    def epoch(self, number: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        """Views in [0, 1] and targets of epoch `number`, counted from 0, for process `rank` of `world`.
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = Image.fromarray(self.data.images[index])
-        return self.view(image), self.data.targets[index]
+        The same seed and number give the same batches, on any device. The recipe's batch is shared out, so
+        the number of processes changes neither the steps nor the images of a step. Raises TrainingError
+        where it cannot be shared evenly.
+        """
+        recipe = self.recipe
+        if recipe.batch_size % world:
+            raise TrainingError(
+                f"A batch of {recipe.batch_size} cannot be shared among {world} processes; "
+                f"use --set batch_size={-(-recipe.batch_size // world) * world}."
+            )
+        seed = recipe.seed * 100_003 + number
+        order = epoch_order(self.targets.tolist(), balanced=recipe.balanced, seed=seed)
+        if len(order) >= recipe.batch_size:
+            order = order[: steps_per_epoch(len(order), recipe) * recipe.batch_size]
+        else:
+            order += (order * world)[: -len(order) % world]  # as many for each process
+        augment = Augment(recipe, recipe.size_at(number), self.backgrounds)
+        generator = torch.Generator().manual_seed(seed + 7_777_777 * rank)
+        for rows in torch.split(torch.tensor(order[rank::world]), recipe.batch_size // world):
+            images = self.images[rows.to(self.device)]
+            yield augment(images, self.sizes[rows], generator), self.targets[rows].to(self.device)
 
 
-def steps_per_epoch(data: LabelledImages, recipe: Recipe) -> int:
+def steps_per_epoch(images: int, recipe: Recipe) -> int:
     """Batches in an epoch: whole ones, or a single short one where the images fill none."""
-    return max(1, len(data.images) // recipe.batch_size)
+    return max(1, images // recipe.batch_size)
 
 
 def epoch_order(targets: Sequence[int], *, balanced: bool, seed: int) -> list[int]:
@@ -54,43 +83,19 @@ def epoch_order(targets: Sequence[int], *, balanced: bool, seed: int) -> list[in
     return torch.randperm(len(targets), generator=generator).tolist()
 
 
-def train_loader(
-    data: LabelledImages,
-    recipe: Recipe,
-    *,
-    epoch: int,
-    workers: int,
-    backgrounds: Sequence[NDArray[np.uint8]] = (),
-    rank: int = 0,
-    world: int = 1,
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    """The batches of process `rank` of `world`; the same seed and epoch give the same batches.
-
-    The recipe's batch is shared out, so the number of processes changes neither the steps nor the images
-    of a step. Raises TrainingError where it cannot be shared evenly.
-    """
-    if recipe.batch_size % world:
-        raise TrainingError(
-            f"A batch of {recipe.batch_size} cannot be shared among {world} processes; "
-            f"use --set batch_size={-(-recipe.batch_size // world) * world}."
-        )
-    seed = recipe.seed * 100_003 + epoch
-    order = epoch_order(data.targets, balanced=recipe.balanced, seed=seed)
-    if len(order) >= recipe.batch_size:
-        order = order[: steps_per_epoch(data, recipe) * recipe.batch_size]
-    else:
-        order += (order * world)[: -len(order) % world]  # as many for each process
-    return DataLoader(
-        AugmentedImages(data, recipe, recipe.size_at(epoch), backgrounds),  # type: ignore[arg-type]
-        batch_size=recipe.batch_size // world,
-        sampler=order[rank::world],
-        num_workers=workers,
-        generator=torch.Generator().manual_seed(seed + 7_777_777 * rank),  # seeds the workers
-    )
-
-
 def normalise(images: Tensor, spec: InputSpec) -> Tensor:
-    """uint8 images (N, 3, H, W) -> float32, normalised as the spec says."""
+    """Images (N, 3, H, W) in [0, 1], normalised as the spec says."""
     mean = torch.tensor(spec.mean, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(spec.std, device=images.device).view(1, 3, 1, 1)
-    return images.to(torch.float32).div_(255).sub_(mean).div_(std)
+    return images.sub(mean).div_(std)
+
+
+def _channels_first(image: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)
+
+
+def _squared(image: NDArray[np.uint8], side: int) -> Tensor:
+    """An image squashed to a square, uint8 (3, side, side)."""
+    whole = _channels_first(image)[None].to(torch.float32)
+    scaled = torch.nn.functional.interpolate(whole, (side, side), mode="bilinear", antialias=True)
+    return scaled[0].round().to(torch.uint8)

@@ -82,14 +82,54 @@ def list_classes(folder: Path, labels: Sequence[str] | None = None) -> LabelledF
     return LabelledFiles(tuple(names), tuple(files), tuple(targets))
 
 
-def find_split(folder: Path) -> tuple[LabelledFiles, LabelledFiles]:
-    """Training and validation files: `train/` and `val/` if there, else a fixed fifth held out by name."""
-    if (folder / "train").is_dir() and (folder / "val").is_dir():
+def find_split(folders: Sequence[Path], val: Sequence[Path] = ()) -> tuple[LabelledFiles, LabelledFiles]:
+    """Training and validation files of one folder or several, whose classes are put together.
+
+    A folder's `train/` and `val/` if it has both, else a fixed fifth held out by name. Where there are
+    folders `val`, they alone are validated on, and a folder without `train/` is trained on whole; they may
+    lack classes, and have none of their own.
+    """
+    halves = [_split(folder, whole=bool(val)) for folder in folders]
+    train = joined_files([half[0] for half in halves])
+    held_out = [list_classes(folder) for folder in val] or [half[1] for half in halves if half[1] is not None]
+    return train, relabelled(joined_files(held_out), train.labels)
+
+
+def _split(folder: Path, *, whole: bool) -> tuple[LabelledFiles, LabelledFiles | None]:
+    if (folder / "train").is_dir() and (whole or (folder / "val").is_dir()):
         train = list_classes(folder / "train")
-        return train, list_classes(folder / "val", train.labels)
+        return train, None if whole else list_classes(folder / "val", train.labels)
     everything = list_classes(folder)
+    if whole:
+        return everything, None
     held_out = [_hash_share(path.name) < HELD_OUT for path in everything.files]
     return _select(everything, [not held for held in held_out]), _select(everything, held_out)
+
+
+def joined_files(parts: Sequence[LabelledFiles]) -> LabelledFiles:
+    """Several lists as one, with the classes of all in sorted order."""
+    labels = tuple(sorted({label for part in parts for label in part.labels}))
+    moved = [relabelled(part, labels) for part in parts]
+    return LabelledFiles(
+        labels,
+        tuple(file for part in moved for file in part.files),
+        tuple(target for part in moved for target in part.targets),
+    )
+
+
+def relabelled(files: LabelledFiles, labels: Sequence[str]) -> LabelledFiles:
+    """The same files, their classes counted as in `labels`; classes without files are no fault.
+
+    Raises TrainingError where the files have a class that is not among `labels`.
+    """
+    places = {label: index for index, label in enumerate(labels)}
+    if unknown := sorted(set(files.labels) - set(places)):
+        raise TrainingError(
+            f"Class {unknown[0]!r} is not among those that are known; name the subfolders as its labels, "
+            f"such as {labels[0]!r}, or leave that one out."
+        )
+    targets = tuple(places[files.labels[target]] for target in files.targets)
+    return LabelledFiles(tuple(labels), files.files, targets)
 
 
 def fingerprint(*halves: LabelledFiles) -> str:
@@ -159,10 +199,11 @@ def view_batches(data: LabelledImages, spec: InputSpec, batch_size: int = 64) ->
 
 
 class _Prepared(Sequence[Tensor]):
-    """Batches prepared when they are asked for, so that memory stays flat."""
+    """Batches made when they are asked for; their pixels are kept, three bytes each, for the next epoch."""
 
     def __init__(self, data: LabelledImages, spec: InputSpec, batch_size: int) -> None:
         self.data, self.spec, self.batch_size = data, spec, batch_size
+        self._pixels: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
         return -(-len(self.data.images) // self.batch_size)
@@ -170,5 +211,8 @@ class _Prepared(Sequence[Tensor]):
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        rows = self.data.images[index * self.batch_size : (index + 1) * self.batch_size]
-        return torch.cat([self.spec.prepare_views(Image.fromarray(row)) for row in rows])
+        if index not in self._pixels:
+            rows = self.data.images[index * self.batch_size : (index + 1) * self.batch_size]
+            pixels = [self.spec.pixels(Image.fromarray(row)) for row in rows]
+            self._pixels[index] = torch.from_numpy(np.concatenate(pixels))
+        return self.spec.normalise(self._pixels[index])

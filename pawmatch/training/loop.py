@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.batches import normalise, steps_per_epoch, train_loader
+from pawmatch.training.batches import TrainingBatches, normalise, steps_per_epoch
 from pawmatch.training.curves import tensorboard
 from pawmatch.training.data import LabelledImages, eval_batches
 from pawmatch.training.distributed import (
@@ -33,7 +33,7 @@ from pawmatch.training.losses import build_loss, build_mixer, repeat_targets
 from pawmatch.training.optimisation import Optimisation
 from pawmatch.training.recipe import Recipe
 from pawmatch.training.state import RunState, copied
-from pawmatch.training.teacher import Teachers, distillation_loss
+from pawmatch.training.teacher import Teachers
 from pawmatch.training.unfreezing import train_stages, training_mode
 
 
@@ -42,7 +42,6 @@ class Settings:
     """How to run, as against what to train: none of these changes the recipe."""
 
     device: str = "cpu"
-    workers: int = 1
     compile: bool = False
     autocast: str = ""  # "", "bfloat16" or "float16"
     tensorboard: bool = False
@@ -72,7 +71,7 @@ def train(
         report = silent
     model.to(settings.device).to(memory_format=torch.channels_last)
     run.mkdir(parents=True, exist_ok=True)
-    steps = steps_per_epoch(train_data, recipe) * recipe.epochs
+    steps = steps_per_epoch(len(train_data.images), recipe) * recipe.epochs
     optimisation = Optimisation(
         model, recipe, steps=steps, device=settings.device, precision=settings.autocast
     )
@@ -133,7 +132,8 @@ class _Runner:
         teachers: Teachers | None,
     ) -> None:
         self.model, self.optimisation, self.recipe, self.spec = model, optimisation, recipe, spec
-        self.data, self.settings, self.backgrounds, self.report = data, settings, backgrounds, report
+        self.settings, self.report = settings, report
+        self.batches = TrainingBatches(data, recipe, settings.device, backgrounds)
         self.loss = build_loss(recipe)
         self.teachers = teachers
         self.mixer = build_mixer(recipe, len(data.labels))
@@ -146,19 +146,11 @@ class _Runner:
         self._thaw(index)
         training_mode(self.model)
         total, seen, skipped = 0.0, 0, 0
-        loader = train_loader(
-            self.data,
-            self.recipe,
-            epoch=index,
-            workers=self.settings.workers,
-            backgrounds=self.backgrounds,
-            rank=rank(),
-            world=world(),
-        )
+        batches = self.batches.epoch(index, rank=rank(), world=world())
         title = f"epoch {index + 1}/{self.recipe.epochs}"
         # disable=None: a bar on a terminal, nothing in a file
         for images, targets in tqdm(
-            loader, title, leave=False, unit="batch", disable=None if rank() == 0 else True
+            batches, title, leave=False, unit="batch", disable=None if rank() == 0 else True
         ):
             value, stepped = self._step(images, targets)
             if stepped:
@@ -172,8 +164,7 @@ class _Runner:
         return sum(part[0] for part in parts) / max(1, sum(part[1] for part in parts)), skipped
 
     def _step(self, images: Tensor, targets: Tensor) -> tuple[float, bool]:
-        images = normalise(images.to(self.settings.device), self.spec)
-        targets = targets.to(self.settings.device)
+        images = normalise(images, self.spec)
         if self.mixer is not None and len(images) % 2 == 0:
             images, targets = self.mixer(images, targets)
         images = images.contiguous(memory_format=torch.channels_last)
@@ -182,10 +173,11 @@ class _Runner:
             rows = logits.flatten(0, -2)
             loss = self.loss(rows, repeat_targets(targets, logits))
             if self.teachers is not None:
-                taught = repeat_targets(self.teachers.logits(images), logits)
-                further = distillation_loss(rows, taught, self.recipe.distillation_temperature)
+                further = self.teachers.loss(rows, targets, images, self.recipe.distillation_temperature)
                 loss = (1 - self.recipe.distillation) * loss + self.recipe.distillation * further
-        return loss.item(), self.optimisation.step(loss)
+        # Variants together count as much as each would alone: the loss is a mean over them too.
+        variants = len(rows) // len(images)
+        return loss.item(), self.optimisation.step(loss * variants)
 
     def _thaw(self, index: int) -> None:
         """Freeze and thaw stages as the recipe says; where that changes, wrap the model anew."""

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pawmatch.errors import TrainingError
 from pawmatch.training.recipe import Recipe
+from pawmatch.training.together import Together
 
 MOST_SKIPPED = 10  # steps in a row; scaling float16 losses takes fewer to find its scale
 
@@ -40,6 +41,7 @@ class Optimisation:
             else None
         )
         self.skipped_in_a_row = 0
+        self._groups = clipped_apart(model)
         self._buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
         self._kept: list[Tensor] = []
 
@@ -68,7 +70,8 @@ class Optimisation:
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
-        finite = bool(nn.utils.clip_grad_norm_(self.model.parameters(), self.clip).isfinite())
+        norms = [nn.utils.clip_grad_norm_(group, self.clip) for group in self._groups]
+        finite = bool(torch.stack(norms).isfinite().all())
         if finite:
             self.scaler.step(self.optimizer)
             self.schedule.step()
@@ -110,6 +113,19 @@ class Optimisation:
         if state.get("scaler"):
             self.scaler.load_state_dict(state["scaler"])
         self.skipped_in_a_row = state.get("skipped_in_a_row", 0)
+
+
+def clipped_apart(model: nn.Module) -> list[list[nn.Parameter]]:
+    """Parameters whose gradients are clipped together: one model's, or of several each one's own.
+
+    What variants share is a group of its own, so that on a frozen backbone none changes what another learns.
+    """
+    if not isinstance(model, Together):
+        return [list(model.parameters())]
+    shared = list(next(iter(model.variants().values())).features().parameters())
+    known = {id(parameter) for parameter in shared}
+    own = [[p for p in member.parameters() if id(p) not in known] for member in model.variants().values()]
+    return [group for group in (shared, *own) if group]
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LRScheduler:

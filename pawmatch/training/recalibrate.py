@@ -10,9 +10,8 @@ import torch
 
 from pawmatch.calibration import Calibration
 from pawmatch.checkpoint import Checkpoint, load_task
-from pawmatch.errors import TrainingError
 from pawmatch.models import ImageModel
-from pawmatch.training.data import DECODED_SIDE, Images, LabelledFiles, decode_all, find_split, list_classes
+from pawmatch.training.data import DECODED_SIDE, Images, decode_all, find_split, list_classes, relabelled
 from pawmatch.training.finish import Story, finish, git_commit
 from pawmatch.training.recipe import RECIPES, read_recipe, training_command
 
@@ -39,7 +38,7 @@ def recalibrate(
     """
     checkpoints = load_task(source, task, device, strict=True)
     labels = checkpoints[0].config.labels
-    train_files, val_files = (relabelled(half, labels) for half in find_split(data))
+    train_files, val_files = (relabelled(half, labels) for half in find_split([data]))
     outside_files = list_classes(outside) if outside else None
     side = max(DECODED_SIDE, *(checkpoint.config.input.size for checkpoint in checkpoints))
     val_data = decode_all(val_files, long_side=side)
@@ -65,21 +64,6 @@ def recalibrate(
     for folder in folders.values():
         report(f"wrote {folder}")
     return list(folders.values())
-
-
-def relabelled(files: LabelledFiles, labels: Sequence[str]) -> LabelledFiles:
-    """The same files, their classes counted as in `labels`; classes without files are no fault.
-
-    Raises TrainingError where the files have a class that is not among `labels`.
-    """
-    places = {label: index for index, label in enumerate(labels)}
-    if unknown := sorted(set(files.labels) - set(places)):
-        raise TrainingError(
-            f"The checkpoint has no class {unknown[0]!r}; name the subfolders as its labels, such as "
-            f"{labels[0]!r}, or leave that one out."
-        )
-    targets = tuple(places[files.labels[target]] for target in files.targets)
-    return LabelledFiles(tuple(labels), files.files, targets)
 
 
 def _models(checkpoints: Sequence[Checkpoint]) -> dict[str, ImageModel]:

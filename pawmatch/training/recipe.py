@@ -23,6 +23,7 @@ class Recipe:
     about: str = ""
     variant: str = ""  # the variant that this recipe is for; empty: any
     base: str = ""  # recipe whose run the weights start from
+    init: str = ""  # or a pretrained backbone, by the name of a bundled one or its folder
     architecture: dict[str, Any] = field(default_factory=dict)
     input: dict[str, Any] = field(default_factory=dict)  # values of InputSpec
     sizes: tuple[tuple[float, int], ...] = ()  # (from this fraction of the epochs on, image size)
@@ -57,7 +58,7 @@ class Recipe:
     plain: float = 0.0  # share of the images that are shown as they are
     flip: float = 0.5
     color_jitter: float = 0.2
-    rand_augment: str = ""  # timm's description, such as "rand-m7-mstd0.5"
+    rand_augment: int = 0  # strength of RandAugment (Cubuk et al. 2019) in steps of 30, 0 is off
     zoom_out: float = 0.0  # share of the images that are set into a larger scene first
     zoom_out_factor: float = 1.8  # largest side of that scene, in sides of the image
     mixup: float = 0.0  # alpha of the beta distribution; 0 is off

@@ -32,24 +32,26 @@ MOST_NAMED = 20  # skipped images that a checkpoint's config names
 def run_training(
     recipe: Recipe,
     variant: str,
-    data: Path,
+    data: Path | Sequence[Path],
     out: Path,
     *,
+    val: Sequence[Path] = (),
     init: str | None = None,
     teachers: Sequence[str] = (),
     outside: Path | None = None,
     settings: Settings = DEFAULTS,
     report: Callable[[str], None] = print,
 ) -> list[Path]:
-    """Train `variant` on the folder `data` and return the checkpoint folders written.
+    """Train `variant` on one folder or several, and return the checkpoint folders written.
 
     One variant is written to `out` itself; "all" trains the three together on one shared feature extractor
-    and writes `out/<variant>` each. `init` is a checkpoint whose weights are taken over wherever name and
-    shape agree, or a folder that holds one for each variant; without it, a recipe with a base trains that
-    first, beside `out`, or takes it from there. `outside` is a folder of images that do not belong to the
-    task, for the scope gate; `teachers` checkpoints from whose answers a recipe with `distillation` learns.
-    Cut at any moment, the same call goes on. Where several processes share the run, the first one reports
-    and writes.
+    and writes `out/<variant>` each. `val` are folders to validate on instead of the data's own. `init` is a
+    pretrained backbone, a checkpoint whose weights are taken over wherever name and shape agree, or a folder
+    that holds one for each variant; without it, a recipe with a base trains that first, beside `out`, or
+    takes it from there. `outside` is a folder of images that do not belong to the task, for the scope gate;
+    `teachers` are checkpoints or backbones from whose answers a recipe with `distillation` learns. Cut at
+    any moment, the same call goes on. Where several processes share the run, the first one reports and
+    writes.
     """
     if rank() != 0:
         report = silent
@@ -57,11 +59,12 @@ def run_training(
     _check_teachers(recipe, teachers)
     if not recipe.license:  # a checkpoint must have one, and its run should not end on that
         raise TrainingError(f'Recipe {recipe.name} has no license; give one with --set license="...".')
-    train_files, val_files = find_split(data)
+    train_files, val_files = find_split([data] if isinstance(data, Path) else data, val)
     spec = InputSpec.from_dict(recipe.input)
     taught = Teachers(teachers, train_files.labels, spec, settings.device) if teachers else None
+    init = init or recipe.init or None
     if init is None and recipe.base:
-        init = str(_base(read_recipe(recipe.base), data, out.parent, settings, report))
+        init = str(_base(read_recipe(recipe.base), data, val, out.parent, settings, report))
     side = max(DECODED_SIDE, int(recipe.input.get("size", 224)))
     train_data = decode_all(train_files, long_side=side)
     val_data = decode_all(val_files, long_side=side)
@@ -73,7 +76,7 @@ def run_training(
         f"{len(val_data.images)} validation images, {len(skipped)} skipped"
     )
     resuming = (out / STATE_FILE).is_file()
-    models = build_models(recipe, names, len(train_data.labels), init=init, resuming=resuming, report=report)
+    models = build_models(recipe, names, train_data.labels, init=init, resuming=resuming, report=report)
     model: nn.Module = Together(models) if len(models) > 1 else models[names[0]]
     backgrounds = outside_data.images if outside_data is not None else ()
     identity = {"variant": variant, "data": fingerprint(train_files, val_files)}
@@ -171,13 +174,20 @@ def _check_teachers(recipe: Recipe, teachers: Sequence[str]) -> None:
         )
 
 
-def _base(base: Recipe, data: Path, parent: Path, settings: Settings, report: Callable[[str], None]) -> Path:
+def _base(
+    base: Recipe,
+    data: Path | Sequence[Path],
+    val: Sequence[Path],
+    parent: Path,
+    settings: Settings,
+    report: Callable[[str], None],
+) -> Path:
     """The checkpoint folder of the base recipe's run, trained first where it is not there yet."""
     place = parent / base.name
     names = _variants(base, base.variant)
     written = [place / name for name in names] if len(names) > 1 else [place]
     if not all((folder / WEIGHTS_FILE).is_file() for folder in written):
         report(f"training {base.name} ({base.variant}) first, into {place}")
-        run_training(base, base.variant, data, place, settings=settings, report=report)
+        run_training(base, base.variant, data, place, val=val, settings=settings, report=report)
         wait_for_all()
     return place

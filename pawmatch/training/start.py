@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import timm
@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pawmatch.checkpoint import load_checkpoint
+from pawmatch.checkpoint.backbone import Backbone, backbone_folder, imagenet_classes, load_backbone
 from pawmatch.checkpoint.weights import WEIGHTS_FILE
 from pawmatch.errors import HubError, HubUnavailable, TrainingError
 from pawmatch.hub import HubSource, fetch
-from pawmatch.models import ImageModel, build_model
+from pawmatch.models import Hybrid, ImageModel, build_model
 from pawmatch.training.recipe import Recipe
 from pawmatch.training.unfreezing import feature_extractor
 
@@ -24,7 +25,7 @@ PRETRAINED = "pretrained_backbone"  # in a recipe's architecture; a checkpoint's
 def build_models(
     recipe: Recipe,
     names: tuple[str, ...],
-    classes: int,
+    labels: Sequence[str],
     *,
     init: str | None,
     resuming: bool,
@@ -32,26 +33,69 @@ def build_models(
 ) -> dict[str, ImageModel]:
     """The variants to train, by name.
 
-    Tensors of `init`, a checkpoint or a folder with one per variant, replace those that agree with them.
-    A run that resumes downloads nothing. Raises HubUnavailable if pretrained weights cannot be had, and
-    TrainingError if there are none or they do not fit.
+    `init` is a pretrained backbone, or a checkpoint or folder with one per variant, whose tensors replace
+    those that agree with them in name and shape. A run that resumes downloads nothing. Raises HubUnavailable
+    if pretrained weights cannot be had, and TrainingError if there are none or they do not fit.
     """
     torch.manual_seed(recipe.seed)
     values = plain_architecture(recipe)
     models = {
-        name: build_model(family=recipe.family, variant=name, num_classes=classes, **values) for name in names
+        name: build_model(family=recipe.family, variant=name, num_classes=len(labels), **values)
+        for name in names
     }
     if recipe.architecture.get(PRETRAINED) and not resuming:
         first = models[names[0]]  # variants that train together share its backbone
         source = load_pretrained(feature_extractor(first), str(values.get("backbone")))
         report(f"the backbone starts from {source}")
-    if init is not None:
+    folder = backbone_folder(init) if init is not None else None
+    if init is not None and folder is not None:
+        backbone = load_backbone(folder, init)
+        for model in models.values():
+            start_from_backbone(model, backbone, labels, seed=recipe.seed)
+        report(f"the backbone starts from {init}")
+    elif init is not None:
         for name, model in models.items():
             own = Path(init) / name
             source = str(own) if (own / WEIGHTS_FILE).is_file() else init
             share = take_over(model, load_checkpoint(source).model)
             report(f"{name}: {share:.0%} of the parameters start from {source}")
     return models
+
+
+@torch.no_grad()
+def start_from_backbone(model: ImageModel, backbone: Backbone, labels: Sequence[str], *, seed: int) -> None:
+    """Give a hybrid the pretrained backbone and, of labels that ImageNet has, the head's own rows.
+
+    The projection starts as an orthonormal basis whose first directions span those rows: what told the
+    labels apart at the map's full width does so at the smaller one. Where the pooled vector reaches the
+    classifier unchanged at the start, the classifier's rows are the head's. Raises TrainingError where the
+    model has another network.
+    """
+    if not isinstance(model, Hybrid) or take_over(model.backbone, backbone.network) < 1:
+        raise TrainingError(
+            f"{backbone.source} is a {backbone.timm_name}; use --set architecture.backbone="
+            f'"{backbone.timm_name}", or leave out --init.'
+        )
+    known = imagenet_classes(labels)
+    rows = backbone.head.weight[list(known.values())]
+    rows = rows - rows.mean(dim=0)  # a vector added to all rows changes no answer
+    if model.projection is not None:
+        generator = torch.Generator().manual_seed(seed)
+        weight = model.projection.weight
+        assert isinstance(weight, torch.Tensor)
+        width = weight.shape[0]
+        directions = torch.linalg.svd(rows, full_matrices=False).Vh[: max(0, min(len(known) - 1, width))]
+        filler = torch.randn(width - len(directions), weight.shape[1], generator=generator)
+        basis = torch.linalg.qr(torch.cat([directions, filler]).T).Q.T
+        basis[: len(directions)] = directions  # QR may turn a direction around
+        weight.copy_(basis[:, :, None, None])
+        rows = rows @ basis.T
+    if model.feature_fusion is None and (model.attention is None or model.tokens):
+        last = model.classifier[-1]
+        assert isinstance(last, nn.Linear)
+        places = [index for index, label in enumerate(labels) if label in known]
+        last.weight[places] = rows
+        last.bias[places] = 0
 
 
 def load_pretrained(backbone: nn.Module, name: str) -> str:

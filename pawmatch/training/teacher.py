@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div, log_softmax
+from torch.nn.functional import kl_div, log_softmax, one_hot
 
 from pawmatch.checkpoint import load_checkpoint
+from pawmatch.checkpoint.backbone import backbone_folder, imagenet_classes, load_backbone
 from pawmatch.errors import TrainingError
 from pawmatch.preprocess import InputSpec
 
 
 class Teacher:
-    """A checkpoint that says of every image how likely each class is.
+    """A checkpoint, or a pretrained backbone with its ImageNet head, that says how likely each class is.
 
     It sees what the student sees, the same crop and the same mix of images (Beyer et al. 2022, "Knowledge
     distillation: a good teacher is patient and consistent"), in its own normalisation and in float32.
-    Raises TrainingError where its labels are not those of the data.
+    `classes` are the student's classes that it knows, in the order of its logits. Raises TrainingError where
+    it knows fewer than two of `labels`.
     """
 
     def __init__(self, source: str, labels: Sequence[str], spec: InputSpec, device: str = "cpu") -> None:
-        checkpoint = load_checkpoint(source)
-        if checkpoint.config.labels != tuple(labels):
+        folder = backbone_folder(source)
+        self.model: Callable[[Tensor], Tensor]
+        if folder is not None:
+            backbone = load_backbone(folder, source)
+            theirs, known = backbone.input, imagenet_classes(labels)
+            backbone.network.to(device).to(memory_format=torch.channels_last)
+            rows = torch.tensor([known[label] for label in labels if label in known])
+            head = backbone.head.to(device)
+            self.model = lambda images: head(backbone.pooled(images))[:, rows]
+        else:
+            checkpoint = load_checkpoint(source)
+            theirs, own = checkpoint.config.input, checkpoint.config.labels
+            checkpoint.model.to(device).to(memory_format=torch.channels_last)
+            known = {label: own.index(label) for label in labels if label in own}
+            rows = torch.tensor([known[label] for label in labels if label in known])
+            self.model = lambda images: checkpoint.model(images)[:, rows]
+        if len(known) < 2:
             raise TrainingError(
-                f"The teacher {source} knows other classes than the data has; "
+                f"The teacher {source} knows {len(known)} of the {len(labels)} classes; "
                 "use one that was trained on a folder with the same subfolders."
             )
-        self.model = checkpoint.model.requires_grad_(False)
-        self.model.to(device).to(memory_format=torch.channels_last)
-        theirs = checkpoint.config.input
+        self.classes = torch.tensor(
+            [index for index, label in enumerate(labels) if label in known], device=device
+        )
         # (x * std + mean - theirs.mean) / theirs.std, in one multiplication and one addition
         mean, std, mean_there, std_there = (
             torch.tensor(values, device=device).view(1, 3, 1, 1)
@@ -41,7 +58,7 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
-        """The teacher's logits (N, classes) for the student's normalised images (N, 3, H, W)."""
+        """The teacher's logits (N, known classes) for the student's normalised images (N, 3, H, W)."""
         with torch.autocast(images.device.type, enabled=False):
             answer: Tensor = self.model(images.float() * self._scale + self._shift)
         return answer
@@ -50,25 +67,48 @@ class Teacher:
 class Teachers:
     """Several teachers that answer as one, by the geometric mean of their probabilities.
 
-    Teachers that err differently know more together than any of them (Hinton et al. 2015, section 1).
+    Teachers that err differently know more together than any of them (Hinton et al. 2015, section 1). They
+    speak of the classes that all of them know.
     """
 
     def __init__(
         self, sources: Sequence[str], labels: Sequence[str], spec: InputSpec, device: str = "cpu"
     ) -> None:
         self.members = [Teacher(source, labels, spec, device) for source in sources]
+        shared = set.intersection(*(set(member.classes.tolist()) for member in self.members))
+        self.classes = torch.tensor(sorted(shared), device=device)
+        self._columns = [torch.searchsorted(member.classes, self.classes) for member in self.members]
 
     def logits(self, images: Tensor) -> Tensor:
-        """Their logits (N, classes), up to a constant, for the student's normalised images (N, 3, H, W)."""
-        answers = [log_softmax(member.logits(images), dim=-1) for member in self.members]
+        """Their logits (N, known classes), up to a constant, for normalised images (N, 3, H, W)."""
+        answers = [
+            log_softmax(member.logits(images)[:, columns], dim=-1)
+            for member, columns in zip(self.members, self._columns, strict=True)
+        ]
         return torch.stack(answers).mean(dim=0)
 
+    def loss(self, logits: Tensor, targets: Tensor, images: Tensor, temperature: float) -> Tensor:
+        """How far logits (V * N, classes) of V students are from the teachers', of the classes those know.
 
-def distillation_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        `targets` are class indices (N,) or shares (N, classes); an image counts by its share of known ones.
+        """
+        if targets.ndim == 1:
+            targets = one_hot(targets, logits.shape[-1])
+        counted = targets[:, self.classes].sum(dim=-1).float()
+        copies = len(logits) // len(images)
+        taught = self.logits(images).repeat(copies, 1)
+        return distillation_loss(logits[:, self.classes], taught, temperature, counted.repeat(copies))
+
+
+def distillation_loss(
+    logits: Tensor, teacher: Tensor, temperature: float, weights: Tensor | None = None
+) -> Tensor:
     """How far the student's softened answers are from the teacher's (Hinton et al. 2015, section 2).
 
     Both logits (N, classes). The Kullback-Leibler divergence of softmax(logits / temperature) from the
-    teacher's, times temperature squared, so that its gradients keep their size; the mean over the images.
+    teacher's, times temperature squared, so that its gradients keep their size; the mean over the images,
+    each times its weight (N,) where there are weights.
     """
     ours, theirs = (log_softmax(values.float() / temperature, dim=-1) for values in (logits, teacher))
-    return temperature**2 * kl_div(ours, theirs, reduction="batchmean", log_target=True)
+    each = kl_div(ours, theirs, reduction="none", log_target=True).sum(dim=-1)
+    return temperature**2 * (each if weights is None else each * weights).mean()

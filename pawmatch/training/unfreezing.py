@@ -15,8 +15,7 @@ def feature_extractor(model: nn.Module) -> nn.Module:
     """The module that holds all parameters of `forward_features`."""
     member = next(iter(model.variants().values())) if isinstance(model, Together) else model
     assert isinstance(member, ImageModel)
-    features: nn.Module = getattr(member, member.features_module)
-    return features
+    return member.features()
 
 
 def stages(features: nn.Module) -> list[list[nn.Parameter]]:

@@ -10,7 +10,7 @@ from PIL import Image
 from pawmatch.training.loop import Settings
 from pawmatch.training.recipe import Recipe
 
-SETTINGS = Settings(workers=0)
+SETTINGS = Settings()
 RECIPE = Recipe(
     name="tiny",
     task="artist",

@@ -50,7 +50,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     (data / "train" / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     out = tmp_path / "run"
     arguments = ["train", "--recipe", "breed-full", "--variant", "cnn_transformer_mfe", "--data", str(data)]
-    arguments += ["--out", str(out), "--device", "cpu", "--workers", "0", "--threads", "1"]
+    arguments += ["--out", str(out), "--device", "cpu", "--threads", "1"]
     arguments += changes(
         [*HYBRID, 'architecture.attention_mode="published"', "epochs=2", "batch_size=8", "ema=0.9"]
     )

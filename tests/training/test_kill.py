@@ -39,7 +39,7 @@ def command(data: Path, out: Path) -> list[str]:
     values = ["epochs=3", "batch_size=8", "learning_rate=1e-2", "ema=0.8", "mixup=0.4", "cutmix=1.0"]
     values += ["unfreeze=[[0.0, 1], [0.5, 5]]", "zoom_out=0.3", "rotation=10", "plain=0.2", "patience=0"]
     arguments = ["train", "--recipe", "breed-full", "--variant", "cnn_transformer_mfe", "--data", str(data)]
-    arguments += ["--out", str(out), "--device", "cpu", "--workers", "0", "--threads", "1"]
+    arguments += ["--out", str(out), "--device", "cpu", "--threads", "1"]
     return [*arguments, *changes([*HYBRID, *values])]
 
 

@@ -77,7 +77,7 @@ def search(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Searc
         values={"epochs": 2},
         trials={"plain": {}, "two layers": {"architecture.layers": 2}},
     )
-    return Search(study, data, tmp_path / "out", settings=Settings(workers=0))
+    return Search(study, data, tmp_path / "out", settings=Settings())
 
 
 class Cut(BaseException):

@@ -1,0 +1,160 @@
+"""A pretrained backbone as a checkpoint of its own: the CNN, and the ImageNet head that it was trained with.
+
+Runs start from it (`pawmatch train --init efficientnet_lite2`), other checkpoints share its file by content,
+and its head says what a picture shows where it does not show what a task is about.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from timm.data.imagenet_info import ImageNetInfo
+from torch import Tensor, nn
+
+from pawmatch.checkpoint.config import CONFIG_FILE
+from pawmatch.checkpoint.sources import bundled_weights
+from pawmatch.checkpoint.values import check_keys, text, wrong
+from pawmatch.checkpoint.weights import read_tensors, replace_file, write_tensors
+from pawmatch.errors import CheckpointNotFound, NotACheckpoint
+from pawmatch.labels import spelling_key
+from pawmatch.models.hybrid import create_backbone
+from pawmatch.preprocess import InputSpec
+
+KIND = "backbone"
+BACKBONE_FILE = "backbone.safetensors"
+HEAD_FILE = "imagenet_head.safetensors"
+PREFIX = "backbone."  # of its keys in a file, so that a hybrid's parameters are a plain union of files
+CONFIG_KEYS = ("format_version", "kind", "backbone", "input", "files", "license", "about")
+FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A pretrained CNN, in evaluation mode and without gradients.
+
+    `network` is timm's, built by `timm_name` without a classifier; `head` maps its pooled map (N, C) to the
+    1000 logits of ImageNet-1k.
+    """
+
+    timm_name: str
+    network: nn.Module
+    head: nn.Linear
+    input: InputSpec
+    license: str
+    source: str
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The network's tensors by the names that they have in a hybrid."""
+        return {PREFIX + name: tensor for name, tensor in self.network.state_dict().items()}
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> the average-pooled map (N, C), which `head` takes."""
+        feature_map: Tensor = self.network.forward_features(images)  # type: ignore[operator]
+        return feature_map.mean(dim=(2, 3))
+
+
+def backbone_folder(source: str) -> Path | None:
+    """The folder of a backbone, by its path or by the name of a bundled one; None where it is no backbone."""
+    path = Path(source).expanduser()
+    folder = path if path.is_dir() else bundled_weights() / KIND / source
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return folder if isinstance(config, dict) and config.get("kind") == KIND else None
+
+
+def load_backbone(folder: Path, source: str) -> Backbone:
+    """Load the backbone in `folder`, which messages call `source`.
+
+    Raises CheckpointNotFound and NotACheckpoint.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointNotFound(f"There is no backbone at {source}; check the spelling.")
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as exc:
+        raise NotACheckpoint(f"{source}: config.json is not valid JSON; write it anew.") from exc
+    check_keys("the backbone's config", config, CONFIG_KEYS)
+    if config["kind"] != KIND or config["format_version"] != FORMAT_VERSION:
+        raise wrong(f"kind {config['kind']!r} of format {config['format_version']!r} is no backbone.")
+    name = text("backbone", config["backbone"])
+    network = create_backbone(name)
+    tensors: dict[str, Tensor] = {}
+    for file in (BACKBONE_FILE, HEAD_FILE):
+        if file_digest(folder / file) != config["files"].get(file):
+            raise NotACheckpoint(f"{file} of {source} is not the file that its config names; copy it again.")
+        tensors |= read_tensors(folder / file, source)
+    weight, bias = tensors.pop("weight"), tensors.pop("bias")
+    head = nn.Linear(weight.shape[1], weight.shape[0])
+    head.load_state_dict({"weight": weight, "bias": bias})
+    network.load_state_dict({key.removeprefix(PREFIX): value for key, value in tensors.items()})
+    for module in (network, head):
+        module.eval().requires_grad_(False)
+    return Backbone(
+        name, network, head, InputSpec.from_dict(config["input"]), text("license", config["license"]), source
+    )
+
+
+def save_backbone(folder: Path, network: nn.Module, head: nn.Linear, config: dict[str, Any]) -> Path:
+    """Write a backbone's two files, in float16, and its config; `config` has all of it but the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {PREFIX + name: tensor for name, tensor in network.state_dict().items()}
+    write_tensors(folder / BACKBONE_FILE, tensors, half=True)
+    write_tensors(folder / HEAD_FILE, dict(head.state_dict()), half=True)
+    files = {name: file_digest(folder / name) for name in (BACKBONE_FILE, HEAD_FILE)}
+    values = {"format_version": FORMAT_VERSION, "kind": KIND, **config, "files": files}
+    replace_file(folder / CONFIG_FILE, json.dumps(values, indent=1, ensure_ascii=False).encode() + b"\n")
+    return folder
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, as a config names it; raises CheckpointNotFound where there is none."""
+    if not path.is_file():
+        raise CheckpointNotFound(f"{path.name} is missing; copy the whole folder of the checkpoint.")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def imagenet_names() -> tuple[str, ...]:
+    """The name of each of the 1000 classes of ImageNet-1k, its first synonym: "tabby"."""
+    return tuple(words[0] for words in _synonyms())
+
+
+@cache
+def _synonyms() -> tuple[tuple[str, ...], ...]:
+    info = ImageNetInfo()
+    return tuple(
+        tuple(word.strip() for word in info.index_to_description(index).split(",")) for index in range(1000)
+    )
+
+
+def imagenet_classes(labels: Iterable[str]) -> dict[str, int]:
+    """Which ImageNet class each label is, for those labels that are spelt as one of its synonyms.
+
+    A name that two classes have ("Cardigan", the dog and the jacket) means the class whose neighbours in
+    ImageNet's order are more often among the labels, since related classes stand side by side.
+    """
+    meaning: dict[str, set[int]] = {}
+    for index, words in enumerate(_synonyms()):
+        for word in words:
+            meaning.setdefault(spelling_key(word), set()).add(index)
+    found = {label: meaning.get(spelling_key(label), set()) for label in labels}
+    sure = torch.tensor([min(indices) for indices in found.values() if len(indices) == 1])
+    chosen: dict[str, int] = {}
+    for label, indices in found.items():
+        if indices:
+            chosen[label] = min(
+                indices,
+                key=lambda index: float((sure - index).abs().float().median()) if len(sure) else index,
+            )
+    return chosen
