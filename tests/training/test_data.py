@@ -34,11 +34,11 @@ def test_classes_are_the_sorted_subfolders(folder: Path) -> None:
 
 
 def test_a_folder_without_halves_is_split_by_name_for_good(folder: Path) -> None:
-    train, val = find_split(folder)
+    train, val = find_split([folder])
     assert len(train.files) + len(val.files) == 40
     assert 2 <= len(val.files) <= 16
     Image.new("RGB", (50, 50)).save(folder / "boxer" / "new.png")
-    later = find_split(folder)[1]
+    later = find_split([folder])[1]
     assert set(val.files) <= set(later.files)
 
 
@@ -49,9 +49,9 @@ def test_given_halves_are_used_and_must_have_the_same_classes(folder: Path, tmp_
     (data / "val" / "beagle").mkdir(parents=True)
     Image.new("RGB", (50, 50)).save(data / "val" / "beagle" / "a.png")
     with pytest.raises(TrainingError, match="'boxer'"):
-        find_split(data)
+        find_split([data])
     (data / "val" / "boxer").mkdir()
-    assert len(find_split(data)[1].files) == 1
+    assert len(find_split([data])[1].files) == 1
 
 
 def test_wrong_folders_are_named(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ SPEC = InputSpec.from_dict(RECIPE.input)
 
 @pytest.fixture(scope="module")
 def images(data: Path) -> LabelledImages:
-    return decode_all(find_split(data)[0], long_side=40)
+    return decode_all(find_split([data])[0], long_side=40)
 
 
 def tiny(variant: str) -> ImageModel:
@@ -106,7 +106,7 @@ def test_a_recipe_and_a_calibration_can_ask_for_it(data: Path, tmp_path: Path) -
 
     plain, refitted = load_checkpoint(trained(False)), load_checkpoint(trained(True))
     (later,) = recalibrate(RECIPE.task, plain.source, data, tmp_path / "later", refit=True, report=silently)
-    val = decode_all(find_split(data)[1], long_side=40)
+    val = decode_all(find_split([data])[1], long_side=40)
     logits = {
         name: run_models({"cnn": model}, val, {"cnn": SPEC}, "cpu")["cnn"].logits
         for name, model in (
