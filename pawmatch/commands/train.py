@@ -83,6 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images that do not belong to the task, from which the scope gate learns to say no",
     )
     parser.add_argument(
+        "--scenes",
+        type=Path,
+        metavar="DIR",
+        help="images that a recipe with zoom_out sets others into (default: their own edges)",
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -133,6 +139,7 @@ def run(args: argparse.Namespace) -> int:
             init=args.init,
             teachers=args.teachers,
             outside=args.outside,
+            scenes=args.scenes,
             settings=settings,
             report=say,
         )

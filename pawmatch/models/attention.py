@@ -83,8 +83,8 @@ class TokenAttention(nn.Module):
             project(normed).view(n, h * w, self.heads, self.head_width).transpose(1, 2)
             for project in (self.query, self.key, self.value)
         )  # each (N, H, h*w, d)
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
-        mixed = mixed.transpose(1, 2).reshape(n, h * w, -1)
+        scores = torch.einsum("nhqd,nhkd->nhqk", q, k) / math.sqrt(self.head_width)
+        mixed = torch.einsum("nhqk,nhkd->nqhd", scores.softmax(dim=-1), v).reshape(n, h * w, -1)
         tokens = tokens + self.fc_out(mixed)
         mixed_map: Tensor = tokens.transpose(1, 2).reshape(n, c, h, w)
         return mixed_map

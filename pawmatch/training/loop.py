@@ -70,6 +70,7 @@ def train(
     if rank() != 0:
         report = silent
     model.to(settings.device).to(memory_format=torch.channels_last)
+    torch.set_float32_matmul_precision("high")  # TensorFloat-32 on a GPU, as convolutions have it by default
     run.mkdir(parents=True, exist_ok=True)
     steps = steps_per_epoch(len(train_data.images), recipe) * recipe.epochs
     optimisation = Optimisation(

@@ -43,7 +43,7 @@ class Optimisation:
         self.skipped_in_a_row = 0
         self._groups = clipped_apart(model)
         self._buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
-        self._kept: list[Tensor] = []
+        self._kept = [buffer.clone() for buffer in self._buffers]
 
     @property
     def learning_rate(self) -> float:
@@ -57,7 +57,7 @@ class Optimisation:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of the forward pass; entering it begins a step."""
-        self._kept = [buffer.clone() for buffer in self._buffers]
+        torch._foreach_copy_(self._kept, self._buffers)
         dtype = getattr(torch, self.precision) if self.precision else torch.bfloat16
         return torch.autocast(self.kind, dtype, enabled=bool(self.precision))
 
@@ -70,7 +70,8 @@ class Optimisation:
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
-        norms = [nn.utils.clip_grad_norm_(group, self.clip) for group in self._groups]
+        learning = [[p for p in group if p.grad is not None] for group in self._groups]
+        norms = [nn.utils.clip_grad_norm_(group, self.clip) for group in learning if group]
         finite = bool(torch.stack(norms).isfinite().all())
         if finite:
             self.scaler.step(self.optimizer)

@@ -39,6 +39,7 @@ def run_training(
     init: str | None = None,
     teachers: Sequence[str] = (),
     outside: Path | None = None,
+    scenes: Path | None = None,
     settings: Settings = DEFAULTS,
     report: Callable[[str], None] = print,
 ) -> list[Path]:
@@ -48,10 +49,10 @@ def run_training(
     and writes `out/<variant>` each. `val` are folders to validate on instead of the data's own. `init` is a
     pretrained backbone, a checkpoint whose weights are taken over wherever name and shape agree, or a folder
     that holds one for each variant; without it, a recipe with a base trains that first, beside `out`, or
-    takes it from there. `outside` is a folder of images that do not belong to the task, for the scope gate;
-    `teachers` are checkpoints or backbones from whose answers a recipe with `distillation` learns. Cut at
-    any moment, the same call goes on. Where several processes share the run, the first one reports and
-    writes.
+    takes it from there. `outside` is a folder of images that do not belong to the task, for the scope gate,
+    and `scenes` one of images that a recipe with `zoom_out` shrinks others into; `teachers` are checkpoints
+    or backbones from whose answers a recipe with `distillation` learns. Cut at any moment, the same call goes
+    on. Where several processes share the run, the first one reports and writes.
     """
     if rank() != 0:
         report = silent
@@ -78,7 +79,7 @@ def run_training(
     resuming = (out / STATE_FILE).is_file()
     models = build_models(recipe, names, train_data.labels, init=init, resuming=resuming, report=report)
     model: nn.Module = Together(models) if len(models) > 1 else models[names[0]]
-    backgrounds = outside_data.images if outside_data is not None else ()
+    backgrounds = decode_all(list_classes(scenes), long_side=side).images if scenes else ()
     identity = {"variant": variant, "data": fingerprint(train_files, val_files)}
     taught_by = " and ".join(Path(source).name for source in teachers) or None
     if taught_by:

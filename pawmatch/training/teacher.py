@@ -18,7 +18,7 @@ class Teacher:
     """A checkpoint, or a pretrained backbone with its ImageNet head, that says how likely each class is.
 
     It sees what the student sees, the same crop and the same mix of images (Beyer et al. 2022, "Knowledge
-    distillation: a good teacher is patient and consistent"), in its own normalisation and in float32.
+    distillation: a good teacher is patient and consistent"), in its own normalisation.
     `classes` are the student's classes that it knows, in the order of its logits. Raises TrainingError where
     it knows fewer than two of `labels`.
     """
@@ -59,9 +59,8 @@ class Teacher:
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """The teacher's logits (N, known classes) for the student's normalised images (N, 3, H, W)."""
-        with torch.autocast(images.device.type, enabled=False):
-            answer: Tensor = self.model(images.float() * self._scale + self._shift)
-        return answer
+        answer: Tensor = self.model(images * self._scale + self._shift)
+        return answer.float()
 
 
 class Teachers:
