@@ -26,6 +26,7 @@ from pawmatch.models import VARIANTS, ImageModel, build_model
 from pawmatch.predict import Member
 from pawmatch.prepared import Prepared
 from pawmatch.preprocess import InputSpec
+from pawmatch.tasks import new_task
 
 CLASSES = 124
 BARE = "three bare forward passes"
@@ -37,7 +38,7 @@ def checkpoint(variant: str, backbone: str, spec: InputSpec) -> Checkpoint:
     architecture = {"backbone": backbone}
     model = build_model(family="hybrid", variant=variant, num_classes=CLASSES, **architecture)
     config = CheckpointConfig(
-        task="breed",
+        task=new_task("breed"),
         family="hybrid",
         variant=variant,
         architecture=architecture,

@@ -88,12 +88,13 @@ def write_checkpoint(folder: Path, backbone: str, size: int) -> None:
     from pawmatch.checkpoint import CheckpointConfig, save_checkpoint
     from pawmatch.models import build_model
     from pawmatch.preprocess import InputSpec
+    from pawmatch.tasks import new_task
 
     architecture = {"backbone": backbone}
     labels = tuple(f"breed_{number}" for number in range(CLASSES))
     model = build_model(family="hybrid", variant="cnn", num_classes=CLASSES, **architecture)
     config = CheckpointConfig(
-        task="breed",
+        task=new_task("breed"),
         family="hybrid",
         variant="cnn",
         architecture=architecture,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pawmatch.calibration import Calibration, ScopeGate
 from pawmatch.results import Review, ReviewReason, VariantAnswer
-from pawmatch.tasks import find_task
+from pawmatch.tasks import new_task
 
 SMALLEST_SIDE = 64  # pixels; below it a dog's coat or a brush stroke is not resolved
 LARGEST_ASPECT = 4.0
@@ -97,7 +97,7 @@ def decide_review(
     `probabilities` is one row (classes,), `answers` every variant's first choice, `names` the display
     names in class order, `size` the image's width and height in pixels.
     """
-    asked = find_task(task)
+    asked = new_task(task)
     order = np.argsort(-probabilities, kind="stable")
     first = int(order[0])
     reasons: list[ReviewReason] = []

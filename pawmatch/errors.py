@@ -20,6 +20,7 @@ PawMatchError
 │   ├── NotACheckpoint
 │   ├── UnknownFormatVersion
 │   ├── TruncatedFile
+│   ├── DigestMismatch
 │   ├── KeyMismatch
 │   ├── ShapeMismatch
 │   └── LabelCountMismatch
@@ -115,6 +116,10 @@ class UnknownFormatVersion(CheckpointError):
 
 class TruncatedFile(CheckpointError):
     """The weights file is shorter than its header announces."""
+
+
+class DigestMismatch(CheckpointError):
+    """A weights file is not the one whose SHA-256 the config names."""
 
 
 class KeyMismatch(CheckpointError):

@@ -6,7 +6,6 @@ everything else, and only when a person asks for it: serving and loading never c
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import re
 import zipfile
@@ -21,11 +20,12 @@ from torch import Tensor
 from pawmatch import hub
 from pawmatch.calibration import Calibration
 from pawmatch.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint, save_checkpoint
-from pawmatch.checkpoint.folder import empty_model
-from pawmatch.checkpoint.weights import check_finite, compare, describe
+from pawmatch.checkpoint.build import empty_model
+from pawmatch.checkpoint.weights import check_finite, compare, describe, file_digest
 from pawmatch.errors import BadOption, CheckpointNotFound, KeyMismatch, NotACheckpoint
 from pawmatch.labels import read_labels
 from pawmatch.preprocess import InputSpec
+from pawmatch.tasks import new_task
 
 ORIGINAL = "hf://spaces/DawnC/PawMatchAI/ConvNextV2Base_best_model.pth"
 STATE_KEYS = ("base_model", "model_state_dict")
@@ -69,7 +69,7 @@ def import_checkpoint(
     if variant != "cnn":
         architecture["attention_mode"] = "published"
     config = CheckpointConfig(
-        task=task,
+        task=new_task(task),
         family="hybrid",
         variant=variant,
         architecture=architecture,
@@ -77,7 +77,7 @@ def import_checkpoint(
         input=input_spec or InputSpec(),
         license=license,
         calibration=Calibration(review_rule=NOT_FITTED),
-        training={"recipe": "imported", "file": Path(source).name, "sha256": digest(path)},
+        training={"recipe": "imported", "file": Path(source).name, "sha256": file_digest(path)},
     )
     model = empty_model(config, source)
     compare(describe(state), model, len(config.labels), source)
@@ -167,9 +167,3 @@ def variant_of(names: Mapping[str, object]) -> str:
     if any(name.startswith("morphological_extractor.") for name in names):
         return "cnn_transformer_mfe"
     return "cnn_transformer" if any(name.startswith("attention.") for name in names) else "cnn"
-
-
-def digest(path: Path) -> str:
-    """The file's SHA-256, so that a reader can tell which file was imported."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -27,8 +27,9 @@ def load(
     are lowered to the cores that a container grants. Raises UnknownTask, BadOption, CheckpointError and
     HubError.
     """
-    name = find_task(task).name
+    if source is None:
+        find_task(task)
     place = resolve_device(device, engine if isinstance(engine, str) else "auto")
     limit_torch_threads()
-    checkpoints = load_task(source, name, place, strict=strict)
-    return ExplainingClassifier(name, checkpoints, engine=engine, device=place)
+    checkpoints = load_task(source, task, place, strict=strict)
+    return ExplainingClassifier(task, checkpoints, engine=engine, device=place)

@@ -12,17 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pawmatch.checkpoint import Checkpoint
+from pawmatch.checkpoint import Checkpoint, main_variant
 from pawmatch.confidence import calibrated, candidate_set, decide_review, scope_margin
 from pawmatch.engines import Engine, create_engine
-from pawmatch.errors import BadOption, ImageError, KeyMismatch, PawMatchError
+from pawmatch.errors import BadOption, ImageError, KeyMismatch, NotACheckpoint, PawMatchError
 from pawmatch.images import ImageSource
 from pawmatch.labels import display_name
 from pawmatch.models import ImageModel
 from pawmatch.prepared import Prepared, prepare
 from pawmatch.preprocess import InputSpec
 from pawmatch.results import Candidate, ModelInfo, Prediction, VariantAnswer
-from pawmatch.tasks import VARIANT_NAMES, find_task
+from pawmatch.tasks import VARIANT_NAMES
 
 BATCH_SIZE = 16
 
@@ -71,7 +71,7 @@ class Examined:
 
 
 class Classifier:
-    """The variants of one task; `main` is the one whose answer is given.
+    """The variants of one task; `main` is the one whose answer is given, by what the checkpoints say.
 
     `notice` is one line to show when another model than the one asked for serves. `engine` is one name for
     all, or has one for each variant. Safe to call from several threads: nothing is stored on the models.
@@ -85,7 +85,11 @@ class Classifier:
         engine: str | Mapping[str, str] = "auto",
         device: str = "cpu",
     ) -> None:
-        self.task = find_task(task)
+        self.task = checkpoints[0].config.task
+        if self.task.name != task:
+            raise NotACheckpoint(
+                f"{checkpoints[0].source} is for the task {self.task.name}, not {task}; give another source."
+            )
         together: dict[object, list[Checkpoint]] = {}
         for checkpoint in checkpoints:
             together.setdefault(_extractor(checkpoint), []).append(checkpoint)
@@ -100,8 +104,7 @@ class Classifier:
             for key, group in together.items()
         }
         self.members = {c.config.variant: Member(c, engines[_extractor(c)]) for c in checkpoints}
-        preferred = self.task.main_variant
-        self.main = self.members.get(preferred) or list(self.members.values())[-1]
+        self.main = self.members[main_variant([c.config for c in checkpoints])]
         config = self.main.checkpoint.config
         self.labels = config.labels
         self.names = tuple(display_name(label) for label in self.labels)
@@ -272,8 +275,7 @@ class Classifier:
 
 def _extractor(checkpoint: Checkpoint) -> object:
     """A key that is equal for checkpoints whose feature maps are the same."""
-    config = checkpoint.config
-    return (config.backbone_group or config.variant, config.input)
+    return (checkpoint.features_digest, checkpoint.config.input)
 
 
 def _mean_of_views(rows: Tensor, views: int) -> NDArray[np.float32]:

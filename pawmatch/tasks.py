@@ -9,10 +9,10 @@ from pawmatch.errors import UnknownTask
 
 @dataclass(frozen=True)
 class Task:
-    """One question about a picture.
+    """One question about a picture, as a checkpoint's config holds it.
 
     `subject` is what the picture has to show ("dog"), `noun` and `plural` are what is looked for ("breed",
-    "breeds"); `main_variant` is the one whose answer is given where several are loaded.
+    "breeds"); `examples` are file names of pictures to try.
     """
 
     name: str
@@ -20,14 +20,14 @@ class Task:
     subject: str
     noun: str
     plural: str
-    main_variant: str
+    examples: tuple[str, ...] = ()
 
 
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task("breed", "Dog breed", "dog", "breed", "breeds", "cnn_transformer_mfe"),
-        Task("artist", "Artist", "painting", "artist", "artists", "cnn_transformer"),
+        Task("breed", "Dog breed", "dog", "breed", "breeds"),
+        Task("artist", "Artist", "painting", "artist", "artists"),
     )
 }
 
@@ -45,3 +45,11 @@ def find_task(name: str) -> Task:
     if isinstance(name, str) and name in TASKS:
         return TASKS[name]
     raise UnknownTask(f"Task {str(name)[:40]!r} is unknown; use {' or '.join(TASKS)}.")
+
+
+def new_task(name: str) -> Task:
+    """The task of that name for a new checkpoint; one that is not in the table gets general words."""
+    if name in TASKS:
+        return TASKS[name]
+    title = name.replace("_", " ").replace("-", " ").capitalize()
+    return Task(name, title, "picture", "class", "classes")

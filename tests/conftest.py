@@ -102,13 +102,14 @@ def write_tiny_checkpoint(folder: Path, task: str, variant: str) -> None:
     from pawmatch.checkpoint import CheckpointConfig, save_checkpoint
     from pawmatch.models import build_model
     from pawmatch.preprocess import InputSpec
+    from pawmatch.tasks import new_task
 
     labels, architecture = LABELS[task], ARCHITECTURES[task]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build_model(family=FAMILIES[task], variant=variant, num_classes=len(labels), **architecture)
     config = CheckpointConfig(
-        task=task,
+        task=new_task(task),
         family=FAMILIES[task],
         variant=variant,
         architecture=architecture,

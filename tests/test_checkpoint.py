@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import pickle
 import shutil
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from pawmatch.calibration import Calibration, ScopeGate
-from pawmatch.checkpoint import CheckpointConfig, load_checkpoint, save_checkpoint
-from pawmatch.checkpoint.config import parse_config
+from pawmatch.checkpoint import Answers, CheckpointConfig, WeightsFile, load_checkpoint, save_checkpoint
+from pawmatch.checkpoint.format import config_values, parse_config, parse_values
 from pawmatch.errors import (
     BadOption,
     CheckpointNotFound,
@@ -29,16 +31,19 @@ from pawmatch.errors import (
     ShapeMismatch,
     TruncatedFile,
     UnknownFormatVersion,
+    UnknownVariant,
     UnsupportedBackbone,
 )
 from pawmatch.models import build_model
 from pawmatch.preprocess import InputSpec
+from pawmatch.tasks import new_task
+from tests.support.checkpoints import as_format_1, change_config, name_digests
+from tests.support.checkpoints import change_weights as change_file
 
-WEIGHTS = "model.safetensors"
-Tensors = dict[str, torch.Tensor]
+WEIGHTS = "cnn.safetensors"
 
 CONFIG = CheckpointConfig(
-    task="artist",
+    task=new_task("artist"),
     family="chae",
     variant="cnn",
     architecture={"input_size": 32, "filters": [4, 8], "heads": 2},
@@ -56,7 +61,7 @@ CONFIG = CheckpointConfig(
     ),
     metrics={"top1": 0.5, "data": "artists/val", "per_class": [0.1, 0.9, None]},
     training={"recipe": "quick", "epochs": 2, "seed": 0, "commit": None},
-    backbone_group="a",
+    answers=Answers("cnn", "the only variant"),
 )
 
 
@@ -71,40 +76,37 @@ def folder(tmp_path: Path, model: nn.Module) -> Path:
     return save_checkpoint(tmp_path / "ck", model, CONFIG)
 
 
-def change_config(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = folder / "config.json"
-    values = json.loads(path.read_text())
-    change(values)
-    path.write_text(json.dumps(values))
-
-
-def change_weights(folder: Path, change: Callable[[Tensors], object]) -> None:
-    tensors = load_file(folder / WEIGHTS)
-    change(tensors)
-    save_file(tensors, folder / WEIGHTS)
+def change_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    change_file(folder, WEIGHTS, change)
 
 
 def raw(folder: Path, header: object, data: bytes = b"") -> None:
     """Write a weights file with a header of our own."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(text)) + text + data)
+    name_digests(folder)
 
 
 def test_the_config_is_json_and_back() -> None:
-    values = CONFIG.to_dict()
-    assert CheckpointConfig.from_dict(values) == CONFIG
+    config = replace(CONFIG, files=(WeightsFile("cnn.safetensors", "0" * 64),))
+    values = config_values([config])
+    assert parse_values(values) == (config,)
     assert json.loads(json.dumps(values)) == values
 
 
 def test_a_config_from_before_confidence_was_mapped_still_loads() -> None:
-    values = CONFIG.to_dict()
+    values = as_format_1(CONFIG)
     del values["calibration"]["top_label"]
-    assert CheckpointConfig.from_dict(values).calibration.top_label == (1.0, 1.0, 0.0)
+    (config,) = parse_values(values)
+    assert config.calibration.top_label == (1.0, 1.0, 0.0)
+    assert config.answers == Answers("cnn_transformer", "as in the first edition")
 
 
 def test_config_and_model_come_back(folder: Path, model: nn.Module) -> None:
     loaded = load_checkpoint(folder)
-    assert loaded.config == CONFIG
+    (file,) = loaded.config.files
+    assert file == WeightsFile(WEIGHTS, hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest())
+    assert loaded.config == replace(CONFIG, files=(file,))
     assert (loaded.source, loaded.revision, loaded.notice) == (str(folder), None, None)
     assert not loaded.model.training
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
@@ -141,7 +143,7 @@ def test_a_variance_too_large_for_float16_is_kept(tmp_path: Path, model: nn.Modu
 
 def test_saving_over_a_checkpoint_leaves_nothing_behind(folder: Path, model: nn.Module) -> None:
     save_checkpoint(folder, model, CONFIG)
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", WEIGHTS]
+    assert {path.name for path in folder.iterdir()} == {"config.json", WEIGHTS}
     modes = {path.stat().st_mode & 0o444 for path in folder.iterdir()}
     assert len(modes) == 1  # whoever may read the config may read the weights
 
@@ -165,8 +167,6 @@ def test_an_interrupted_save_keeps_the_old_checkpoint(
 
 
 def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, model: nn.Module) -> None:
-    from dataclasses import replace
-
     with pytest.raises(LabelCountMismatch, match="3 outputs and there are 2 labels"):
         save_checkpoint(tmp_path / "a", model, replace(CONFIG, labels=("x", "y")))
     with pytest.raises(KeyMismatch):
@@ -178,19 +178,39 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, model: nn.Module)
     assert not list(tmp_path.rglob("*.*"))
 
 
+def only(values: dict[str, Any]) -> dict[str, Any]:
+    """What a config says about its only variant."""
+    (entry,) = values["variants"].values()
+    assert isinstance(entry, dict)
+    return entry
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (lambda c: c.pop("license"), "lacks the key license"),
         (lambda c: c.update(colour=1), "unknown key colour"),
         (lambda c: c["input"].pop("std"), r"lacks the key input\.std"),
-        (lambda c: c["calibration"].update(extra=1), r"unknown key calibration\.extra"),
-        (lambda c: c["calibration"]["scope_gates"][0].pop("bias"), r"scope_gates\[0\]\.bias"),
-        (lambda c: c.update(task="../x"), "task"),
-        (lambda c: c.update(task=3), "task"),
+        (lambda c: only(c)["calibration"].update(extra=1), r"unknown key variants\.cnn\.calibration\.extra"),
+        (lambda c: only(c)["calibration"]["scope_gates"][0].pop("bias"), r"scope_gates\[0\]\.bias"),
+        (lambda c: c["task"].update(name="../x"), r"task\.name '\.\./x' is no lower-case name"),
+        (lambda c: c.update(task="artist"), "task must be an object"),
+        (lambda c: c["task"].pop("plural"), r"lacks the key task\.plural"),
+        (lambda c: c["task"].update(title="a\nb"), r"task\.title is not a printable"),
+        (lambda c: c["task"].update(examples=["../x.jpg"]), r"task\.examples\[0\] .* no plain file name"),
         (lambda c: c.update(family="vit"), "family 'vit' is unknown"),
-        (lambda c: c.update(variant="large"), "variant 'large' is unknown"),
-        (lambda c: c.update(variant=["cnn"]), "variant"),
+        (lambda c: c["variants"].update(large=only(c)), "variant 'large' is unknown"),
+        (lambda c: c.update(variants={}), "answers.variant 'cnn' is none of the variants"),
+        (lambda c: c["answers"].update(variant="large"), "answers.variant 'large' is none"),
+        (lambda c: c["answers"].update(why=""), r"answers\.why"),
+        (lambda c: only(c).update(files=[]), r"variants\.cnn\.files is empty"),
+        (lambda c: only(c)["files"][0].update(name="../cnn.safetensors"), "no plain name"),
+        (lambda c: only(c)["files"][0].update(name="/etc/cnn.safetensors"), "no plain name"),
+        (lambda c: only(c)["files"][0].update(name="a\\cnn.safetensors"), "no plain name"),
+        (lambda c: only(c)["files"][0].update(name=".cnn.safetensors"), "no plain name"),
+        (lambda c: only(c)["files"][0].update(name="cnn.pth"), "no plain name"),
+        (lambda c: only(c)["files"][0].update(sha256="0" * 63), "sha256 of cnn.safetensors is no SHA-256"),
+        (lambda c: only(c)["files"].append(only(c)["files"][0]), "names a file twice"),
         (lambda c: c.update(labels="abc"), "labels must be a list"),
         (lambda c: c.update(labels=[]), "labels has 0"),
         (lambda c: c.update(labels=["a", "b", "a"]), "'a' twice"),
@@ -203,34 +223,42 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, model: nn.Module)
         (lambda c: c.update(input=None), "input must be an object"),
         (lambda c: c["input"].update(views="plain"), r"input\.views"),
         (lambda c: c["input"].update(views=["upside_down"]), "begin with plain"),
-        (lambda c: c["input"].update(size=8), "input: Input size 8"),
+        (lambda c: c["input"].update(size=8), "Input size 8"),
         (lambda c: c["input"].update(size=32.5), r"input\.size"),
         (lambda c: c["input"].update(size=True), r"input\.size"),
         (lambda c: c["input"].update(std=[0, 1, 1]), "std must be positive"),
         (lambda c: c["input"].update(mean=[0, 0, math.nan]), r"input\.mean"),
         (lambda c: c["input"].update(mean=7), r"input\.mean"),
         (lambda c: c["input"].update(resize="stretch"), "stretch"),
-        (lambda c: c["calibration"].update(temperature=0), "temperature 0 must be above 0"),
-        (lambda c: c["calibration"].update(temperature=math.inf), "temperature must be a finite number"),
-        (lambda c: c["calibration"].update(temperature="1"), "temperature must be a finite number"),
-        (lambda c: c["calibration"].update(temperature=10**400), "temperature must be a finite number"),
-        (lambda c: c["calibration"].update(top_label=[1.0, 1.0]), "top_label must be a list of three"),
-        (lambda c: c["calibration"].update(top_label=None), "top_label must be a list of three"),
-        (lambda c: c["calibration"].update(top_label=[1.0, 0.0, 0.0]), "two numbers above 0"),
-        (lambda c: c["calibration"].update(top_label=[1.0, 1.0, -101.0]), "of any sign, up to 100"),
-        (lambda c: c["calibration"].update(top_label=[1.0, math.nan, 0.0]), "top_label must be a finite"),
-        (lambda c: c["calibration"].update(review_threshold=1.1), "review_threshold 1.1 is outside"),
-        (lambda c: c["calibration"].update(conformal_quantile=True), "conformal_quantile"),
-        (lambda c: c["calibration"].update(review_rule=""), "review_rule"),
-        (lambda c: c["calibration"].update(scope_gates=[1]), r"scope_gates\[0\] must be an object"),
-        (lambda c: c["calibration"].update(scope_gates=None), "scope_gates must be a list"),
-        (lambda c: c["calibration"]["scope_gates"][0].update(weight=None), r"scope_gates\[0\]\.weight"),
-        (lambda c: c["calibration"]["scope_gates"][0].update(weight=[1.0] * 7), "7 values and the feature"),
-        (lambda c: c["calibration"]["scope_gates"][0].update(weight=[math.nan] * 8), "scope_gates"),
-        (lambda c: c.update(metrics=[]), "metrics must be an object"),
-        (lambda c: c["metrics"].update(top1=math.nan), r"metrics\.top1 must be a finite"),
+        (lambda c: only(c)["calibration"].update(temperature=0), r"temperature 0\.0 must be above 0"),
+        (
+            lambda c: only(c)["calibration"].update(temperature=math.inf),
+            "temperature must be a finite number",
+        ),
+        (lambda c: only(c)["calibration"].update(temperature="1"), "temperature must be a finite number"),
+        (lambda c: only(c)["calibration"].update(temperature=10**400), "temperature must be a finite number"),
+        (lambda c: only(c)["calibration"].update(top_label=[1.0, 1.0]), r"lacks the key .*top_label\[2\]"),
+        (lambda c: only(c)["calibration"].update(top_label=None), "top_label must be a list"),
+        (lambda c: only(c)["calibration"].update(top_label=[1.0, 0.0, 0.0]), "two numbers above 0"),
+        (lambda c: only(c)["calibration"].update(top_label=[1.0, 1.0, -101.0]), "of any sign, up to 100"),
+        (
+            lambda c: only(c)["calibration"].update(top_label=[1.0, math.nan, 0.0]),
+            r"top_label\[1\] must be a finite",
+        ),
+        (lambda c: only(c)["calibration"].update(review_threshold=1.1), "review_threshold 1.1 is outside"),
+        (lambda c: only(c)["calibration"].update(conformal_quantile=True), "conformal_quantile"),
+        (lambda c: only(c)["calibration"].update(review_rule=""), "review_rule"),
+        (lambda c: only(c)["calibration"].update(scope_gates=[1]), r"scope_gates\[0\] must be an object"),
+        (lambda c: only(c)["calibration"].update(scope_gates=None), "scope_gates must be a list"),
+        (lambda c: only(c)["calibration"]["scope_gates"][0].update(weight=None), r"scope_gates\[0\]\.weight"),
+        (
+            lambda c: only(c)["calibration"]["scope_gates"][0].update(weight=[1.0] * 7),
+            "7 values and the feature",
+        ),
+        (lambda c: only(c)["calibration"]["scope_gates"][0].update(weight=[math.nan] * 8), "scope_gates"),
+        (lambda c: only(c).update(metrics=[]), "metrics must be an object"),
+        (lambda c: only(c)["metrics"].update(top1=math.nan), r"metrics\.top1 must be a finite"),
         (lambda c: c.update(license=""), "license"),
-        (lambda c: c.update(backbone_group=5), "backbone_group"),
         (lambda c: c.update(architecture=[]), "architecture must be an object"),
         (lambda c: c["architecture"].update(num_classes=9), "must not hold num_classes"),
         (lambda c: c["architecture"].update(pretrained_backbone=True), "must not hold pretrained_backbone"),
@@ -254,10 +282,10 @@ def test_a_wrong_config_is_refused_by_the_name_of_the_key(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, True, 1.0])
+@pytest.mark.parametrize("version", [0, 3, "1", "2", None, True, 2.0])
 def test_another_format_version_is_refused_with_the_remedy(folder: Path, version: object) -> None:
     change_config(folder, lambda c: c.update(format_version=version, new_key=1))
-    with pytest.raises(UnknownFormatVersion, match=r"reads 1; update pawmatch"):
+    with pytest.raises(UnknownFormatVersion, match=r"reads 1 and 2; update pawmatch"):
         load_checkpoint(folder)
 
 
@@ -279,9 +307,10 @@ def test_metrics_may_hold_anything_that_json_holds_but_not_more() -> None:
     deep: dict[str, Any] = {}
     for _ in range(50):
         deep = {"a": deep}
-    for metrics in (deep, {"a": object()}, {1: 2}):
+    wrong: tuple[Any, ...] = (deep, {"a": object()}, {1: 2})
+    for metrics in wrong:
         with pytest.raises(NotACheckpoint, match="metrics"):
-            CheckpointConfig.from_dict({**CONFIG.to_dict(), "metrics": metrics})
+            replace(CONFIG, metrics=metrics)
 
 
 def test_an_unknown_backbone_keeps_its_name(folder: Path) -> None:
@@ -437,7 +466,7 @@ def test_a_million_labels_are_refused(folder: Path) -> None:
     with pytest.raises(NotACheckpoint, match="bytes"):
         load_checkpoint(folder)
     with pytest.raises(NotACheckpoint, match="labels has 1000000 names"):
-        CheckpointConfig.from_dict({**CONFIG.to_dict(), "labels": [str(i) for i in range(10**6)]})
+        replace(CONFIG, labels=tuple(str(i) for i in range(10**6)))
 
 
 def test_a_config_cannot_ask_for_more_memory_than_the_file_has(folder: Path) -> None:
@@ -479,6 +508,7 @@ def test_a_header_whose_length_begins_like_a_pickle_is_fine(folder: Path) -> Non
     header = data[8 : 8 + length].ljust(padded)
     (folder / WEIGHTS).write_bytes(struct.pack("<Q", padded) + header + data[8 + length :])
     assert (folder / WEIGHTS).read_bytes()[:1] == b"\x80"
+    name_digests(folder)
     load_checkpoint(folder)
 
 
@@ -493,10 +523,11 @@ def test_a_place_without_a_checkpoint_says_what_to_give(folder: Path, tmp_path: 
     with pytest.raises(NotACheckpoint, match=r"holds no config\.json"):
         load_checkpoint(tmp_path / "empty")
     shutil.copytree(folder, tmp_path / "task" / "cnn")
-    with pytest.raises(NotACheckpoint, match="one checkpoint per variant; name one of them, such as cnn"):
-        load_checkpoint(tmp_path / "task")
+    assert load_checkpoint(tmp_path / "task").config.variant == "cnn"
+    with pytest.raises(UnknownVariant, match="has no variant 'rnn'; use one of cnn"):
+        load_checkpoint(folder, "rnn")
     (folder / WEIGHTS).unlink()
-    with pytest.raises(NotACheckpoint, match=r"holds no model\.safetensors"):
+    with pytest.raises(NotACheckpoint, match=r"holds no cnn\.safetensors"):
         load_checkpoint(folder)
 
 
@@ -547,7 +578,7 @@ def test_buffers_that_no_file_holds_are_computed(tmp_path: Path) -> None:
     }
     model = build_model(family="hybrid", variant="cnn", num_classes=2, **architecture).eval()
     config = CheckpointConfig(
-        task="breed",
+        task=new_task("breed"),
         family="hybrid",
         variant="cnn",
         architecture=architecture,

@@ -8,11 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from huggingface_hub import constants
 
-from pawmatch.checkpoint import Checkpoint, find_variants, load_checkpoint, load_task, push
-from pawmatch.checkpoint.folder import load_folder
+from pawmatch.checkpoint import load_checkpoint, load_task, push
+from pawmatch.checkpoint.folder import Stored
 from pawmatch.checkpoint.sources import CACHED_NOTICE
 from pawmatch.errors import (
     AccessDenied,
@@ -24,12 +23,13 @@ from pawmatch.errors import (
     TruncatedFile,
     UnknownTask,
 )
+from tests.support.checkpoints import change_config
 from tests.support.hub_server import Fault, HubServer
 
 pytest_plugins = ("tests.support.hub_fixture",)
 
 VARIANTS = ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
-WEIGHTS = "model.safetensors"
+WEIGHTS = "cnn.safetensors"
 Write = Callable[..., Path]
 
 
@@ -49,34 +49,30 @@ def files(folder: Path, prefix: str = "") -> dict[str, bytes]:
     }
 
 
-def change_config(folder: Path, **changes: object) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+def sources_of(source: str | Path | None, task: str = "artist") -> dict[str, str]:
+    return {checkpoint.config.variant: checkpoint.source for checkpoint in load_task(source, task)}
 
 
 def test_the_bundled_weights_have_short_names(
     bundled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    found = find_variants(None, "artist")
+    found = sources_of(None)
     assert found == {variant: f"weights/artist/{variant}" for variant in VARIANTS}
     for variant, source in found.items():
         assert load_checkpoint(source).config.variant == variant
-    assert [checkpoint.source for checkpoint in load_task(None, "artist")] == list(found.values())
+        assert load_checkpoint("weights/artist", variant).source == source
     with pytest.raises(CheckpointNotFound, match="no bundled weights for plant"):
-        find_variants(None, "plant")
+        load_task(None, "plant")
 
 
 def test_a_folder_may_hold_one_checkpoint_or_one_per_variant(bundled: Path, tmp_path: Path) -> None:
-    assert find_variants(str(bundled / "artist"), "artist").keys() == set(VARIANTS)
-    assert find_variants(bundled, "artist") == {
-        variant: f"{bundled}/artist/{variant}" for variant in VARIANTS
-    }
+    for source in (bundled, str(bundled / "artist")):
+        assert sources_of(source) == {variant: f"{bundled}/artist/{variant}" for variant in VARIANTS}
     one = bundled / "artist" / "cnn_transformer"
-    assert find_variants(one, "artist") == {"cnn_transformer": str(one)}
+    assert sources_of(one) == {"cnn_transformer": str(one)}
     shutil.copytree(bundled / "artist" / "cnn", tmp_path / "cnn")
-    assert list(find_variants(tmp_path, "artist")) == ["cnn"]
-    assert [checkpoint.config.variant for checkpoint in load_task(tmp_path, "artist")] == ["cnn"]
+    assert list(sources_of(tmp_path)) == ["cnn"]
 
 
 def test_a_wrong_folder_always_raises(bundled: Path, tmp_path: Path) -> None:
@@ -93,8 +89,7 @@ def test_a_wrong_folder_always_raises(bundled: Path, tmp_path: Path) -> None:
 
 def test_variants_of_one_source_must_belong_together(bundled: Path, tmp_path: Path) -> None:
     shutil.copytree(bundled / "artist", tmp_path, dirs_exist_ok=True)
-    labels = json.loads((tmp_path / "cnn" / "config.json").read_text())["labels"]
-    change_config(tmp_path / "cnn_transformer", labels=labels[::-1])
+    change_config(tmp_path / "cnn_transformer", lambda values: values["labels"].reverse())
     with pytest.raises(NotACheckpoint, match=r"labels of .*cnn_transformer differ"):
         load_task(tmp_path, "artist")
     shutil.rmtree(tmp_path / "cnn_transformer")
@@ -111,10 +106,9 @@ def test_a_repository_may_hold_all_variants(
     hub_server: HubServer, bundled: Path, place: str, source: str
 ) -> None:
     sha = hub_server.commit("ann/art", files(bundled / "artist", place))
-    found = find_variants(source, "artist")
-    assert list(found) == VARIANTS
     checkpoints = load_task(source, "artist")
-    assert [checkpoint.source for checkpoint in checkpoints] == list(found.values())
+    found = {checkpoint.config.variant: checkpoint.source for checkpoint in checkpoints}
+    assert list(found) == VARIANTS
     assert {(checkpoint.revision, checkpoint.notice) for checkpoint in checkpoints} == {(sha, None)}
     again = load_checkpoint(f"{found['cnn']}@main")
     assert (again.config.variant, again.revision) == ("cnn", sha)
@@ -123,20 +117,21 @@ def test_a_repository_may_hold_all_variants(
 
 def test_a_repository_may_hold_one_checkpoint(hub_server: HubServer, bundled: Path) -> None:
     hub_server.commit("ann/art", files(bundled / "artist" / "cnn"))
-    assert find_variants("hf://ann/art@main", "artist") == {"cnn": "hf://ann/art@main"}
     assert load_checkpoint("hf://ann/art").config.variant == "cnn"
-    assert len(load_task("hf://ann/art", "artist")) == 1
+    assert sources_of("hf://ann/art@main") == {"cnn": "hf://ann/art@main"}
 
 
 def test_a_repository_without_a_checkpoint_says_what_it_has(hub_server: HubServer, bundled: Path) -> None:
     hub_server.commit("ann/old", {"best.pth": b"PK\x03\x04", "README.md": b""})
     hub_server.commit("ann/art", files(bundled / "artist"))
-    hub_server.commit("ann/half", {"config.json": (bundled / "artist/cnn/config.json").read_bytes()})
+    assert load_checkpoint("hf://ann/art").source == "hf://ann/art/cnn_transformer_mfe"
+    half = json.loads((bundled / "artist" / "cnn" / "config.json").read_text())
+    half["variants"]["cnn"]["files"][0]["sha256"] = "0" * 64  # or it would be found among the bundled ones
+    hub_server.commit("ann/half", {"config.json": json.dumps(half).encode()})
     for source, said in (
         ("hf://ann/old", "`pawmatch import FILE`"),
-        ("hf://ann/art", "one checkpoint per variant"),
         ("hf://ann/art/cnn/deeper", r"holds no config\.json"),
-        ("hf://ann/half", r"holds no model\.safetensors"),
+        ("hf://ann/half", r"holds no cnn\.safetensors"),
     ):
         with pytest.raises(NotACheckpoint, match=said):
             load_checkpoint(source)
@@ -156,11 +151,12 @@ def test_all_variants_come_from_one_commit(
     first = hub_server.commit("ann/art", files(bundled / "artist"))
     from pawmatch.checkpoint import sources
 
-    def load_and_commit(folder: Path, source: str, *, device: str | torch.device = "cpu") -> Checkpoint:
+    def read_and_commit(folder: Path, source: str, part: str) -> list[Stored]:
         hub_server.commit("ann/art", {"cnn_transformer/config.json": b"broken"})
-        return load_folder(folder, source, device=device)
+        return stored_in_part(folder, source, part)
 
-    monkeypatch.setattr(sources, "load_folder", load_and_commit)
+    stored_in_part = sources.stored_in_part
+    monkeypatch.setattr(sources, "stored_in_part", read_and_commit)
     assert {checkpoint.revision for checkpoint in load_task("hf://ann/art", "artist")} == {first}
 
 
@@ -172,17 +168,14 @@ def test_without_the_hub_the_cached_copy_serves_and_says_so(hub_server: HubServe
         checkpoints = load_task("hf://ann/art", "artist", strict=strict)
         assert {(c.revision, c.notice) for c in checkpoints} == {(sha, CACHED_NOTICE)}
     assert load_checkpoint("hf://ann/art/cnn").notice == CACHED_NOTICE
-    assert list(find_variants("hf://ann/art", "artist")) == VARIANTS
 
 
 def test_a_set_that_cannot_be_completed_falls_back_as_a_whole(hub_server: HubServer, bundled: Path) -> None:
     first = hub_server.commit("ann/art", files(bundled / "artist"))
     load_task("hf://ann/art", "artist")
-    changed = {f"{v}/{WEIGHTS}": (bundled / "artist" / v / WEIGHTS).read_bytes() for v in VARIANTS}
-    hub_server.commit(
-        "ann/art", {**changed, "cnn/README.md": b"new", f"cnn_transformer/{WEIGHTS}": b"x" * 99}
-    )
-    hub_server.faults = [Fault(f"cnn_transformer/{WEIGHTS}", method="GET", keep=0)]
+    changed = "cnn_transformer/cnn_transformer.safetensors"
+    hub_server.commit("ann/art", {**files(bundled / "artist"), "cnn/README.md": b"new", changed: b"x" * 99})
+    hub_server.faults = [Fault(changed, method="GET", keep=0)]
     checkpoints = load_task("hf://ann/art", "artist")
     assert {(c.revision, c.notice) for c in checkpoints} == {(first, CACHED_NOTICE)}
 

@@ -90,7 +90,7 @@ def test_the_original_gives_equal_results(tmp_path: Path, variant: str, key: str
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(checkpoint.model(images), model(images))
     config = checkpoint.config
-    assert (config.task, config.family, config.variant) == ("breed", "hybrid", variant)
+    assert (config.task.name, config.family, config.variant) == ("breed", "hybrid", variant)
     assert config.labels == LABELS
     assert config.architecture.get("attention_mode") == (None if variant == "cnn" else "published")
     assert config.calibration.temperature == 1

@@ -12,7 +12,15 @@ from PIL import Image
 
 from pawmatch import load
 from pawmatch.checkpoint import load_checkpoint
-from pawmatch.errors import BadOption, BrokenImage, ImageNotFound, KeyMismatch, PawMatchError, UnknownTask
+from pawmatch.errors import (
+    BadOption,
+    BrokenImage,
+    ImageNotFound,
+    KeyMismatch,
+    NotACheckpoint,
+    PawMatchError,
+    UnknownTask,
+)
 from pawmatch.models import VARIANTS
 from pawmatch.predict import BATCH_SIZE, Classifier, Examined
 from pawmatch.results import Prediction
@@ -29,7 +37,7 @@ def test_prediction_has_the_documented_shape(classifier: Classifier, photo: Imag
     result = classifier.predict(photo, top_k=3).to_dict()
     assert list(result) == KEYS
     assert result["task"] == classifier.task.name
-    assert result["model"]["variant"] == classifier.task.main_variant
+    assert result["model"]["variant"] == classifier.variants[-1]
     assert result["model"]["classes"] == len(classifier.labels)
     assert [list(entry) for entry in result["predictions"]] == [["label", "name", "confidence"]] * 3
     assert [entry["variant"] for entry in result["variants"]] == list(VARIANTS)
@@ -114,6 +122,8 @@ def test_a_source_may_hold_one_variant(tiny_checkpoints: Callable[..., Path], ph
 def test_unknown_task_device_and_engine_are_named(tiny_checkpoints: Callable[..., Path]) -> None:
     source = tiny_checkpoints("breed")
     with pytest.raises(UnknownTask, match="cats"):
+        load("cats")
+    with pytest.raises(NotACheckpoint, match="is for the task breed, not cats"):
         load("cats", source)
     with pytest.raises(BadOption, match="abacus"):
         load("breed", source, device="abacus")
@@ -179,15 +189,9 @@ def test_threads_get_their_lone_answers(classifier: Classifier, photo: Image.Ima
 def test_a_feature_extractor_that_variants_share_runs_once(
     tiny_checkpoints: Callable[..., Path], photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     checkpoints = [load_checkpoint(tiny_checkpoints("breed") / v) for v in ("cnn", "cnn_transformer")]
-    state = checkpoints[0].model.get_submodule("backbone").state_dict()
-    checkpoints[1].model.get_submodule("backbone").load_state_dict(state)
-    apart = Classifier("breed", checkpoints).predict(photo)
-    grouped = Classifier(
-        "breed", [replace(c, config=replace(c.config, backbone_group="one")) for c in checkpoints]
-    )
+    apart = [Classifier("breed", [checkpoint]).predict(photo) for checkpoint in checkpoints]
+    grouped = Classifier("breed", checkpoints)
     runs = []
     (engine,) = {id(member.engine): member.engine for member in grouped.members.values()}.values()
     features = engine.features
@@ -199,4 +203,4 @@ def test_a_feature_extractor_that_variants_share_runs_once(
     monkeypatch.setattr(engine, "features", counted)
     together = grouped.predict(photo)
     assert len(runs) == 1
-    assert np.allclose([a.confidence for a in together.variants], [a.confidence for a in apart.variants])
+    assert np.allclose([a.confidence for a in together.variants], [a.variants[0].confidence for a in apart])

@@ -6,19 +6,21 @@ import pytest
 
 from pawmatch.errors import UnknownTask
 from pawmatch.models import VARIANTS
-from pawmatch.tasks import TASKS, VARIANT_NAMES, find_task
+from pawmatch.tasks import TASKS, VARIANT_NAMES, find_task, new_task
 
 
 def test_tasks_are_found_by_name() -> None:
-    assert {name: (find_task(name).title, find_task(name).main_variant) for name in TASKS} == {
-        "breed": ("Dog breed", "cnn_transformer_mfe"),
-        "artist": ("Artist", "cnn_transformer"),
-    }
+    assert {name: find_task(name).title for name in TASKS} == {"breed": "Dog breed", "artist": "Artist"}
+
+
+def test_a_task_that_is_not_in_the_table_gets_general_words() -> None:
+    assert new_task("breed") is TASKS["breed"]
+    bird = new_task("garden_bird")
+    assert (bird.name, bird.title, bird.subject) == ("garden_bird", "Garden bird", "picture")
 
 
 def test_every_variant_that_can_be_built_has_a_name() -> None:
     assert tuple(VARIANT_NAMES) == tuple(VARIANTS)
-    assert {task.main_variant for task in TASKS.values()} <= set(VARIANT_NAMES)
 
 
 @pytest.mark.parametrize("name", ["", "Breed", "dogs", "x" * 1000, None, ["breed"]])

@@ -6,7 +6,6 @@ and its head says what a picture shows where it does not show what a task is abo
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -18,17 +17,17 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
+from pawmatch.checkpoint.bundled import BACKBONE_FILE, BACKBONES, bundled_weights
+from pawmatch.checkpoint.codec import decode
 from pawmatch.checkpoint.config import CONFIG_FILE
-from pawmatch.checkpoint.sources import bundled_weights
 from pawmatch.checkpoint.values import check_keys, text, wrong
-from pawmatch.checkpoint.weights import read_tensors, replace_file, write_tensors
-from pawmatch.errors import CheckpointNotFound, NotACheckpoint
+from pawmatch.checkpoint.weights import file_digest, read_tensors, replace_file, write_tensors
+from pawmatch.errors import CheckpointNotFound, DigestMismatch, NotACheckpoint
 from pawmatch.labels import spelling_key
 from pawmatch.models.hybrid import create_backbone
 from pawmatch.preprocess import InputSpec
 
 KIND = "backbone"
-BACKBONE_FILE = "backbone.safetensors"
 HEAD_FILE = "imagenet_head.safetensors"
 PREFIX = "backbone."  # of its keys in a file, so that a hybrid's parameters are a plain union of files
 CONFIG_KEYS = ("format_version", "kind", "backbone", "input", "files", "license", "about")
@@ -63,7 +62,7 @@ class Backbone:
 def backbone_folder(source: str) -> Path | None:
     """The folder of a backbone, by its path or by the name of a bundled one; None where it is no backbone."""
     path = Path(source).expanduser()
-    folder = path if path.is_dir() else bundled_weights() / KIND / source
+    folder = path if path.is_dir() else bundled_weights() / BACKBONES / source
     try:
         config = json.loads((folder / CONFIG_FILE).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -74,7 +73,7 @@ def backbone_folder(source: str) -> Path | None:
 def load_backbone(folder: Path, source: str) -> Backbone:
     """Load the backbone in `folder`, which messages call `source`.
 
-    Raises CheckpointNotFound and NotACheckpoint.
+    Raises CheckpointNotFound, NotACheckpoint and DigestMismatch.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
@@ -86,12 +85,15 @@ def load_backbone(folder: Path, source: str) -> Backbone:
     check_keys("the backbone's config", config, CONFIG_KEYS)
     if config["kind"] != KIND or config["format_version"] != FORMAT_VERSION:
         raise wrong(f"kind {config['kind']!r} of format {config['format_version']!r} is no backbone.")
-    name = text("backbone", config["backbone"])
+    name, terms = text("backbone", config["backbone"]), text("license", config["license"])
+    spec = decode(InputSpec, config["input"], "input")
     network = create_backbone(name)
     tensors: dict[str, Tensor] = {}
     for file in (BACKBONE_FILE, HEAD_FILE):
+        if not (folder / file).is_file():
+            raise CheckpointNotFound(f"{source} holds no {file}; copy the whole folder.")
         if file_digest(folder / file) != config["files"].get(file):
-            raise NotACheckpoint(f"{file} of {source} is not the file that its config names; copy it again.")
+            raise DigestMismatch(f"{file} of {source} is not the file that its config names; copy it again.")
         tensors |= read_tensors(folder / file, source)
     weight, bias = tensors.pop("weight"), tensors.pop("bias")
     head = nn.Linear(weight.shape[1], weight.shape[0])
@@ -99,9 +101,7 @@ def load_backbone(folder: Path, source: str) -> Backbone:
     network.load_state_dict({key.removeprefix(PREFIX): value for key, value in tensors.items()})
     for module in (network, head):
         module.eval().requires_grad_(False)
-    return Backbone(
-        name, network, head, InputSpec.from_dict(config["input"]), text("license", config["license"]), source
-    )
+    return Backbone(name, network, head, spec, terms, source)
 
 
 def save_backbone(folder: Path, network: nn.Module, head: nn.Linear, config: dict[str, Any]) -> Path:
@@ -114,14 +114,6 @@ def save_backbone(folder: Path, network: nn.Module, head: nn.Linear, config: dic
     values = {"format_version": FORMAT_VERSION, "kind": KIND, **config, "files": files}
     replace_file(folder / CONFIG_FILE, json.dumps(values, indent=1, ensure_ascii=False).encode() + b"\n")
     return folder
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file, as a config names it; raises CheckpointNotFound where there is none."""
-    if not path.is_file():
-        raise CheckpointNotFound(f"{path.name} is missing; copy the whole folder of the checkpoint.")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache

@@ -1,47 +1,64 @@
-"""CheckpointConfig: everything needed to use a set of weights, as one frozen dataclass and as JSON.
+"""CheckpointConfig: everything needed to use a set of weights, as one frozen dataclass.
 
 A config may come from a stranger, so each value is checked before anything is built from it.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from pawmatch.calibration import Calibration, ScopeGate
+from pawmatch.calibration import Calibration
 from pawmatch.checkpoint.values import (
+    LONGEST_LIST,
     check_architecture,
     check_json,
-    check_keys,
     check_labels,
+    check_name,
     number,
     text,
     wrong,
 )
-from pawmatch.errors import BadOption, NotACheckpoint, UnknownFormatVersion
 from pawmatch.models import FAMILIES, VARIANTS
 from pawmatch.preprocess import InputSpec
+from pawmatch.tasks import Task
 
-FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 STEEPEST = 100  # what a map of confidence may multiply log odds by
-LARGEST_CONFIG = 8 * 2**20  # bytes; 20,000 long labels and their metrics fit
-TASK_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+TASK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+WEIGHTS_NAME = re.compile(rf"{FILE_NAME.pattern}\.safetensors")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights by its name in the checkpoint's folder and its SHA-256, in hexadecimal."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The variant whose answer counts where several are loaded, and why it does."""
+
+    variant: str
+    why: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """What config.json holds; building one checks every value and raises NotACheckpoint naming the key.
+    """One variant of a checkpoint; building one checks every value and raises NotACheckpoint naming the key.
 
     `architecture` holds build_model's values beside family, variant and num_classes. `metrics` says what
-    was measured and on which data; `training` holds recipe, git commit, epochs and seed. Variants whose
-    `backbone_group` is equal, and not None, have backbones with the same weights.
+    was measured and on which data; `training` holds recipe, git commit, epochs and seed. The parameters are
+    the union of those in `files`, which are known once the checkpoint has been written or read.
     """
 
-    task: str
+    task: Task
     family: str
     variant: str
     architecture: dict[str, Any]
@@ -51,13 +68,11 @@ class CheckpointConfig:
     calibration: Calibration = field(default_factory=Calibration)
     metrics: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    backbone_group: str | None = None
-    format_version: int = FORMAT_VERSION
+    answers: Answers | None = None
+    files: tuple[WeightsFile, ...] = ()
 
     def __post_init__(self) -> None:
-        check_format_version(self.format_version)
-        if not TASK_NAME.fullmatch(text("task", self.task)):
-            raise wrong(f"task {self.task!r} is no lower-case name such as breed.")
+        check_task(self.task)
         for key, value, known in (
             ("family", self.family, FAMILIES),
             ("variant", self.variant, VARIANTS),
@@ -69,135 +84,47 @@ class CheckpointConfig:
         check_json("metrics", self.metrics)
         check_json("training", self.training)
         text("license", self.license)
-        if self.backbone_group is not None:
-            text("backbone_group", self.backbone_group)
-        check_input(self.input)
+        for part in (*self.input.mean, *self.input.std, self.input.crop_pct):
+            number("input", part)  # InputSpec checks its own ranges, yet lets NaN pass
         check_calibration(self.calibration)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The config as the JSON object that config.json holds."""
-        calibration = asdict(self.calibration)
-        calibration["top_label"] = list(calibration["top_label"])
-        calibration["scope_gates"] = [
-            {**gate, "weight": list(gate["weight"])} for gate in calibration["scope_gates"]
-        ]
-        return {
-            "format_version": self.format_version,
-            "task": self.task,
-            "family": self.family,
-            "variant": self.variant,
-            "architecture": self.architecture,
-            "labels": list(self.labels),
-            "input": self.input.to_dict(),
-            "calibration": calibration,
-            "metrics": self.metrics,
-            "training": self.training,
-            "license": self.license,
-            "backbone_group": self.backbone_group,
-        }
-
-    @classmethod
-    def from_dict(cls, values: Any) -> CheckpointConfig:
-        """The config from parsed JSON.
-
-        Raises UnknownFormatVersion before looking at anything else, and NotACheckpoint, naming the key,
-        for a key too many or too few or for a value of the wrong kind or out of range.
-        """
-        if not isinstance(values, dict):
-            raise NotACheckpoint("config.json holds no JSON object; write it with save_checkpoint.")
-        check_format_version(values.get("format_version"))
-        check_keys("", values, (entry.name for entry in fields(cls)))
-        if not isinstance(values["labels"], list):
-            raise wrong("labels must be a list of names.")
-        return cls(
-            **{
-                **values,
-                "labels": tuple(values["labels"]),
-                "input": read_input(values["input"]),
-                "calibration": read_calibration(values["calibration"]),
-            }
-        )
+        if self.answers is not None:
+            text("answers.why", self.answers.why)
+        check_files(self.files)
 
 
-def parse_config(data: bytes) -> CheckpointConfig:
-    """The config from the bytes of a config.json; raises as CheckpointConfig.from_dict does."""
-    if len(data) > LARGEST_CONFIG:
-        raise NotACheckpoint(f"config.json has more than {LARGEST_CONFIG:,} bytes; no checkpoint needs them.")
-    try:
-        values = json.loads(data)
-    except (ValueError, RecursionError) as exc:
-        raise NotACheckpoint("config.json is not valid JSON; write it with save_checkpoint.") from exc
-    return CheckpointConfig.from_dict(values)
+def check_task(task: Task) -> None:
+    """Raise NotACheckpoint, naming the key, unless a task's words are fit to be shown."""
+    if not TASK_NAME.fullmatch(text("task.name", task.name)):
+        raise wrong(f"task.name {task.name!r} is no lower-case name such as breed.")
+    for key, words in {
+        "title": task.title,
+        "subject": task.subject,
+        "noun": task.noun,
+        "plural": task.plural,
+    }.items():
+        check_name(f"task.{key}", words)
+    if len(task.examples) > LONGEST_LIST:
+        raise wrong(f"task.examples has more than {LONGEST_LIST} names.")
+    for index, name in enumerate(task.examples):
+        if not FILE_NAME.fullmatch(text(f"task.examples[{index}]", name)):
+            raise wrong(f"task.examples[{index}] {name[:64]!r} is no plain file name.")
 
 
-def check_choice(key: str, value: object, known: Iterable[str]) -> None:
-    """Raise unless `value` is one of the `known` names."""
-    if text(key, value) not in known:
-        raise wrong(f"{key} {value!r} is unknown; use one of {', '.join(known)}.")
-
-
-def check_format_version(version: object) -> None:
-    """Raise UnknownFormatVersion unless `version` is the one that this program reads."""
-    if type(version) is not int or version != FORMAT_VERSION:
-        raise UnknownFormatVersion(
-            f"config.json has format_version {str(version)[:20]} and this program reads {FORMAT_VERSION}; "
-            "update pawmatch, or save the checkpoint with this version."
-        )
-
-
-def read_input(values: Any) -> InputSpec:
-    """The input description from JSON, every key given; `views` came later and may be missing."""
-    if isinstance(values, dict):
-        values = {"views": ["plain"], **values}
-    check_keys("input", values, (entry.name for entry in fields(InputSpec)))
-    if not isinstance(values["views"], list):
-        raise wrong("input.views must be a list of names.")
-    for key in ("mean", "std"):
-        if not isinstance(values[key], list):
-            raise wrong(f"input.{key} must be a list of three numbers.")
-        for value in values[key]:
-            number(f"input.{key}", value)
-    number("input.crop_pct", values["crop_pct"])
-    if type(values["size"]) is not int:
-        raise wrong("input.size must be a whole number of pixels.")
-    text("input.resize", values["resize"])
-    text("input.interpolation", values["interpolation"])
-    try:
-        return InputSpec.from_dict(values)
-    except BadOption as exc:
-        raise wrong(f"input: {exc}") from exc
-
-
-def check_input(spec: InputSpec) -> None:
-    """InputSpec checks its own ranges, yet lets NaN and infinity pass."""
-    for value in (*spec.mean, *spec.std, spec.crop_pct):
-        number("input", value)
-
-
-def read_calibration(values: Any) -> Calibration:
-    """The calibration from JSON; its numbers are checked by CheckpointConfig.
-
-    Every key must be given but `top_label`, which early checkpoints lack.
-    """
-    if isinstance(values, dict):
-        values = {"top_label": list(Calibration.top_label), **values}
-    check_keys("calibration", values, (entry.name for entry in fields(Calibration)))
-    if not isinstance(values["top_label"], list) or len(values["top_label"]) != 3:
-        raise wrong("calibration.top_label must be a list of three numbers.")
-    if not isinstance(values["scope_gates"], list):
-        raise wrong("calibration.scope_gates must be a list.")
-    gates = []
-    for index, gate in enumerate(values["scope_gates"]):
-        key = f"calibration.scope_gates[{index}]"
-        check_keys(key, gate, (entry.name for entry in fields(ScopeGate)))
-        if not isinstance(gate["weight"], list):
-            raise wrong(f"{key}.weight must be a list of numbers.")
-        gates.append(ScopeGate(**{**gate, "weight": tuple(gate["weight"])}))
-    return Calibration(**{**values, "top_label": tuple(values["top_label"]), "scope_gates": tuple(gates)})
+def check_files(files: Sequence[WeightsFile]) -> None:
+    """Raise NotACheckpoint unless each name is plain, stands once, and has a SHA-256."""
+    if len(files) > LONGEST_LIST:
+        raise wrong(f"a variant has more than {LONGEST_LIST} files.")
+    for file in files:
+        if not WEIGHTS_NAME.fullmatch(text("files", file.name)):
+            raise wrong(f"the file name {file.name[:64]!r} is no plain name such as cnn.safetensors.")
+        if not SHA256.fullmatch(file.sha256):
+            raise wrong(f"the sha256 of {file.name} is no SHA-256 in hexadecimal.")
+    if len({file.name for file in files}) < len(files):
+        raise wrong("a variant names a file twice.")
 
 
 def check_calibration(calibration: Calibration) -> None:
-    """Raise NotACheckpoint, naming the key, for a value of the wrong kind or out of range."""
+    """Raise NotACheckpoint, naming the key, for a value out of range."""
     if number("calibration.temperature", calibration.temperature) <= 0:
         raise wrong(f"calibration.temperature {calibration.temperature} must be above 0.")
     a, b, c = (number("calibration.top_label", value) for value in calibration.top_label)
@@ -215,7 +142,15 @@ def check_calibration(calibration: Calibration) -> None:
             raise wrong(f"calibration.{key} {value} is outside 0 to 1.")
     text("calibration.review_rule", calibration.review_rule)
     for index, gate in enumerate(calibration.scope_gates):
-        key = f"calibration.scope_gates[{index}]"
         for value in (*gate.weight, gate.bias, gate.threshold):
-            number(key, value)
-        text(f"{key}.fitted_on", gate.fitted_on)
+            number(f"calibration.scope_gates[{index}]", value)
+
+
+def main_variant(configs: Sequence[CheckpointConfig]) -> str:
+    """The variant whose answer counts among some of one task, in table order.
+
+    It is the one that all of them name, where it is among them, and else the last.
+    """
+    named = {config.answers.variant if config.answers else None for config in configs}
+    variants = [config.variant for config in configs]
+    return next((variant for variant in variants if named == {variant}), variants[-1])

@@ -1,42 +1,64 @@
-"""A checkpoint in a folder: write one, and load one strictly."""
+"""Checkpoints in a folder, read strictly: each step only after the one before found nothing wrong."""
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from pawmatch.checkpoint.config import CONFIG_FILE, LARGEST_CONFIG, CheckpointConfig, parse_config
+from pawmatch.checkpoint.build import build, derived_buffers, empty_model
+from pawmatch.checkpoint.bundled import find_bundled
+from pawmatch.checkpoint.config import CONFIG_FILE, CheckpointConfig, WeightsFile
+from pawmatch.checkpoint.format import LARGEST_CONFIG, parse_config
 from pawmatch.checkpoint.weights import (
     PICKLE_SUFFIXES,
     WEIGHTS_FILE,
     compare,
-    describe,
+    file_digest,
     is_pickle,
     read_header,
     read_tensors,
-    replace_file,
-    write_tensors,
+    united,
 )
-from pawmatch.errors import BadOption, CheckpointNotFound, NotACheckpoint, UnsupportedBackbone
-from pawmatch.models import VARIANTS, ImageModel, build_model
+from pawmatch.errors import CheckpointNotFound, DigestMismatch, NotACheckpoint
+from pawmatch.models import VARIANTS, ImageModel
 
 CARD_FILE = "README.md"
-PLOT_FILE = "calibration.png"  # the picture on the card
+PLOTS = "calibration*.png"  # the pictures on the card
 LARGEST_CARD = 200_000  # characters
 
 
 @dataclass(frozen=True)
+class Stored:
+    """A variant as a folder describes it, before its weights are read.
+
+    `source` is what messages call the folder, `part` its path below the place that was asked for.
+    """
+
+    folder: Path
+    source: str
+    config: CheckpointConfig
+    part: str = ""
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The names of its files; the config of a checkpoint of format 1 names none."""
+        return tuple(file.name for file in self.config.files) or (WEIGHTS_FILE,)
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model with its config.
+    """One variant of a task: a loaded model with its config.
 
     `model` is in evaluation mode, float32, without gradients. `source` is what the user gave, `revision`
     the Hub commit, and `notice` one line to show when something else than the newest state serves.
-    `card` is the model card's Markdown without its metadata block, empty where there is none.
+    `card` is the model card's Markdown without its metadata block, empty where there is none. `paths` are
+    where `config.files` were read from.
     """
 
     config: CheckpointConfig
@@ -45,65 +67,87 @@ class Checkpoint:
     revision: str | None = None
     notice: str | None = None
     card: str = ""
+    paths: tuple[Path, ...] = ()
+
+    @cached_property
+    def features_digest(self) -> str:
+        """SHA-256 of the feature extractor's structure, tensor names and float32 values.
+
+        Where it and the input are equal, so are the feature maps. Computed once, when loading.
+        """
+        features = self.model.features()
+        digest = hashlib.sha256(repr(features).encode())
+        for name, tensor in features.state_dict().items():
+            digest.update(f"\0{name} {tuple(tensor.shape)}\0".encode())
+            digest.update(tensor.detach().cpu().to(torch.float32).contiguous().numpy().tobytes())
+        return digest.hexdigest()
 
 
-def save_checkpoint(
-    folder: str | Path, model: nn.Module, config: CheckpointConfig, *, half: bool = True
-) -> Path:
-    """Write config.json and model.safetensors into `folder`, fractions as float16 if `half`.
+def load_stored(entries: Sequence[Stored], device: str | torch.device = "cpu") -> list[Checkpoint]:
+    """Load variants whose files are in their folders, or bundled.
 
-    Each file appears complete or not at all. Raises as loading would if config and model disagree.
+    Those with equal feature extractors share one module. Raises the leaves of CheckpointError.
     """
-    folder = Path(folder)
-    check_fits(model, config, folder.name)
-    data = json.dumps(config.to_dict(), indent=1, ensure_ascii=False, allow_nan=False).encode()
-    parse_config(data)  # what cannot be read back must not be written
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_tensors(folder / WEIGHTS_FILE, model.state_dict(), half=half)
-        # Last, for a folder is a checkpoint when it has a config.
-        replace_file(folder / CONFIG_FILE, data + b"\n")
-    except OSError as exc:
-        raise BadOption(f"{folder} cannot be written ({exc.strerror}); choose another folder.") from exc
-    return folder
+    tensors: dict[str, dict[str, Tensor]] = {}  # of the files read so far, by SHA-256
+    shared: dict[str, nn.Module] = {}
+    checkpoints: list[Checkpoint] = []
+    for entry in entries:
+        try:
+            checkpoint = _load(entry, tensors, device)
+        except OSError as exc:
+            reason = exc.strerror or type(exc).__name__
+            raise NotACheckpoint(
+                f"{entry.source} cannot be read ({reason}); check the path and its permissions."
+            ) from exc
+        model = checkpoint.model
+        own = shared.setdefault(checkpoint.features_digest, model.features())
+        setattr(model, model.features_module, own)
+        checkpoints.append(checkpoint)
+    return checkpoints
 
 
-def check_fits(model: nn.Module, config: CheckpointConfig, source: str) -> None:
-    """Raise a named error unless `model` is what `config` describes."""
-    compare(describe(model.state_dict()), empty_model(config, source), len(config.labels), source)
-
-
-def load_folder(folder: Path, source: str, *, device: str | torch.device = "cpu") -> Checkpoint:
-    """Load the checkpoint in `folder`; messages and the result name it `source`."""
-    try:
-        return load_checked(folder, source, device)
-    except OSError as exc:
-        reason = exc.strerror or type(exc).__name__
-        raise NotACheckpoint(
-            f"{source} cannot be read ({reason}); check the path and its permissions."
-        ) from exc
-
-
-def load_checked(folder: Path, source: str, device: str | torch.device) -> Checkpoint:
-    """Load the checkpoint in `folder`, each step only after the one before found nothing wrong."""
-    config = read_config(folder, source)
-    path = checked_file(folder, WEIGHTS_FILE, source)
-    stored = read_header(path, source)
+def _load(entry: Stored, read_before: dict[str, dict[str, Tensor]], device: str | torch.device) -> Checkpoint:
+    config, source = entry.config, entry.source
+    named = config.files or tuple(WeightsFile(name, "") for name in entry.file_names)
+    paths = {file.name: find_file(entry, file) for file in named}
+    headers = {name: read_header(path, source) for name, path in paths.items()}
     model = empty_model(config, source)
-    compare(stored, model, len(config.labels), source)
-    tensors = read_tensors(path, source)
+    compare(united(headers, source), model, len(config.labels), source)
+    files: list[WeightsFile] = []
+    for file in named:
+        digest = file_digest(paths[file.name])
+        if file.sha256 not in ("", digest):
+            raise DigestMismatch(
+                f"{file.name} of {source} is not the file that its config names; download or copy it again."
+            )
+        files.append(WeightsFile(file.name, digest))
+        if digest not in read_before:
+            read_before[digest] = read_tensors(paths[file.name], source)
+    tensors = {name: tensor for file in files for name, tensor in read_before[file.sha256].items()}
     if derived_buffers(model):
         model = build(config, source)
         model.load_state_dict(tensors, strict=True)
     else:
         # The tensors become the parameters: no second copy, and no random values to fill first.
         model.load_state_dict(tensors, strict=True, assign=True)
-    model = model.to(device).eval().requires_grad_(False)
-    return Checkpoint(config=config, model=model, source=source, card=read_card(folder))
+    return Checkpoint(
+        config=replace(config, files=tuple(files)),
+        model=model.to(device).eval().requires_grad_(False),
+        source=source,
+        card=read_card(entry.folder),
+        paths=tuple(paths.values()),
+    )
 
 
-def read_config(folder: Path, source: str) -> CheckpointConfig:
-    """The checked config of the checkpoint in `folder`."""
+def find_file(entry: Stored, file: WeightsFile) -> Path:
+    """Where a file of a variant lies: in its folder, or by its SHA-256 among the bundled ones."""
+    if not (entry.folder / file.name).is_file() and (bundled := find_bundled(file.sha256)):
+        return bundled
+    return checked_file(entry.folder, file.name, entry.source)
+
+
+def read_configs(folder: Path, source: str) -> tuple[CheckpointConfig, ...]:
+    """The checked configs of the variants in `folder`, in table order."""
     path = checked_file(folder, CONFIG_FILE, source)
     with path.open("rb") as file:
         data = file.read(LARGEST_CONFIG + 1)
@@ -165,9 +209,7 @@ def not_a_folder(path: Path, source: str) -> NotACheckpoint:
             return NotACheckpoint(
                 f"{source} is a pickle, which is never loaded; convert it with `pawmatch import FILE`."
             )
-    return NotACheckpoint(
-        f"{source} is a file; give the folder that holds config.json and model.safetensors."
-    )
+    return NotACheckpoint(f"{source} is a file; give the folder that holds config.json and the weights.")
 
 
 def listing(folder: Path) -> list[str]:
@@ -177,68 +219,25 @@ def listing(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
+def parts_among(names: Sequence[str], source: str, task: str | None) -> list[str]:
+    """The subfolders that hold a variant each, from the names of a place's files: its own, or the task's.
+
+    [""] where the place has a config of its own.
+    """
+    if CONFIG_FILE in names:
+        return [""]
+    for start in ("", f"{task}/") if task else ("",):
+        parts = [f"{start}{variant}" for variant in VARIANTS if f"{start}{variant}/{CONFIG_FILE}" in names]
+        if parts:
+            return parts
+    raise missing_file(names, CONFIG_FILE, source)
+
+
 def missing_file(names: Sequence[str], name: str, source: str) -> NotACheckpoint:
     """The error for a place that has the files `names` and not `name`, with the likeliest remedy."""
-    if variants := [variant for variant in VARIANTS if f"{variant}/{CONFIG_FILE}" in names]:
-        return NotACheckpoint(
-            f"{source} holds one checkpoint per variant; name one of them, such as {variants[0]}."
-        )
     if any("/" not in entry and entry.lower().endswith(PICKLE_SUFFIXES) for entry in names):
         return NotACheckpoint(
             f"{source} holds no {name} but a pickle, which is never loaded; "
             "convert it with `pawmatch import FILE`."
         )
     return NotACheckpoint(f"{source} holds no {name}; give a place that `pawmatch train` or `import` wrote.")
-
-
-def empty_model(config: CheckpointConfig, source: str) -> ImageModel:
-    """The model that `config` describes, on the meta device: shapes without memory.
-
-    Also checks the scope gate and the input size against it.
-    """
-    with torch.device("meta"):
-        model = build(config, source)
-        size = config.input.size
-        try:
-            with torch.no_grad():
-                feature_map = model.eval().forward_features(torch.empty(1, 3, size, size))
-        except (RuntimeError, ValueError) as exc:
-            raise NotACheckpoint(
-                f"{source}: the model cannot read images of input.size {size} pixels."
-            ) from exc
-    for index, gate in enumerate(config.calibration.scope_gates):
-        if len(gate.weight) != feature_map.shape[1]:
-            raise NotACheckpoint(
-                f"{source}: calibration.scope_gates[{index}].weight has {len(gate.weight)} values "
-                f"and the feature map {feature_map.shape[1]} channels; fit the gate again."
-            )
-    return model
-
-
-def build(config: CheckpointConfig, source: str) -> ImageModel:
-    """The model that `config` describes; every failure to build it is the config's fault."""
-    try:
-        return build_model(
-            family=config.family,
-            variant=config.variant,
-            num_classes=len(config.labels),
-            **config.architecture,
-        )
-    except UnsupportedBackbone:
-        raise
-    except (BadOption, ArithmeticError, AssertionError, AttributeError) as exc:
-        raise refused(source, exc) from exc
-    except (LookupError, RuntimeError, TypeError, ValueError) as exc:
-        raise refused(source, exc) from exc
-
-
-def refused(source: str, exc: Exception) -> NotACheckpoint:
-    """The error for an architecture that cannot be built."""
-    reason = str(exc) if isinstance(exc, BadOption) else f"it cannot be built ({type(exc).__name__})."
-    return NotACheckpoint(f"{source}: the architecture in config.json does not work: {reason}")
-
-
-def derived_buffers(model: nn.Module) -> list[str]:
-    """Names of the buffers that are computed when a model is built and so are in no weights file."""
-    kept = model.state_dict().keys()
-    return [name for name, _ in model.named_buffers() if name not in kept]

@@ -1,30 +1,34 @@
-"""Where checkpoints come from: the bundled starter weights, a folder, or a `hf://` place on the Hub.
+"""Where checkpoints come from: the bundled weights, a folder, or a `hf://` place on the Hub.
 
-A service must start every time, so for weights that live on the Hub a cached copy, and after it the
-bundled starter, answers where the Hub or its weights fail; the checkpoint's `notice` says so.
+A place holds one config.json with all variants of a task, or a subfolder for each variant, possibly below
+one named after the task. A service must start every time, so for weights that live on the Hub a cached
+copy, and after it the bundled weights, answer where the Hub or its weights fail; the checkpoint's `notice`
+says so.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import torch
 
 from pawmatch import hub
-from pawmatch.checkpoint.config import CONFIG_FILE, TASK_NAME
+from pawmatch.checkpoint.bundled import BUNDLED, bundled_weights, find_bundled
+from pawmatch.checkpoint.config import CONFIG_FILE, TASK_NAME, main_variant
 from pawmatch.checkpoint.folder import (
     CARD_FILE,
-    PLOT_FILE,
+    PLOTS,
     Checkpoint,
+    Stored,
     listing,
-    load_folder,
+    load_stored,
     missing_file,
-    read_config,
+    parts_among,
+    read_configs,
 )
-from pawmatch.checkpoint.weights import WEIGHTS_FILE
 from pawmatch.errors import (
     AccessDenied,
     BadOption,
@@ -37,48 +41,39 @@ from pawmatch.errors import (
     PawMatchError,
     RepoNotFound,
     UnknownTask,
+    UnknownVariant,
 )
-from pawmatch.models import VARIANTS
 
-BUNDLED = "weights"
 CACHED_NOTICE = "The Hub could not be reached, so the copy downloaded earlier answers."
 
 Device = str | torch.device
+Choose = Callable[[list[Stored]], list[Stored]]
 
 
-def bundled_weights() -> Path:
-    """The folder of the starter weights: PAWMATCH_WEIGHTS if set, else the project's own."""
-    given = os.environ.get("PAWMATCH_WEIGHTS")
-    return Path(given) if given else Path(__file__).parents[2] / BUNDLED
-
-
-def load_checkpoint(source: str | Path, *, device: Device = "cpu") -> Checkpoint:
+def load_checkpoint(source: str | Path, variant: str | None = None, *, device: Device = "cpu") -> Checkpoint:
     """Load one checkpoint strictly, from a folder or from the Hub.
 
-    Raises the leaves of CheckpointError and HubError, UnsupportedBackbone, and BadOption for a malformed
-    `hf://` source. When the Hub cannot be reached, the copy downloaded last serves, with a notice.
+    It is the source's variant of that name, or else its only one or the one that answers. Raises
+    UnknownVariant where the source lacks it, the leaves of CheckpointError and HubError,
+    UnsupportedBackbone, and BadOption for a malformed `hf://` source. When the Hub cannot be reached, the
+    copy downloaded last serves, with a notice.
     """
     text = str(source)
+
+    def choose(entries: list[Stored]) -> list[Stored]:
+        wanted = variant or main_variant([entry.config for entry in entries])
+        chosen = [entry for entry in entries if entry.config.variant == wanted]
+        if not chosen:
+            has = ", ".join(entry.config.variant for entry in entries)
+            raise UnknownVariant(f"{text} has no variant {wanted[:40]!r}; use one of {has}.")
+        return chosen
+
     if hub.is_hub_source(text):
         place = hub.parse(text)
-        return hub.with_commit(place, lambda commit: load_from_hub(commit, place, text, device))
-    return load_folder(local_folder(text), text, device=device)
-
-
-def find_variants(source: str | Path | None, task: str) -> dict[str, str]:
-    """Which variants of `task` the source has, in table order: variant -> source of its checkpoint.
-
-    `source` holds one checkpoint, or one per variant in subfolders named after them, possibly below one
-    named after the task; None means the bundled weights.
-    """
-    check_task(task)
-    text = None if source is None else str(source)
-    if text is not None and hub.is_hub_source(text):
-        place = hub.parse(text)
-        parts = parts_on_hub(hub.newest_commit(place), place, text, task)
-        return {variant: str(place.below(part)) for variant, part in parts.items()}
-    folder, text = task_folder(text, task)
-    return {variant: join(text, part) for variant, part in parts_in_folder(folder, text, task).items()}
+        (found,) = hub.with_commit(place, lambda commit: load_from_hub(commit, place, None, choose, device))
+        return found if found.source != str(place) else replace(found, source=text)
+    (found,) = load_stored(choose(stored_in_folder(local_folder(text), text, None)), device)
+    return found
 
 
 def load_task(
@@ -86,21 +81,18 @@ def load_task(
 ) -> list[Checkpoint]:
     """Load all variants of `task` that `source` has, in table order; on the Hub, all from one commit.
 
-    Where the Hub or the weights there fail, the bundled starter serves and each checkpoint's notice says
-    why, unless `strict`. A wrong local folder or a malformed source always raises.
+    Variants with equal feature extractors share one module. Where the Hub or the weights there fail, the
+    bundled weights serve and each checkpoint's notice says why, unless `strict`. A wrong local folder or a
+    malformed source always raises.
     """
     check_task(task)
     text = None if source is None else str(source)
     if text is None or not hub.is_hub_source(text):
         folder, name = task_folder(text, task)
-
-        def load(part: str) -> Checkpoint:
-            return load_folder(folder / part, join(name, part), device=device)
-
-        return load_parts(parts_in_folder(folder, name, task), load, task)
+        return load_stored(stored_in_folder(folder, name, task), device)
     place = hub.parse(text)
     try:
-        return hub.with_commit(place, lambda commit: load_task_from_hub(commit, place, task, device))
+        return hub.with_commit(place, lambda commit: load_from_hub(commit, place, task, list, device))
     except (HubError, CheckpointError, ModelError) as exc:
         if strict or not (bundled_weights() / task).is_dir():
             raise
@@ -110,8 +102,8 @@ def load_task(
 
 def check_task(task: str) -> None:
     """Raise UnknownTask for a name that could lead out of a folder."""
-    if not TASK_NAME.fullmatch(task):
-        raise UnknownTask(f"Task {task[:64]!r} is unknown; use a name such as breed or artist.")
+    if not isinstance(task, str) or not TASK_NAME.fullmatch(task):
+        raise UnknownTask(f"Task {str(task)[:64]!r} is unknown; use a name such as breed or artist.")
 
 
 def task_folder(source: str | None, task: str) -> tuple[Path, str]:
@@ -137,84 +129,82 @@ def join(source: str, part: str) -> str:
     return f"{source.rstrip('/')}/{part}" if part else source
 
 
-def parts_in_folder(folder: Path, source: str, task: str) -> dict[str, str]:
-    """Variant -> subfolder, for a local folder."""
+def stored_in_folder(folder: Path, source: str, task: str | None) -> list[Stored]:
+    """The variants that a local folder describes, in table order; of any task if that is None."""
     try:
         names = listing(folder) if folder.is_dir() else []
-        if CONFIG_FILE in names or not names:
-            return {read_config(folder, source).variant: ""}
+        parts = parts_among(names, source, task) if names else [""]
+        return together(
+            [entry for part in parts for entry in stored_in_part(folder / part, join(source, part), part)],
+            task,
+        )
     except OSError as exc:
         raise NotACheckpoint(f"{source} cannot be read ({exc.strerror}); check its permissions.") from exc
-    return parts_among(names, source, task)
 
 
-def parts_on_hub(commit: hub.Commit, place: hub.HubSource, source: str, task: str) -> dict[str, str]:
-    """Variant -> subfolder, for a commit on the Hub."""
-    names = commit.names(place)
-    if CONFIG_FILE in names:
-        return {read_config(hub.download(commit, place, [CONFIG_FILE]), source).variant: ""}
-    return parts_among(names, source, task)
+def stored_in_part(folder: Path, source: str, part: str) -> list[Stored]:
+    """The variants of one config.json; of a subfolder named after a variant, that one alone."""
+    entries = [Stored(folder, source, config, part) for config in read_configs(folder, source)]
+    if not part:
+        return entries
+    name = PurePosixPath(part).name
+    if own := [entry for entry in entries if entry.config.variant == name]:
+        return own
+    raise NotACheckpoint(f"{source} holds the variant {entries[0].config.variant}; rename its folder.")
 
 
-def parts_among(names: Sequence[str], source: str, task: str) -> dict[str, str]:
-    """Variant -> subfolder, from the names of a place's files."""
-    for start in ("", f"{task}/"):
-        parts = {
-            variant: f"{start}{variant}" for variant in VARIANTS if f"{start}{variant}/{CONFIG_FILE}" in names
-        }
-        if parts:
-            return parts
-    raise missing_file(names, CONFIG_FILE, source)
-
-
-def load_from_hub(commit: hub.Commit, place: hub.HubSource, source: str, device: Device) -> Checkpoint:
-    """Load the checkpoint at `place` from one commit; the config is checked before weights are downloaded."""
-    names = commit.names(place)
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        # What a cached commit lacks says nothing about the repository; download words that.
-        if name not in names and not commit.cached:
-            raise missing_file(names, name, source)
-        folder = hub.download(commit, place, [name])
-        read_config(folder, source)  # at once: a config that is wrong saves the download of the weights
-    if CARD_FILE in names:
-        hub.download(commit, place, [CARD_FILE])
-    checkpoint = load_folder(folder, source, device=device)
-    return replace(checkpoint, revision=commit.sha, notice=CACHED_NOTICE if commit.cached else None)
-
-
-def load_task_from_hub(
-    commit: hub.Commit, place: hub.HubSource, task: str, device: Device
-) -> list[Checkpoint]:
-    """Load all variants of a task from one commit."""
-
-    def load(part: str) -> Checkpoint:
-        below = place.below(part)
-        return load_from_hub(commit, below, str(below), device)
-
-    return load_parts(parts_on_hub(commit, place, str(place), task), load, task)
-
-
-def load_parts(parts: dict[str, str], load: Callable[[str], Checkpoint], task: str) -> list[Checkpoint]:
-    """Load each variant's checkpoint, and raise NotACheckpoint unless they belong together."""
-    checkpoints: list[Checkpoint] = []
-    for variant, part in parts.items():
-        checkpoint = load(part)
-        config = checkpoint.config
-        if config.task != task:
+def together(entries: list[Stored], task: str | None) -> list[Stored]:
+    """The variants of one source; raises NotACheckpoint unless they are for the task and belong together."""
+    first = entries[0]
+    for entry in entries:
+        if entry.config.task.name != (task or first.config.task.name):
             raise NotACheckpoint(
-                f"{checkpoint.source} is for the task {config.task}, not {task}; give another source."
+                f"{entry.source} is for the task {entry.config.task.name}, "
+                f"not {task or first.config.task.name}; give another source."
             )
-        if config.variant != variant:
+        if entry.config.labels != first.config.labels:
             raise NotACheckpoint(
-                f"{checkpoint.source} holds the variant {config.variant}; rename its folder."
-            )
-        if config.labels != (checkpoints or [checkpoint])[0].config.labels:
-            raise NotACheckpoint(
-                f"The labels of {checkpoint.source} differ from those of {checkpoints[0].source}; "
+                f"The labels of {entry.source} differ from those of {first.source}; "
                 "train the variants on the same classes."
             )
-        checkpoints.append(checkpoint)
-    return checkpoints
+    return entries
+
+
+def load_from_hub(
+    commit: hub.Commit, place: hub.HubSource, task: str | None, choose: Choose, device: Device
+) -> list[Checkpoint]:
+    """Load variants from one commit; configs are checked before any weights are downloaded."""
+    entries = choose(stored_on_hub(commit, place, task))
+    for entry in entries:
+        below = place.below(entry.part)
+        names = commit.names(below)
+        for name in entry.file_names:
+            digests = {file.name: file.sha256 for file in entry.config.files}
+            if name not in names and name in digests and find_bundled(digests[name]):
+                continue
+            # What a cached commit lacks says nothing about the repository; download words that.
+            if name not in names and not commit.cached:
+                raise missing_file(names, name, entry.source)
+            hub.download(commit, below, [name])
+        if CARD_FILE in names:
+            hub.download(commit, below, [CARD_FILE])
+    notice = CACHED_NOTICE if commit.cached else None
+    return [replace(found, revision=commit.sha, notice=notice) for found in load_stored(entries, device)]
+
+
+def stored_on_hub(commit: hub.Commit, place: hub.HubSource, task: str | None) -> list[Stored]:
+    """The variants that a commit describes, in table order; downloads the configs."""
+    try:
+        parts = parts_among(commit.names(place), str(place), task)
+    except NotACheckpoint:
+        if not commit.cached:
+            raise
+        parts = [""]
+    entries: list[Stored] = []
+    for part in parts:
+        below = place.below(part)
+        entries += stored_in_part(hub.download(commit, below, [CONFIG_FILE]), str(below), part)
+    return together(entries, task)
 
 
 def fallback_notice(exc: PawMatchError, source: str) -> str:
@@ -236,7 +226,7 @@ def push(
     revision: str | None = None,
     message: str | None = None,
 ) -> str:
-    """Upload a checkpoint, or a folder with one per variant, to the Hub and give its web address.
+    """Upload a checkpoint folder to the Hub and give its web address.
 
     `repo` is `user/repo`, or a `hf://` place to choose a subfolder. Everything is loaded first, and a
     README.md, the model card, must be there: nothing is published that nobody could use.
@@ -247,20 +237,17 @@ def push(
         raise BadOption(f"{repo} is a Space; checkpoints go to a model repository such as hf://user/repo.")
     if revision is not None:
         place = hub.parse(str(replace(place, revision=revision)))
-    parts = [variant for variant in VARIANTS if (folder / variant / CONFIG_FILE).is_file()]
-    if not parts or (folder / CONFIG_FILE).is_file():
-        parts = [""]
-    configs = [read_config(folder / part, join(str(folder), part)) for part in parts]
-    load_parts(
-        {config.variant: part for config, part in zip(configs, parts, strict=True)},
-        lambda part: load_folder(folder / part, join(str(folder), part)),
-        configs[0].task,
-    )
+    entries = stored_in_folder(folder, str(folder), None)
+    load_stored(entries)
     if not (folder / CARD_FILE).is_file():
         raise NotACheckpoint(
             f"{folder} has no {CARD_FILE}; write the model card with data, licence and metrics."
         )
-    files = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, PLOT_FILE)
-    names = {CARD_FILE, "LICENSE", *(str(PurePosixPath(part, name)) for part in parts for name in files)}
-    summary = message or f"Add {configs[0].task} weights: {', '.join(config.variant for config in configs)}"
+    names = {CARD_FILE, "LICENSE"}
+    for entry in entries:
+        plots = (plot.name for plot in entry.folder.glob(PLOTS))
+        for name in (CONFIG_FILE, CARD_FILE, *entry.file_names, *plots):
+            names.add(str(PurePosixPath(entry.part, name)))
+    variants = ", ".join(entry.config.variant for entry in entries)
+    summary = message or f"Add {entries[0].config.task.name} weights: {variants}"
     return hub.upload(folder, place, sorted(names), private=private, message=summary)

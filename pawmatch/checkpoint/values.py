@@ -28,11 +28,29 @@ def wrong(reason: str) -> NotACheckpoint:
     return NotACheckpoint(f"config.json: {reason}")
 
 
+def lacking(key: str) -> NotACheckpoint:
+    """The error for a key that config.json lacks."""
+    return NotACheckpoint(f"config.json lacks the key {key}; add it.")
+
+
+def unknown_key(key: str) -> NotACheckpoint:
+    """The error for a key that config.json should not have."""
+    return NotACheckpoint(f"config.json has the unknown key {key}; remove it.")
+
+
 def text(key: str, value: object) -> str:
     """`value` if it is a string of sensible length."""
     if not isinstance(value, str) or not value.strip() or len(value) > LONGEST_TEXT:
         raise wrong(f"{key} must be a text of 1 to {LONGEST_TEXT} characters.")
     return value
+
+
+def check_name(key: str, value: object) -> None:
+    """Raise unless `value` is a printable text of sensible length, fit for one line of a page."""
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise wrong(f"{key} is not a printable name.")
+    if len(value) > LONGEST_LABEL:
+        raise wrong(f"{key} has more than {LONGEST_LABEL} characters.")
 
 
 def number(key: str, value: object) -> float:
@@ -51,9 +69,9 @@ def check_keys(where: str, values: Any, expected: Iterable[str]) -> None:
     known = set(expected)
     prefix = f"{where}." if where else ""
     if missing := sorted(known - values.keys()):
-        raise NotACheckpoint(f"config.json lacks the key {prefix}{missing[0]}; add it.")
+        raise lacking(f"{prefix}{missing[0]}")
     if unknown := sorted(values.keys() - known):
-        raise NotACheckpoint(f"config.json has the unknown key {prefix}{unknown[0][:64]}; remove it.")
+        raise unknown_key(f"{prefix}{unknown[0][:64]}")
 
 
 def check_labels(labels: Sequence[object]) -> None:
@@ -62,13 +80,10 @@ def check_labels(labels: Sequence[object]) -> None:
         raise wrong(f"labels has {len(labels)} names, not 1 to {MOST_LABELS:,}.")
     seen: set[str] = set()
     for index, label in enumerate(labels):
-        if not isinstance(label, str) or not label.strip() or not label.isprintable():
-            raise wrong(f"labels[{index}] is not a printable name.")
-        if len(label) > LONGEST_LABEL:
-            raise wrong(f"labels[{index}] has more than {LONGEST_LABEL} characters.")
+        check_name(f"labels[{index}]", label)
         if label in seen:
             raise wrong(f"labels holds {label!r} twice; each class needs its own name.")
-        seen.add(label)
+        seen.add(str(label))
 
 
 def check_json(key: str, value: object, depth: int = 0) -> None:

@@ -1,11 +1,12 @@
-"""model.safetensors: read its header before trusting it, compare with the model, read and write tensors.
+"""Files of weights: read a header before trusting it, compare with the model, read and write tensors.
 
-Names and shapes are compared with a model on the meta device, so a file that announces more than it
-holds, or more than its config describes, is refused before memory is taken for it.
+Names and shapes are compared with a model on the meta device, so files that announce more than they
+hold, or more than their config describes, are refused before memory is taken for them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -26,7 +27,7 @@ from pawmatch.errors import (
     TruncatedFile,
 )
 
-WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_FILE = "model.safetensors"  # of checkpoints of format 1, and of timm's on the Hub
 LARGEST_HEADER = 2 * 2**20  # bytes; the largest model here needs 60 kB
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 FLOAT_TYPES = frozenset({"F16", "BF16", "F32"})
@@ -46,6 +47,12 @@ def is_pickle(start: bytes) -> bool:
     """Whether a file that starts so is a zip archive or a pickle, as torch.save writes them."""
     # The length that opens a safetensors file may begin with any byte; its header begins with a brace.
     return (start[8:9] != b"{" and start[:1] == b"\x80") or start[:4] == b"PK\x03\x04"
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_header(path: Path, source: str) -> dict[str, StoredTensor]:
@@ -110,6 +117,21 @@ def parse_header(file: BinaryIO, size: int, source: str) -> tuple[dict[str, Any]
 def unreadable(source: str) -> NotACheckpoint:
     """The error for a weights file that does not follow the format."""
     return NotACheckpoint(f"The weights of {source} are no safetensors file; download them again.")
+
+
+def united(headers: Mapping[str, Mapping[str, StoredTensor]], source: str) -> dict[str, StoredTensor]:
+    """What several files hold together, by file name; raises KeyMismatch for a key that is in two of them."""
+    places: dict[str, str] = {}
+    union: dict[str, StoredTensor] = {}
+    for file, header in headers.items():
+        for name, entry in header.items():
+            if places.setdefault(name, file) != file:
+                raise KeyMismatch(
+                    f"The parameter {name[:100]} of {source} is in {places[name]} and in {file}; "
+                    "leave it in one of them."
+                )
+            union[name] = entry
+    return union
 
 
 def compare(stored: Mapping[str, StoredTensor], model: nn.Module, labels: int, source: str) -> None:
@@ -196,9 +218,17 @@ def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, half: bool) -> None:
     """Write a safetensors file, fractions as float16 if `half`."""
-    check_finite(tensors, path.parent.name)
     # save_file would make the file readable to its owner alone.
-    replace_file(path, save({name: stored_form(tensor, half=half) for name, tensor in tensors.items()}))
+    replace_file(path, file_bytes(tensors, path.parent.name, half=half))
+
+
+def file_bytes(tensors: Mapping[str, Tensor], source: str, *, half: bool) -> bytes:
+    """The bytes of a safetensors file, fractions as float16 if `half`.
+
+    Raises NotACheckpoint for NaN and infinity.
+    """
+    check_finite(tensors, source)
+    return save({name: stored_form(tensor, half=half) for name, tensor in tensors.items()})
 
 
 def replace_file(path: Path, data: bytes) -> None:

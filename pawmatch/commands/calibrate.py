@@ -15,7 +15,7 @@ each with one subfolder of images per class, named as the checkpoint's labels; w
 the images is held out and the calibration fitted on it. Some hundred validation images are needed for it
 to mean something. They must not have been used to train the weights.
 
-All variants that the source has are written to subfolders of --out, each with a new model card.
+All variants that the source has are written to --out, with a new model card.
 
 example:
   pawmatch calibrate --source runs/original --data photos --outside paintings --out runs/calibrated
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also fit BatchNorm's statistics and the class offsets, which are weights, to the training half "
         "as it is seen when answering",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the checkpoints")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the checkpoint")
 
 
 def run(args: argparse.Namespace) -> int:

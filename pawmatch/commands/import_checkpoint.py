@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         half=not args.full,
     )
     config = checkpoint.config
-    say(f"wrote {args.out}: {config.task}, {config.variant}, {len(config.labels)} classes")
+    say(f"wrote {args.out}: {config.task.name}, {config.variant}, {len(config.labels)} classes")
     return 0
 
 

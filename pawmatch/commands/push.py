@@ -8,7 +8,7 @@ from pawmatch.commands.console import say
 
 SUMMARY = "Upload a checkpoint folder to the Hugging Face Hub."
 EPILOG = """\
-FOLDER holds one checkpoint, or one per variant, and its model card, README.md. REPO is user/repo, or
+FOLDER holds a checkpoint and its model card, README.md. REPO is user/repo, or
 hf://user/repo/subfolder. Log in with `hf auth login` or set HF_TOKEN first.
 """
 

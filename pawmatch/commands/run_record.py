@@ -23,10 +23,11 @@ def record_path(out: Path) -> Path:
 
 def settings_of(classifier: Classifier, top_k: int) -> dict[str, Any]:
     """All that a row depends on beside the image, as JSON values."""
+    from pawmatch.checkpoint.format import config_values
     from pawmatch.engines.converted import digest_of
 
     checkpoints = [member.checkpoint for member in classifier.members.values()]
-    configs = [json.dumps(checkpoint.config.to_dict(), sort_keys=True) for checkpoint in checkpoints]
+    configs = [json.dumps(config_values([checkpoint.config]), sort_keys=True) for checkpoint in checkpoints]
     weights = [digest_of(one.model, [config]) for one, config in zip(checkpoints, configs, strict=True)]
     return {
         "pawmatch": pawmatch.__version__,

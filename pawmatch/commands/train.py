@@ -1,4 +1,4 @@
-"""`pawmatch train`: a recipe and a folder of images in, checkpoint folders out."""
+"""`pawmatch train`: a recipe and a folder of images in, a checkpoint folder out."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ same command is given again. It leaves summary.json and history.csv, the learnin
 
 Several processes share a run, one per GPU, when torchrun starts them; the recipe's batch is shared out:
   torchrun --nproc-per-node 2 -m pawmatch train --recipe breed-full --data photos --out runs/full
-
-One variant is written to the folder that --out names, all of them to subfolders of it.
 
 example:
   pawmatch train --recipe breed-starter --data photos --out runs/breed --set epochs=2

@@ -71,8 +71,7 @@ class Case:
 
     def features(self, member: Member, kind: object, images: Callable[[], Tensor]) -> Tensor:
         """The feature maps (N, C, h, w) of images, computed once for all variants of one extractor."""
-        config = member.checkpoint.config
-        key = (config.backbone_group or member.variant, config.input, kind)
+        key = (member.extractor, kind)
         if key not in self.shared:
             self.shared[key] = member.engine.features(images())
         return self.shared[key]

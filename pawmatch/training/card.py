@@ -4,77 +4,94 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
 from pawmatch.checkpoint import CheckpointConfig
-from pawmatch.checkpoint.folder import CARD_FILE, PLOT_FILE
+from pawmatch.checkpoint.folder import CARD_FILE
 from pawmatch.labels import display_name
-from pawmatch.tasks import VARIANT_NAMES, find_task
+from pawmatch.tasks import VARIANT_NAMES
 
 
-def write_card(folder: Path, config: CheckpointConfig, about: str, again: str) -> Path:
+def plot_file(variant: str) -> str:
+    """The name of a variant's picture on the card."""
+    return f"calibration_{variant}.png"
+
+
+def write_card(folder: Path, configs: Sequence[CheckpointConfig], about: str, again: str) -> Path:
     """Write `README.md` into a checkpoint folder."""
     path = folder / CARD_FILE
-    path.write_text(card_text(config, about, again), encoding="utf-8")
+    path.write_text(card_text(configs, about, again), encoding="utf-8")
     return path
 
 
-def card_text(config: CheckpointConfig, about: str, again: str) -> str:
-    """The card as Markdown with the Hub's metadata block.
+def card_text(configs: Sequence[CheckpointConfig], about: str, again: str) -> str:
+    """The card of a task's variants as Markdown with the Hub's metadata block.
 
     `about` says what the weights are and `again` which command makes them, as Markdown.
     """
+    first, variants = configs[0], [config.variant for config in configs]
     data = ModelCardData(
         license="other",
         license_name="non-commercial-research",
         library_name="pawmatch",
         pipeline_tag="image-classification",
-        tags=["pawmatch", config.task, config.variant, "image-classification", "grad-cam"],
+        tags=["pawmatch", first.task.name, *variants, "image-classification", "grad-cam"],
     )
-    title = find_task(config.task).title
     lines = [
-        f"# {title}: {VARIANT_NAMES[config.variant]}",
+        f"# {html.escape(first.task.title, quote=False)}: "
+        + ", ".join(VARIANT_NAMES[variant] for variant in variants),
         "",
-        f"Names one of {len(config.labels)} classes for an image. {about}".rstrip(),
+        f"Names one of {len(first.labels)} classes for an image. {about}".rstrip(),
         "",
+        *_answer_rows(first),
         "## Measured",
         "",
-        *_metric_rows(config),
+        *_metric_rows(configs),
         "",
         "Temperature, map of confidence, review threshold and candidate sets are fitted on all validation "
         "images. The figures for them come from fits on random halves: each image is judged by fits that it "
         "took no part in. The validation images also served to pick the recipe, so expect slightly less on "
         "new photos.",
         "",
-        f"![Share of right answers against confidence, with 95 % intervals]({PLOT_FILE})",
+        *(
+            f"![{VARIANT_NAMES[variant]}: share of right answers against confidence, with 95 % intervals]"
+            f"({plot_file(variant)})"
+            for variant in variants
+        ),
         "",
         "## How it was made",
         "",
-        f"- Architecture: family `{config.family}`, variant `{config.variant}`, "
-        + ", ".join(f"{key} `{value}`" for key, value in config.architecture.items()),
-        f"- Input: {config.input.size} px, `{config.input.resize}`, views: {', '.join(config.input.views)}",
+        f"- Architecture: family `{first.family}`, "
+        + ", ".join(f"{key} `{value}`" for key, value in first.architecture.items()),
+        f"- Input: {first.input.size} px, `{first.input.resize}`, views: {', '.join(first.input.views)}",
         *(
             f"- {key.replace('_', ' ').capitalize()}: {value}"
-            for key, value in config.training.items()
+            for key, value in first.training.items()
             if value is not None
         ),
         f"- Again: {again}",
         "",
         "## Known failures",
         "",
-        *_failure_rows(config),
+        *_failure_rows(configs),
         "",
         "## Limits",
         "",
         "- It only knows its own classes and picks the nearest one for anything else.",
         "- It says what a picture looks like. It is no pedigree test and no attribution of a painting.",
-        f"- Review threshold {config.calibration.review_threshold:.2f}: {config.calibration.review_rule}.",
+        *(
+            f"- Review threshold of {VARIANT_NAMES[config.variant]}: "
+            f"{config.calibration.review_threshold:.2f}, {config.calibration.review_rule}."
+            for config in configs
+        ),
         "",
         "## Terms",
         "",
-        f"{config.license}.".replace("..", "."),
+        f"{first.license}.".replace("..", "."),
         "",
     ]
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n".join(lines)))
@@ -104,30 +121,49 @@ ROWS = (
 )
 
 
-def _metric_rows(config: CheckpointConfig) -> list[str]:
-    metrics = config.metrics
-    rows = ["| measure | value |", "|---|---|"]
-    for key, name, pattern in ROWS:
-        value = metrics.get(key)
-        if isinstance(value, int | float):
-            rows.append(f"| {name} | {pattern.format(value)} |")
-    low, high = metrics.get("top1_interval_95", (None, None))
-    if isinstance(low, float) and isinstance(high, float):
-        rows.append(f"| Top-1, 95 % interval | {low:.1%} to {high:.1%} |")
-    if images := metrics.get("validation_images"):
-        rows.append(f"| Validation images | {images} |")
+def _answer_rows(config: CheckpointConfig) -> list[str]:
+    if config.answers is None:
+        return []
+    name = VARIANT_NAMES[config.answers.variant]
+    return [f"{name} gives the answer: {config.answers.why}.", ""]
+
+
+def _metric_rows(configs: Sequence[CheckpointConfig]) -> list[str]:
+    names = " | ".join(VARIANT_NAMES[config.variant] for config in configs)
+    rows = [f"| measure | {names} |", "|---" * (len(configs) + 1) + "|"]
+    figures = [_figures(config.metrics) for config in configs]
+    for name in dict.fromkeys(name for column in figures for name in column):
+        rows.append(f"| {name} | {' | '.join(column.get(name, '') for column in figures)} |")
     return rows
 
 
-def _failure_rows(config: CheckpointConfig) -> list[str]:
-    rows = config.metrics.get("most_confused") or []
-    if not rows:
-        return ["None were counted."]
-    return [
-        "The most frequent mistakes on the validation images:",
-        "",
-        *(
-            f"- {plain(truth)} taken for {plain(answer)}: {count} of {support}"
-            for truth, answer, count, support in rows
-        ),
-    ]
+def _figures(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """One variant's figures by the names that the card has for them."""
+    figures = {
+        name: pattern.format(metrics[key])
+        for key, name, pattern in ROWS
+        if isinstance(metrics.get(key), int | float)
+    }
+    low, high = metrics.get("top1_interval_95", (None, None))
+    if isinstance(low, float) and isinstance(high, float):
+        figures["Top-1, 95 % interval"] = f"{low:.1%} to {high:.1%}"
+    if images := metrics.get("validation_images"):
+        figures["Validation images"] = str(images)
+    return figures
+
+
+def _failure_rows(configs: Sequence[CheckpointConfig]) -> list[str]:
+    lines: list[str] = []
+    for config in configs:
+        rows = config.metrics.get("most_confused") or []
+        lines += [
+            f"The most frequent mistakes of {VARIANT_NAMES[config.variant]} on the validation images:",
+            "",
+            *(
+                f"- {plain(truth)} taken for {plain(answer)}: {count} of {support}"
+                for truth, answer, count, support in rows
+            ),
+            *([] if rows else ["- None were counted."]),
+            "",
+        ]
+    return lines[:-1]

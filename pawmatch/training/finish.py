@@ -1,4 +1,4 @@
-"""From trained models to checkpoints: calibrate and measure on the validation images, then write."""
+"""From trained models to a checkpoint: calibrate and measure on the validation images, then write."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawmatch.calibration import Calibration, ScopeGate
-from pawmatch.checkpoint import CheckpointConfig, save_checkpoint
-from pawmatch.checkpoint.folder import PLOT_FILE
+from pawmatch.checkpoint import Answers, Checkpoint, CheckpointConfig, save_again, save_task
+from pawmatch.checkpoint.format import ONLY
 from pawmatch.confidence import scope_margin, tempered
 from pawmatch.evaluation.intervals import perfect_calibration_errors
 from pawmatch.evaluation.metrics import (
@@ -27,7 +27,7 @@ from pawmatch.evaluation.metrics import (
 from pawmatch.models import ImageModel
 from pawmatch.training.calibrate import fit_temperature
 from pawmatch.training.calibration_plot import draw_calibration
-from pawmatch.training.card import write_card
+from pawmatch.training.card import plot_file, write_card
 from pawmatch.training.crossfit import Judged, confidence_and_hits, fit_calibration, judge_halves
 from pawmatch.training.data import Images
 from pawmatch.training.outputs import Outputs, run_models
@@ -59,16 +59,19 @@ class Story:
 def finish(
     models: Mapping[str, ImageModel],
     configs: Mapping[str, CheckpointConfig],
-    folders: Mapping[str, Path],
+    folder: Path,
     images: Images,
     story: Story,
     device: str,
     *,
     refit: bool = False,
+    loaded: Sequence[Checkpoint] = (),
 ) -> None:
-    """Calibrate and measure the variants of one task, then write each one's checkpoint folder and card.
+    """Calibrate and measure the variants of one task, then write them into one folder, with their card.
 
-    `configs` say all of a checkpoint but its calibration and metrics. The scope gates learn from the images
+    `configs` say all of a checkpoint but its calibration, metrics and which variant answers: the one with the
+    lowest negative log-likelihood. Where the models are those of `loaded` checkpoints, and there is no
+    `refit`, the files of weights are copied as they are. The scope gates learn from the images
     from elsewhere; without them there are none. `refit` first fits BatchNorm's statistics and the class
     offsets, in place, to training images as they are seen when answering.
     """
@@ -98,11 +101,13 @@ def finish(
             )
             for name in models
         }
-    task = next(iter(configs.values())).task
+    task = next(iter(configs.values())).task.name
     target = REVIEW_TARGETS.get(task, OTHER_REVIEW_TARGET)
     choices = np.stack([entry.logits.argmax(axis=1) for entry in outputs.values()])
     disagree = (choices != choices[0]).any(axis=0)
-    for name, model in models.items():
+    done: dict[str, CheckpointConfig] = {}
+    plots: dict[str, Judged] = {}
+    for name in models:
         own = outputs[name]
         out_of_scope = _out_of_scope(gates[name], own.pooled)
         calibration, judged, metrics = calibrate_and_measure(
@@ -115,10 +120,26 @@ def finish(
         )
         if gates[name]:
             metrics["own_out_of_scope"] = float(out_of_scope.mean())
-        config = replace(configs[name], calibration=calibration, metrics=metrics)
-        save_checkpoint(folders[name], model, config)
-        draw_calibration(judged, labels, name, folders[name] / PLOT_FILE)
-        write_card(folders[name], config, story.about, story.again)
+        done[name] = replace(configs[name], calibration=calibration, metrics=metrics)
+        plots[name] = judged
+    answers = choose_answers({name: config.metrics["nll"] for name, config in done.items()}, len(labels))
+    done = {name: replace(config, answers=answers) for name, config in done.items()}
+    if loaded and not refit:
+        save_again(folder, loaded, done)
+    else:
+        save_task(folder, models, done)
+    for name, judged in plots.items():
+        draw_calibration(judged, labels, name, folder / plot_file(name))
+    write_card(folder, list(done.values()), story.about, story.again)
+
+
+def choose_answers(losses: Mapping[str, float], images: int) -> Answers:
+    """Which variant answers: the one with the lowest negative log-likelihood on so many validation images."""
+    best = min(losses, key=losses.__getitem__)
+    if len(losses) == 1:
+        return Answers(best, ONLY)
+    measured = ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+    return Answers(best, f"lowest negative log-likelihood on {images} validation images: {measured}")
 
 
 def calibrate_and_measure(

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from pawmatch.calibration import Calibration
 from pawmatch.checkpoint import Checkpoint, load_task
-from pawmatch.models import ImageModel
 from pawmatch.training.data import DECODED_SIDE, Images, decode_all, find_split, list_classes, relabelled
 from pawmatch.training.finish import Story, finish, git_commit
 from pawmatch.training.recipe import RECIPES, read_recipe, training_command
@@ -26,15 +24,15 @@ def recalibrate(
     refit: bool = False,
     device: str = "cpu",
     report: Callable[[str], None] = print,
-) -> list[Path]:
+) -> Path:
     """Fit confidence, review threshold, candidate sets and scope gates of every variant that `source` has.
 
     All are fitted on the validation half of the folder `data`, the gates on its training half and on
-    `outside`, a folder of images that do not belong to the task; without one there are no gates. The weights
-    stay as they are, but that `refit` fits BatchNorm's statistics and the class offsets to training images
-    as they are seen when answering. Writes `out/<variant>` each and returns these folders. Raises
-    CheckpointError or HubError where the source cannot be loaded, and TrainingError where the data does not
-    have the source's classes.
+    `outside`, a folder of images that do not belong to the task; without one there are no gates. The files
+    of weights stay the same, byte by byte, but that `refit` fits BatchNorm's statistics and the class offsets
+    to training images as they are seen when answering. Writes the checkpoint to `out`, which is returned.
+    Raises CheckpointError or HubError where the source cannot be loaded, and TrainingError where the data
+    does not have the source's classes.
     """
     checkpoints = load_task(source, task, device, strict=True)
     labels = checkpoints[0].config.labels
@@ -50,39 +48,36 @@ def recalibrate(
         f"{len(val_data.images)} validation images of {len(labels) - missing} of {len(labels)} classes, "
         f"{len(val_data.skipped)} skipped"
     )
+    training = _in_common([checkpoint.config.training for checkpoint in checkpoints])
     configs = {
         checkpoint.config.variant: replace(
             checkpoint.config,
             calibration=Calibration(),
-            training={**checkpoint.config.training, "calibration_commit": git_commit()},
+            training={**training, "calibration_commit": git_commit()},
         )
         for checkpoint in checkpoints
     }
-    folders = {name: out / name for name in configs}
+    models = {checkpoint.config.variant: checkpoint.model for checkpoint in checkpoints}
     images = Images(train_data, val_data, outside_data)
-    finish(_models(checkpoints), configs, folders, images, _story(checkpoints[0], refit), device, refit=refit)
-    for folder in folders.values():
-        report(f"wrote {folder}")
-    return list(folders.values())
+    story = _story(checkpoints[0], refit)
+    finish(models, configs, out, images, story, device, refit=refit, loaded=checkpoints)
+    report(f"wrote {out}")
+    return out
 
 
-def _models(checkpoints: Sequence[Checkpoint]) -> dict[str, ImageModel]:
-    """The models by variant; those with equal feature extractors share the module, which then runs once."""
-    models: dict[str, ImageModel] = {}
-    shared: dict[str, torch.nn.Module] = {}
-    for checkpoint in checkpoints:
-        model, group = checkpoint.model, checkpoint.config.backbone_group
-        if group is not None:
-            own = getattr(model, model.features_module)
-            setattr(model, model.features_module, shared.setdefault(group, own))
-        models[checkpoint.config.variant] = model
-    return models
+def _in_common(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the variants' records of training agree on; those of one run agree on everything."""
+    return {
+        key: value
+        for key, value in records[0].items()
+        if all(key in record and record[key] == value for record in records)
+    }
 
 
 def _story(checkpoint: Checkpoint, refit: bool) -> Story:
     """What the card tells: the recipe's words where a bundled recipe made the weights."""
     name = checkpoint.config.training.get("recipe")
-    task, flag = checkpoint.config.task, " --refit" if refit else ""
+    task, flag = checkpoint.config.task.name, " --refit" if refit else ""
     again = (
         f"`pawmatch calibrate --task {task} --source SRC --data DIR --outside DIR --out DIR{flag}` "
         "for the calibration"

@@ -1,4 +1,4 @@
-"""One training run from a recipe to checkpoint folders, the run of its base recipe first."""
+"""One training run from a recipe to a checkpoint folder, the run of its base recipe first."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 from torch import nn
 
 from pawmatch.checkpoint import CheckpointConfig
-from pawmatch.checkpoint.weights import WEIGHTS_FILE
+from pawmatch.checkpoint.config import CONFIG_FILE
 from pawmatch.errors import TrainingError, UnknownVariant
 from pawmatch.models import VARIANTS
 from pawmatch.preprocess import InputSpec
+from pawmatch.tasks import new_task
 from pawmatch.training.data import DECODED_SIDE, Images, decode_all, find_split, fingerprint, list_classes
 from pawmatch.training.distributed import rank, silent, wait_for_all, world
 from pawmatch.training.finish import Story, finish, git_commit
@@ -42,13 +43,12 @@ def run_training(
     scenes: Path | None = None,
     settings: Settings = DEFAULTS,
     report: Callable[[str], None] = print,
-) -> list[Path]:
-    """Train `variant` on one folder or several, and return the checkpoint folders written.
+) -> Path:
+    """Train `variant` on one folder or several, and write the checkpoint to `out`, which is returned.
 
-    One variant is written to `out` itself; "all" trains the three together on one shared feature extractor
-    and writes `out/<variant>` each. `val` are folders to validate on instead of the data's own. `init` is a
-    pretrained backbone, a checkpoint whose weights are taken over wherever name and shape agree, or a folder
-    that holds one for each variant; without it, a recipe with a base trains that first, beside `out`, or
+    "all" trains the three variants together on one shared feature extractor. `val` are folders to validate
+    on instead of the data's own. `init` is a pretrained backbone, or a checkpoint whose weights are taken
+    over wherever name and shape agree; without it, a recipe with a base trains that first, beside `out`, or
     takes it from there. `outside` is a folder of images that do not belong to the task, for the scope gate,
     and `scenes` one of images that a recipe with `zoom_out` shrinks others into; `teachers` are checkpoints
     or backbones from whose answers a recipe with `distillation` learns. Cut at any moment, the same call goes
@@ -87,9 +87,8 @@ def run_training(
     history = train(
         model, recipe, spec, train_data, val_data, out, settings, report, backgrounds, identity, taught
     )
-    folders = {name: out / name if len(names) > 1 else out for name in names}
     if rank() != 0:
-        return list(folders.values())
+        return out
     pretrained = recipe.architecture.get(PRETRAINED)
     summary = summarise(
         recipe,
@@ -107,7 +106,7 @@ def run_training(
     )
     configs = {
         name: CheckpointConfig(
-            task=recipe.task,
+            task=new_task(recipe.task),
             family=recipe.family,
             variant=name,
             architecture=plain_architecture(recipe),
@@ -115,19 +114,17 @@ def run_training(
             input=spec,
             training=_training_record(summary, recipe),
             license=recipe.license,
-            backbone_group=f"{recipe.name}-{recipe.seed}" if len(names) > 1 else None,
         )
         for name in names
     }
     story = Story(" ".join(recipe.about.split()), training_command(recipe, variant))
     images = Images(train_data, val_data, outside_data)
-    finish(models, configs, folders, images, story, settings.device, refit=recipe.refit)
-    for folder in folders.values():
-        report(f"wrote {folder}")
+    finish(models, configs, out, images, story, settings.device, refit=recipe.refit)
+    report(f"wrote {out}")
     summary.write(out)
     for line in summary.lines():
         report(line)
-    return list(folders.values())
+    return out
 
 
 def _training_record(summary: Summary, recipe: Recipe) -> dict[str, Any]:
@@ -185,9 +182,7 @@ def _base(
 ) -> Path:
     """The checkpoint folder of the base recipe's run, trained first where it is not there yet."""
     place = parent / base.name
-    names = _variants(base, base.variant)
-    written = [place / name for name in names] if len(names) > 1 else [place]
-    if not all((folder / WEIGHTS_FILE).is_file() for folder in written):
+    if not (place / CONFIG_FILE).is_file():  # which is written last
         report(f"training {base.name} ({base.variant}) first, into {place}")
         run_training(base, base.variant, data, place, val=val, settings=settings, report=report)
         wait_for_all()

@@ -16,7 +16,7 @@ import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pawmatch.checkpoint import load_checkpoint, save_checkpoint
-from pawmatch.checkpoint.weights import WEIGHTS_FILE
+from pawmatch.checkpoint.config import CONFIG_FILE
 from pawmatch.errors import PawMatchError, TrainingError
 from pawmatch.models import VARIANTS, build_model
 from pawmatch.training.heat import measure_heat
@@ -120,7 +120,7 @@ def _settled(search: Search, name: str, trial: FrozenTrial) -> bool:
     if trial.state is TrialState.COMPLETE:
         runs = range(search.runs_each)
         return len(trial.user_attrs["runs"]) >= len(runs) and all(
-            (search.folder(name, run) / WEIGHTS_FILE).is_file() for run in runs
+            (search.folder(name, run) / CONFIG_FILE).is_file() for run in runs
         )
     return "failure" in trial.user_attrs and not search.retry_failed
 
@@ -183,7 +183,7 @@ def _start(search: Search) -> str | None:
     if search.init is None or not search.study.fresh_heads:
         return search.init
     folder = search.out / "start"
-    if not (folder / WEIGHTS_FILE).is_file():
+    if not (folder / CONFIG_FILE).is_file():
         trained = load_checkpoint(search.init)
         config = trained.config
         torch.manual_seed(0)

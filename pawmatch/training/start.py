@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import timm
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pawmatch.checkpoint import load_checkpoint
+from pawmatch.checkpoint import Checkpoint, load_checkpoint
 from pawmatch.checkpoint.backbone import Backbone, backbone_folder, imagenet_classes, load_backbone
 from pawmatch.checkpoint.weights import WEIGHTS_FILE
-from pawmatch.errors import HubError, HubUnavailable, TrainingError
+from pawmatch.errors import HubError, HubUnavailable, TrainingError, UnknownVariant
 from pawmatch.hub import HubSource, fetch
 from pawmatch.models import Hybrid, ImageModel, build_model
 from pawmatch.training.recipe import Recipe
@@ -33,9 +32,10 @@ def build_models(
 ) -> dict[str, ImageModel]:
     """The variants to train, by name.
 
-    `init` is a pretrained backbone, or a checkpoint or folder with one per variant, whose tensors replace
-    those that agree with them in name and shape. A run that resumes downloads nothing. Raises HubUnavailable
-    if pretrained weights cannot be had, and TrainingError if there are none or they do not fit.
+    `init` is a pretrained backbone, or a checkpoint whose own variant, or else the one that answers, gives
+    its tensors wherever they agree in name and shape. A run that resumes downloads nothing. Raises
+    HubUnavailable if pretrained weights cannot be had, and TrainingError if there are none or they do not
+    fit.
     """
     torch.manual_seed(recipe.seed)
     values = plain_architecture(recipe)
@@ -55,10 +55,9 @@ def build_models(
         report(f"the backbone starts from {init}")
     elif init is not None:
         for name, model in models.items():
-            own = Path(init) / name
-            source = str(own) if (own / WEIGHTS_FILE).is_file() else init
-            share = take_over(model, load_checkpoint(source).model)
-            report(f"{name}: {share:.0%} of the parameters start from {source}")
+            start = own_or_main(init, name)
+            share = take_over(model, start.model)
+            report(f"{name}: {share:.0%} of the parameters start from {init}, {start.config.variant}")
     return models
 
 
@@ -96,6 +95,14 @@ def start_from_backbone(model: ImageModel, backbone: Backbone, labels: Sequence[
         places = [index for index, label in enumerate(labels) if label in known]
         last.weight[places] = rows
         last.bias[places] = 0
+
+
+def own_or_main(source: str, variant: str) -> Checkpoint:
+    """The source's checkpoint of that variant, or else the one that answers."""
+    try:
+        return load_checkpoint(source, variant)
+    except UnknownVariant:
+        return load_checkpoint(source)
 
 
 def load_pretrained(backbone: nn.Module, name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ def test_an_uncalibrated_checkpoint_gets_its_confidence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_colours(tmp_path / "data", train=8, val=12)
-    (run,) = run_training(
+    run = run_training(
         replace(RECIPE, epochs=1), "cnn", data, tmp_path / "run", settings=SETTINGS, report=silently
     )
     checkpoint = load_checkpoint(run)
@@ -28,10 +27,10 @@ def test_an_uncalibrated_checkpoint_gets_its_confidence(
     out = tmp_path / "out"
     arguments = ["calibrate", "--task", RECIPE.task, "--source", str(tmp_path / "bare"), "--device", "cpu"]
     assert main([*arguments, "--data", str(data), "--out", str(out)]) == 0
-    assert f"wrote {out / 'cnn'}" in capsys.readouterr().out
-    config = json.loads((out / "cnn" / "config.json").read_text())
-    assert config["metrics"]["validation_images"] == 24
-    assert config["calibration"]["temperature"] == pytest.approx(
+    assert f"wrote {out}" in capsys.readouterr().out
+    config = load_checkpoint(out).config
+    assert config.metrics["validation_images"] == 24
+    assert config.calibration.temperature == pytest.approx(
         checkpoint.config.calibration.temperature, rel=0.02
     )
 

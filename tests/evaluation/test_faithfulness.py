@@ -20,6 +20,7 @@ from pawmatch.explain import Cam, grad_cam
 from pawmatch.models import ImageModel
 from pawmatch.predict import Classifier
 from pawmatch.preprocess import InputSpec
+from pawmatch.tasks import new_task
 
 SIDE = 32
 
@@ -53,7 +54,7 @@ class CornerModel(ImageModel):
 @pytest.fixture
 def corner_classifier() -> Classifier:
     config = CheckpointConfig(
-        task="breed",
+        task=new_task("breed"),
         family="hybrid",
         variant="cnn",
         architecture={},

@@ -23,7 +23,7 @@ Halves = tuple[LabelledImages, LabelledImages]
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Halves:
-    files = find_split(write_colours(tmp_path_factory.mktemp("data"), train=8, val=4))
+    files = find_split([write_colours(tmp_path_factory.mktemp("data"), train=8, val=4)])
     return decode_all(files[0], long_side=64), decode_all(files[1], long_side=64)
 
 

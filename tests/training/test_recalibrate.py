@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from pawmatch.calibration import Calibration
-from pawmatch.checkpoint import load_checkpoint, save_checkpoint
+from pawmatch.checkpoint import load_checkpoint, load_task, save_again
 from pawmatch.errors import CheckpointNotFound, NotACheckpoint, TrainingError
-from pawmatch.training.data import LabelledFiles
-from pawmatch.training.recalibrate import recalibrate, relabelled
+from pawmatch.training.data import LabelledFiles, relabelled
+from pawmatch.training.recalibrate import recalibrate
 from pawmatch.training.run import run_training
 from tests.support.training import RECIPE, SETTINGS, silently
 
@@ -32,55 +32,84 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bare(trained: Path, tmp_path: Path) -> Path:
     """The same without any calibration, as `import` leaves a checkpoint."""
     out = tmp_path / "bare"
-    for folder in sorted(path.parent for path in trained.glob("*/config.json")):
-        checkpoint = load_checkpoint(folder)
-        config = replace(checkpoint.config, calibration=Calibration(), metrics={})
-        save_checkpoint(out / folder.name, checkpoint.model, config)
-    return out
+    checkpoints = load_task(trained, RECIPE.task)
+    configs = {
+        c.config.variant: replace(c.config, calibration=Calibration(), metrics={}) for c in checkpoints
+    }
+    return save_again(out, checkpoints, configs)
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
 
 
 def test_gives_back_what_training_had_fitted_and_leaves_the_weights(
     data: Path, trained: Path, bare: Path, tmp_path: Path
 ) -> None:
     lines: list[str] = []
-    folders = recalibrate(
+    out = recalibrate(
         RECIPE.task, str(bare), data, tmp_path / "out", outside=data / "train", report=lines.append
     )
-    assert [folder.name for folder in folders] == ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
     assert lines[0] == "48 validation images of 2 of 2 classes, 0 skipped"
-    for folder in folders:
-        ours, theirs = load_checkpoint(folder), load_checkpoint(trained / folder.name)
+    card = (out / "README.md").read_text()
+    assert f"pawmatch calibrate --task {RECIPE.task} " in card
+    written, before = load_task(out, RECIPE.task), load_task(trained, RECIPE.task)
+    assert len(written) == len(before) == 3
+    for ours, theirs in zip(written, before, strict=True):
         assert ours.config.calibration.temperature == pytest.approx(
             theirs.config.calibration.temperature, rel=0.02
         )
         assert len(ours.config.calibration.scope_gates) == len(theirs.config.calibration.scope_gates) > 0
         assert ours.config.metrics["top1"] == theirs.config.metrics["top1"]
         assert ours.config.training["calibration_commit"]
-        assert ours.config.backbone_group == theirs.config.backbone_group
-        weights = ours.model.state_dict()
-        assert all(torch.equal(weights[key], value) for key, value in theirs.model.state_dict().items())
-        card = (folder / "README.md").read_text()
-        assert f"pawmatch calibrate --task {RECIPE.task} " in card
+        assert ours.config.files == theirs.config.files
+        state = ours.model.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in theirs.model.state_dict().items())
         assert f"{ours.config.metrics['top1']:.1%}" in card
-        assert (folder / "calibration.png").is_file()
+        assert (out / f"calibration_{ours.config.variant}.png").is_file()
+    assert weights(out) == weights(bare) == weights(trained)
 
 
 def test_a_source_may_be_calibrated_where_it_lies(data: Path, bare: Path) -> None:
-    before = (bare / "cnn" / "model.safetensors").read_bytes()
+    before = weights(bare)
     recalibrate(RECIPE.task, str(bare), data, bare, report=silently)
-    config = json.loads((bare / "cnn" / "config.json").read_text())
-    assert config["calibration"]["review_rule"].startswith("lowest confidence at which")
-    assert config["calibration"]["scope_gates"] == []
-    assert (bare / "cnn" / "model.safetensors").read_bytes() == before
+    calibration = load_checkpoint(bare, "cnn").config.calibration
+    assert calibration.review_rule.startswith("lowest confidence at which")
+    assert calibration.scope_gates == ()
+    assert weights(bare) == before
+
+
+def test_two_runs_in_one_source_keep_their_own_weights(data: Path, trained: Path, tmp_path: Path) -> None:
+    """Variants of two runs of one recipe, whose backbones were once taken for one."""
+    other = run_training(
+        replace(RECIPE, learning_rate=2e-2),
+        "all",
+        data,
+        tmp_path / "other",
+        settings=SETTINGS,
+        report=silently,
+    )
+    mixed = tmp_path / "mixed"
+    for variant, run in (("cnn", trained), ("cnn_transformer", other)):
+        checkpoint = load_checkpoint(run, variant)
+        save_again(mixed / variant, [checkpoint], {variant: checkpoint.config})
+    before = load_task(mixed, RECIPE.task)
+    after = load_task(
+        recalibrate(RECIPE.task, str(mixed), data, tmp_path / "out", report=silently), RECIPE.task
+    )
+    assert before[0].features_digest != before[1].features_digest
+    for ours, theirs in zip(after, before, strict=True):
+        assert [file.sha256 for file in ours.config.files] == [file.sha256 for file in theirs.config.files]
+        assert ours.features_digest == theirs.features_digest
+        state = ours.model.state_dict()
+        assert all(torch.equal(state[key], value) for key, value in theirs.model.state_dict().items())
 
 
 def test_the_card_has_the_words_of_a_bundled_recipe(data: Path, bare: Path, tmp_path: Path) -> None:
-    shutil.rmtree(bare / "cnn_transformer")
-    for folder in bare.iterdir():
-        config = json.loads((folder / "config.json").read_text())
-        config["training"]["recipe"] = "artist-chae"
-        (folder / "config.json").write_text(json.dumps(config))
-    folder, _ = recalibrate(RECIPE.task, str(bare), data, tmp_path / "out", report=silently)
+    config = json.loads((bare / "config.json").read_text())
+    config["training"]["recipe"] = "artist-chae"
+    (bare / "config.json").write_text(json.dumps(config))
+    folder = recalibrate(RECIPE.task, str(bare), data, tmp_path / "out", report=silently)
     card = (folder / "README.md").read_text()
     assert "CHAE as its paper trains it" in card
     assert "`pawmatch train --recipe artist-chae --variant all --data DIR --out DIR`, then" in card
@@ -89,7 +118,10 @@ def test_the_card_has_the_words_of_a_bundled_recipe(data: Path, bare: Path, tmp_
 def test_labels_are_counted_as_the_checkpoint_counts_them() -> None:
     files = LabelledFiles(("blue", "red"), (Path("b"), Path("r"), Path("s")), (0, 1, 1))
     assert relabelled(files, ("red", "green", "blue")).targets == (2, 0, 0)
-    with pytest.raises(TrainingError, match=r"has no class 'blue'; name the subfolders as its labels.*'red'"):
+    with pytest.raises(
+        TrainingError,
+        match=r"Class 'blue' is not among those that are known; name the subfolders as its labels.*'red'",
+    ):
         relabelled(files, ("red", "green"))
 
 

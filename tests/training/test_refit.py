@@ -101,11 +101,11 @@ def test_a_recipe_and_a_calibration_can_ask_for_it(data: Path, tmp_path: Path) -
     def trained(refit: bool) -> Path:
         recipe = replace(RECIPE, refit=refit, crop_scale=(0.1, 0.2))
         out = tmp_path / f"run{refit}"
-        (place,) = run_training(recipe, "cnn", data, out, settings=SETTINGS, report=silently)
+        place = run_training(recipe, "cnn", data, out, settings=SETTINGS, report=silently)
         return place
 
     plain, refitted = load_checkpoint(trained(False)), load_checkpoint(trained(True))
-    (later,) = recalibrate(RECIPE.task, plain.source, data, tmp_path / "later", refit=True, report=silently)
+    later = recalibrate(RECIPE.task, plain.source, data, tmp_path / "later", refit=True, report=silently)
     val = decode_all(find_split([data])[1], long_side=40)
     logits = {
         name: run_models({"cnn": model}, val, {"cnn": SPEC}, "cpu")["cnn"].logits

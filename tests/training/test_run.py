@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from pawmatch import load
-from pawmatch.checkpoint import load_checkpoint
+from pawmatch.checkpoint import load_checkpoint, load_task
 from pawmatch.errors import TrainingError, UnknownVariant
 from pawmatch.models import build_model
 from pawmatch.training import loop
@@ -22,7 +22,7 @@ from tests.support.training import RECIPE, SETTINGS
 
 def test_learns_and_writes_a_checkpoint_with_its_card(data: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    (out,) = run_training(
+    out = run_training(
         RECIPE, "cnn_transformer", data, tmp_path / "run", settings=SETTINGS, report=lines.append
     )
     checkpoint = load_checkpoint(str(out))
@@ -43,7 +43,7 @@ def test_the_run_says_what_it_did(data: Path, tmp_path: Path) -> None:
         (folder / "train" / "red" / f"{name}.jpg").write_bytes(b"no picture")
     recipe = replace(RECIPE, epochs=2, keep_best=True)
     lines: list[str] = []
-    (out,) = run_training(recipe, "cnn", folder, tmp_path / "run", settings=SETTINGS, report=lines.append)
+    out = run_training(recipe, "cnn", folder, tmp_path / "run", settings=SETTINGS, report=lines.append)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["recipe"]["name"] == "tiny"
     counts = ("classes", "train_images", "val_images", "smallest_class", "largest_class", "epochs")
@@ -71,7 +71,7 @@ class Cut(Exception):
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_cut_run_goes_on_to_the_same_weights(ema: float, data: Path, tmp_path: Path) -> None:
     recipe = replace(RECIPE, mixup=0.2, cutmix=1.0, zoom_out=0.5, ema=ema)
-    (whole,) = run_training(recipe, "cnn", data, tmp_path / "whole", settings=SETTINGS, report=lambda _: None)
+    whole = run_training(recipe, "cnn", data, tmp_path / "whole", settings=SETTINGS, report=lambda _: None)
 
     def cut(line: str) -> None:
         if line.startswith("epoch   3"):
@@ -79,8 +79,8 @@ def test_a_cut_run_goes_on_to_the_same_weights(ema: float, data: Path, tmp_path:
 
     with pytest.raises(Cut):
         run_training(recipe, "cnn", data, tmp_path / "cut", settings=SETTINGS, report=cut)
-    assert not (tmp_path / "cut" / "model.safetensors").exists()
-    (resumed,) = run_training(recipe, "cnn", data, tmp_path / "cut", settings=SETTINGS, report=lambda _: None)
+    assert not (tmp_path / "cut" / "config.json").exists()
+    resumed = run_training(recipe, "cnn", data, tmp_path / "cut", settings=SETTINGS, report=lambda _: None)
     ours, theirs = (load_checkpoint(str(place)).model.state_dict() for place in (resumed, whole))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
@@ -88,7 +88,7 @@ def test_a_cut_run_goes_on_to_the_same_weights(ema: float, data: Path, tmp_path:
 def test_averaged_weights_are_the_ones_that_are_kept(data: Path, tmp_path: Path) -> None:
     """With a decay of nearly one, the average stays where the first step led, whatever the others do."""
     still = replace(RECIPE, ema=1 - 1e-9)
-    (out,) = run_training(still, "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None)
+    out = run_training(still, "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None)
     kept = load_checkpoint(str(out)).model.state_dict()["classifier.weight"]
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     torch.testing.assert_close(kept, state["averaged"]["module.classifier.weight"], rtol=0, atol=1e-3)
@@ -133,15 +133,18 @@ def test_all_variants_together_share_their_feature_extractor(data: Path, tmp_pat
         (outside / name).mkdir(parents=True)
         for i in range(4):
             Image.new("RGB", (40, 40), (20 * i, 250, 20)).save(outside / name / f"{i}.png")
-    folders = run_training(
+    out = run_training(
         RECIPE, "all", data, tmp_path / "run", outside=outside, settings=SETTINGS, report=lambda _: None
     )
-    checkpoints = [load_checkpoint(str(folder)) for folder in folders]
-    assert [folder.name for folder in folders] == ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
-    stems = [c.model.stem.state_dict() for c in checkpoints]  # type: ignore[union-attr]
-    assert all(torch.equal(stems[0][key], stem[key]) for stem in stems[1:] for key in stem)
-    assert len({c.config.backbone_group for c in checkpoints}) == 1
-    assert checkpoints[0].config.backbone_group
+    checkpoints = {c.config.variant: c for c in load_task(out, RECIPE.task)}
+    assert list(checkpoints) == ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
+    for name, checkpoint in checkpoints.items():
+        assert [file.name for file in checkpoint.config.files] == ["stem.safetensors", f"{name}.safetensors"]
+    losses = {name: checkpoint.config.metrics["nll"] for name, checkpoint in checkpoints.items()}
+    answering = load_checkpoint(out).config
+    assert answering.variant == min(losses, key=losses.__getitem__)
+    assert answering.answers is not None
+    assert f"{answering.variant} {losses[answering.variant]:.3f}" in answering.answers.why
     classifier = load("artist", tmp_path / "run")
     assert len(classifier.variants) == 3
     green = classifier.predict(Image.new("RGB", (200, 200), (20, 250, 20)))
@@ -161,7 +164,7 @@ def test_a_recipe_with_a_base_trains_that_first_and_once(
     assert any("tiny-base" in line for line in lines)
     assert (tmp_path / "tiny-base" / "config.json").is_file()
     lines.clear()
-    (out,) = run_training(
+    out = run_training(
         recipe, "cnn_transformer", data, tmp_path / "again", settings=SETTINGS, report=lines.append
     )
     assert sum(line.startswith("epoch") for line in lines) == 1
@@ -208,4 +211,4 @@ def test_a_base_of_all_variants_hands_each_its_own_weights(
     taken = [line for line in lines if "of the parameters start from" in line]
     assert len(taken) == 3
     assert all("100%" in line for line in taken)
-    assert taken[2].endswith("tiny-base/cnn_transformer_mfe")
+    assert taken[2].endswith("tiny-base, cnn_transformer_mfe")

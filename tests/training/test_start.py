@@ -36,7 +36,7 @@ PRETRAINED = Recipe(
 def build(recipe: Recipe, *, resuming: bool = False) -> tuple[dict[str, ImageModel], list[str]]:
     lines: list[str] = []
     names = ("cnn", "cnn_transformer")
-    models = build_models(recipe, names, 3, init=None, resuming=resuming, report=lines.append)
+    models = build_models(recipe, names, ("a", "b", "c"), init=None, resuming=resuming, report=lines.append)
     return models, lines
 
 

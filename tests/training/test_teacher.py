@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import softmax
 
-from pawmatch.checkpoint import load_checkpoint
+from pawmatch.checkpoint import load_checkpoint, load_task
 from pawmatch.errors import PawMatchError, TrainingError
 from pawmatch.preprocess import InputSpec
 from pawmatch.training.batches import normalise
@@ -44,7 +44,7 @@ def test_a_student_that_says_the_same_has_nothing_to_learn() -> None:
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher that tells red from blue."""
     out = tmp_path_factory.mktemp("teacher")
-    (place,) = run_training(RECIPE, "cnn", data, out, settings=SETTINGS, report=silently)
+    place = run_training(RECIPE, "cnn", data, out, settings=SETTINGS, report=silently)
     return place
 
 
@@ -62,7 +62,7 @@ def test_several_answer_by_the_geometric_mean_of_their_probabilities(
     trained: Path, data: Path, tmp_path: Path
 ) -> None:
     short = replace(RECIPE, epochs=1, seed=1)
-    (other,) = run_training(short, "cnn", data, tmp_path / "other", settings=SETTINGS, report=silently)
+    other = run_training(short, "cnn", data, tmp_path / "other", settings=SETTINGS, report=silently)
     spec = InputSpec.from_dict(RECIPE.input)
     images = normalise(torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), spec)
     one, two = (
@@ -104,7 +104,7 @@ def test_the_student_learns_what_only_the_teacher_says(trained: Path, data: Path
     top1 = {}
     for share in (0.0, 1.0):
         recipe = replace(RECIPE, epochs=12, distillation=share, distillation_temperature=2.0)
-        (place,) = run_training(
+        place = run_training(
             recipe,
             "cnn",
             swapped,
@@ -122,10 +122,11 @@ def test_the_student_learns_what_only_the_teacher_says(trained: Path, data: Path
 
 def test_variants_together_learn_from_one_teacher(trained: Path, data: Path, tmp_path: Path) -> None:
     recipe = replace(RECIPE, epochs=1, distillation=0.5, mixup=0.2)
-    places = run_training(
+    place = run_training(
         recipe, "all", data, tmp_path, teachers=[str(trained)], settings=SETTINGS, report=silently
     )
-    assert [place.name for place in places] == ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
+    variants = [checkpoint.config.variant for checkpoint in load_task(place, recipe.task)]
+    assert variants == ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
 
 
 def test_a_recipe_and_its_teacher_come_together(trained: Path, data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,135 @@
+"""Write the variants of a task into one folder, each tensor once.
+
+Each file appears complete or not at all, and config.json last: a folder is a checkpoint when it has one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pawmatch.checkpoint.build import empty_model
+from pawmatch.checkpoint.bundled import BACKBONE_FILE, bundled_backbone, is_bundled_backbone
+from pawmatch.checkpoint.config import CONFIG_FILE, CheckpointConfig, WeightsFile
+from pawmatch.checkpoint.folder import Checkpoint
+from pawmatch.checkpoint.format import config_bytes
+from pawmatch.checkpoint.weights import WEIGHTS_FILE, compare, describe, file_bytes, replace_file
+from pawmatch.errors import BadOption, DigestMismatch
+from pawmatch.models import ImageModel
+
+# The file of a feature extractor that several variants share.
+FEATURE_FILES = {"hybrid": BACKBONE_FILE, "chae": "stem.safetensors"}
+
+Tensors = Mapping[str, Tensor]
+
+
+def save_task(
+    folder: str | Path,
+    models: Mapping[str, nn.Module],
+    configs: Mapping[str, CheckpointConfig],
+    *,
+    half: bool = True,
+) -> Path:
+    """Write config.json and the weights of a task's variants into `folder`, fractions as float16 if `half`.
+
+    A feature extractor that variants share bit by bit goes to a file of its own, or to none where it is a
+    bundled backbone's; the rest of each to `<variant>.safetensors`. Raises as loading would if a config and
+    its model disagree, and NotACheckpoint if the configs differ in what is written once.
+    """
+    folder = Path(folder)
+    for name, model in models.items():
+        config = configs[name]
+        compare(
+            describe(model.state_dict()), empty_model(config, folder.name), len(config.labels), folder.name
+        )
+    contents: dict[str, bytes] = {}
+    written: list[CheckpointConfig] = []
+    features = {name: _features(model) for name, model in models.items()}
+    for name, model in models.items():
+        files: list[WeightsFile] = []
+        own, shared = dict(model.state_dict()), features[name]
+        bundled = bundled_backbone(shared, half=half)
+        if bundled is not None:
+            files.append(bundled)
+        elif sum(_equal(shared, other) for other in features.values()) > 1:
+            data = file_bytes(shared, folder.name, half=half)
+            files.append(_add(contents, FEATURE_FILES[configs[name].family], data))
+        if files:
+            own = {key: tensor for key, tensor in own.items() if key not in shared}
+        files.append(_add(contents, f"{name}.safetensors", file_bytes(own, folder.name, half=half)))
+        written.append(replace(configs[name], files=tuple(files)))
+    return _write(folder, contents, written)
+
+
+def save_checkpoint(
+    folder: str | Path, model: nn.Module, config: CheckpointConfig, *, half: bool = True
+) -> Path:
+    """Write one variant into `folder`; see `save_task`."""
+    return save_task(folder, {config.variant: model}, {config.variant: config}, half=half)
+
+
+def save_again(
+    folder: str | Path, checkpoints: Sequence[Checkpoint], configs: Mapping[str, CheckpointConfig]
+) -> Path:
+    """Write loaded variants into `folder` with other configs, their weights byte by byte as they were read.
+
+    Files of bundled backbones are not copied. Raises DigestMismatch if a file has changed since.
+    """
+    contents: dict[str, bytes] = {}
+    written: list[CheckpointConfig] = []
+    for checkpoint in checkpoints:
+        variant = checkpoint.config.variant
+        files: list[WeightsFile] = []
+        for file, path in zip(checkpoint.config.files, checkpoint.paths, strict=True):
+            if is_bundled_backbone(path):
+                files.append(file)
+                continue
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() != file.sha256:
+                raise DigestMismatch(f"{file.name} of {checkpoint.source} has changed; start again.")
+            name = f"{variant}.safetensors" if file.name == WEIGHTS_FILE else file.name
+            if contents.get(name, data) != data:  # of another run
+                name = f"{variant}-{name}"
+            files.append(_add(contents, name, data))
+        written.append(replace(configs[variant], files=tuple(files)))
+    return _write(Path(folder), contents, written)
+
+
+def _features(model: nn.Module) -> Tensors:
+    """The feature extractor's tensors by their names in the model."""
+    assert isinstance(model, ImageModel)
+    prefix = f"{model.features_module}."
+    return {key: tensor for key, tensor in model.state_dict().items() if key.startswith(prefix)}
+
+
+def _equal(ours: Tensors, theirs: Tensors) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def _add(contents: dict[str, bytes], name: str, data: bytes) -> WeightsFile:
+    """Note a file to write, under a name that no other content has."""
+    stem, number = name.removesuffix(".safetensors"), 1
+    while contents.get(name, data) != data:
+        number += 1
+        name = f"{stem}-{number}.safetensors"
+    contents[name] = data
+    return WeightsFile(name, hashlib.sha256(data).hexdigest())
+
+
+def _write(folder: Path, contents: Mapping[str, bytes], configs: Sequence[CheckpointConfig]) -> Path:
+    config = config_bytes(configs)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in contents.items():
+            path = folder / name
+            if not path.is_file() or path.read_bytes() != data:
+                replace_file(path, data)
+        replace_file(folder / CONFIG_FILE, config)
+    except OSError as exc:
+        raise BadOption(f"{folder} cannot be written ({exc.strerror}); choose another folder.") from exc
+    return folder
