@@ -52,7 +52,7 @@ def test_wrong_use_gives_2(arguments: list[str], capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        (["--task", "cat"], "Task 'cat' is unknown; use breed or artist."),
+        (["--task", "cat"], "is for the task breed, not cat"),
         (["--source", "no/such/folder"], "no/such/folder"),
         (["--source", "hf://nobody"], "hf://"),
         (["--engine", "abacus"], "abacus"),

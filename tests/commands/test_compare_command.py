@@ -143,7 +143,7 @@ def test_nothing_that_can_be_read_gives_1(
     [
         (["--truth", "wolpertinger"], "'wolpertinger' is not among the 5 classes"),
         (["--sheets", "-1"], "--sheets is -1; give a whole number from 0 on."),
-        (["--task", "cat"], "'cat' is unknown"),
+        (["--task", "cat"], "is for the task breed, not cat"),
     ],
 )
 def test_wrong_options_give_2_and_write_nothing(

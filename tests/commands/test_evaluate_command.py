@@ -159,7 +159,7 @@ def test_calibration_by_halves(
         (["--variant", "rnn"], "Variant 'rnn' is not in"),
         (["--outside", "no/such/folder"], "There is no folder no/such/folder; name a folder of images"),
         (["--faithfulness", "-1"], "--faithfulness is -1"),
-        (["--task", "cat"], "Task 'cat' is unknown"),
+        (["--task", "cat"], "is for the task breed, not cat"),
     ],
 )
 def test_wrong_use_is_one_line_and_gives_2(

@@ -75,7 +75,7 @@ def test_several_answer_by_the_geometric_mean_of_their_probabilities(
 
 
 def test_a_teacher_of_other_classes_is_refused(trained: Path) -> None:
-    with pytest.raises(TrainingError, match="knows other classes than the data has"):
+    with pytest.raises(TrainingError, match="knows 1 of the 2 classes; use one that was trained"):
         Teacher(str(trained), ("blue", "green"), InputSpec(size=32))
 
 
