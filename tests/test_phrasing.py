@@ -11,8 +11,8 @@ from pawmatch.phrasing import listed, percent, thing, verdict_line, verdict_text
 from pawmatch.results import Group, Verdict
 from tests.ui.pretend import make_prediction
 
-DOG = {"subject": "dog", "noun": "breed"}
-PAINTING = {"subject": "painting", "noun": "artist"}
+DOG: dict[str, Any] = {"subject": "dog", "noun": "breed"}
+PAINTING: dict[str, Any] = {"subject": "painting", "noun": "artist"}
 NAMES = ("Beagle", "Harrier", "Foxhound", "Basset Hound", "Bloodhound")
 
 
