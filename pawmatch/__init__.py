@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pawmatch.explain import ExplainingClassifier
     from pawmatch.loading import load
     from pawmatch.predict import Classifier
-    from pawmatch.results import Candidate, Explanation, Heatmap, Prediction, Review
+    from pawmatch.results import Candidate, Explanation, Heatmap, Prediction, Review, Verdict
 
 __version__ = "0.1.0"
 
@@ -26,6 +26,7 @@ _HOMES = {
     "PawMatchError": "errors",
     "Prediction": "results",
     "Review": "results",
+    "Verdict": "results",
     "load": "loading",
 }
 
@@ -38,6 +39,7 @@ __all__ = [
     "PawMatchError",
     "Prediction",
     "Review",
+    "Verdict",
     "__version__",
     "load",
 ]

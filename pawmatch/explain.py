@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from pawmatch.errors import BadOption
 from pawmatch.images import ImageSource, hold_file, read_image
@@ -44,49 +44,21 @@ class Cam(NamedTuple):
     raw_max: float
 
 
-class _Head(nn.Module):
-    """A model whose input is the feature map. Made per call, so hooks never meet another thread's."""
-
-    def __init__(self, model: ImageModel) -> None:
-        super().__init__()
-        self.model = model
-        self.tap = nn.Identity()
-
-    def forward(self, feature_map: Tensor) -> Tensor:
-        return self.model.forward_head(self.tap(feature_map))
-
-
 def grad_cam(model: ImageModel, feature_map: Tensor, index: int) -> Cam:
     """Grad-CAM of class `index` for one feature map (1, C, h, w).
 
-    The model must be in evaluation mode with frozen parameters; it is left as it was found. Scaling is
-    the grad-cam library's: lowest value to 0, highest to 1. A map without a positive value is all zero.
+    The model must be in evaluation mode. Its parameters get no gradient, and nothing is stored on it, so
+    threads may share it. The lowest value becomes 0, the highest 1; a map without a positive value is zero.
     """
-    # It brings scikit-learn and matplotlib along: a seventh of the whole start, for those who only classify.
-    from pytorch_grad_cam import GradCAM
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    head = _Head(model)
-    target = [ClassifierOutputTarget(index)]
     with torch.enable_grad():
-        feature_map = feature_map.detach().clone().requires_grad_(True)
-        cam = GradCAM(model=head, target_layers=[head.tap])
-        try:
-            values = cam(input_tensor=feature_map, targets=target)[0]
-            recorded = cam.activations_and_grads
-            raw = cam.get_cam_image(
-                feature_map,
-                head.tap,
-                target,
-                recorded.activations[0].numpy(),
-                recorded.gradients[0].numpy(),
-            )[0]
-        finally:
-            cam.activations_and_grads.release()
-    raw_max = max(0.0, float(raw.max()))
-    if raw_max == 0.0:
-        values = np.zeros_like(values)
-    return Cam(np.asarray(values, dtype=np.float32), raw_max)
+        feature_map = feature_map.detach().requires_grad_(True)
+        logit = model.forward_head(feature_map)[0, index]
+        (gradient,) = torch.autograd.grad(logit, feature_map)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    raw = (weights * feature_map.detach()).sum(dim=1)[0].relu()
+    span = raw.max() - raw.min()
+    values = (raw - raw.min()) / span if span > 0 else torch.zeros_like(raw)
+    return Cam(values.float().cpu().numpy(), float(raw.max()))
 
 
 def overlay(

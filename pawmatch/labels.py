@@ -9,6 +9,7 @@ from functools import cache
 from importlib.resources import files
 
 from pawmatch.errors import BadOption, UnknownLabel
+from pawmatch.phrasing import listed
 
 LABEL_LISTS = {
     "breed": "the 124 breeds of the published checkpoint, in its order",
@@ -94,8 +95,7 @@ def find_label(labels: Sequence[str], text: str) -> str:
     if not suggested:
         example = f", such as {display_name(labels[0])}" if labels else ""
         raise UnknownLabel(f"{shown} is not among the {len(labels)} classes; use one of them{example}.")
-    choice = " or ".join(filter(None, (", ".join(suggested[:-1]), suggested[-1])))
-    raise UnknownLabel(f"{shown} is not among the {len(labels)} classes; did you mean {choice}?")
+    raise UnknownLabel(f"{shown} is not among the {len(labels)} classes; did you mean {listed(suggested)}?")
 
 
 def _alike(wanted: str, known: Iterable[str]) -> list[str]:

@@ -19,12 +19,15 @@ from pawmatch.errors import BadOption, ImageError, KeyMismatch, NotACheckpoint, 
 from pawmatch.images import ImageSource
 from pawmatch.labels import display_name
 from pawmatch.models import ImageModel
+from pawmatch.phrasing import verdict_text
 from pawmatch.prepared import Prepared, prepare
 from pawmatch.preprocess import InputSpec
-from pawmatch.results import Candidate, ModelInfo, Prediction, VariantAnswer
+from pawmatch.results import Candidate, ModelInfo, Prediction, VariantAnswer, Verdict
 from pawmatch.tasks import VARIANT_NAMES
 
 BATCH_SIZE = 16
+# Review reasons that leave no answer, with the verdict's code.
+WITHOUT_ANSWER = {"poor_image": "poor_image", "out_of_scope": "outside"}
 
 
 @dataclass(frozen=True)
@@ -254,9 +257,19 @@ class Classifier:
             size=(examined.prepared.width, examined.prepared.height),
         )
         candidates = candidate_set(probabilities, calibration.conformal_quantile)
+        reasons = {reason.code for reason in review.reasons}
+        code = next((verdict for reason, verdict in WITHOUT_ANSWER.items() if reason in reasons), "answer")
+        text = verdict_text(
+            code,
+            subject=self.task.subject,
+            noun=self.task.noun,
+            name=self.names[order[0]],
+            confidence=float(probabilities[order[0]]),
+        )
         return Prediction(
             task=self.task.name,
             model=self.info,
+            verdict=Verdict(code, text),
             predictions=tuple(
                 Candidate(self.labels[i], self.names[i], float(probabilities[i])) for i in order.tolist()
             ),

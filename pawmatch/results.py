@@ -86,15 +86,79 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What there is to say about one image: a stable code and a line in plain words.
+
+    From sure to lost the codes are `answer` (one label), `group` (one of several that look alike),
+    `unknown` (the subject, but like no label), `outside` (another subject) and `poor_image`.
+    """
+
+    code: str
+    text: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The verdict as JSON values."""
+        return {"code": self.code, "text": self.text}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Labels that look alike, with the confidence in [0, 1] that the true one is among them."""
+
+    name: str
+    labels: tuple[str, ...]
+    confidence: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The group as JSON values."""
+        return {"name": self.name, "labels": list(self.labels), "confidence": self.confidence}
+
+
+@dataclass(frozen=True)
+class LookAlike:
+    """What a picture without the task's subject looks like, with the confidence in [0, 1]."""
+
+    name: str
+    confidence: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The look-alike as JSON values."""
+        return {"name": self.name, "confidence": self.confidence}
+
+
+@dataclass(frozen=True)
+class SubjectBox:
+    """Where a subject was found, in pixels of the upright photo from its top left, with a score in [0, 1]."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    score: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The box as JSON values."""
+        return {"x": self.x, "y": self.y, "width": self.width, "height": self.height, "score": self.score}
+
+
+@dataclass(frozen=True)
 class Prediction:
-    """The answer for one image, calibrated, sorted by confidence, not renormalised over the top k."""
+    """The answer for one image, calibrated, sorted by confidence, not renormalised over the top k.
+
+    `group` is given where the candidates look alike, `looks_like` where the subject is missing, and `boxes`
+    where subjects were looked for and found.
+    """
 
     task: str
     model: ModelInfo
+    verdict: Verdict
     predictions: tuple[Candidate, ...]
     review: Review
     candidates_90: tuple[str, ...]
     variants: tuple[VariantAnswer, ...]
+    group: Group | None = None
+    looks_like: tuple[LookAlike, ...] = ()
+    boxes: tuple[SubjectBox, ...] = ()
     timing_ms: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -108,9 +172,13 @@ class Prediction:
         return {
             "task": self.task,
             "model": self.model.to_dict(),
+            "verdict": self.verdict.to_dict(),
             "predictions": [candidate.to_dict() for candidate in self.predictions],
             "review": self.review.to_dict(),
             "candidates_90": list(self.candidates_90),
+            "group": self.group.to_dict() if self.group else None,
+            "looks_like": [one.to_dict() for one in self.looks_like],
+            "boxes": [box.to_dict() for box in self.boxes],
             "variants": [answer.to_dict() for answer in self.variants],
             "timing_ms": dict(self.timing_ms),
             "warnings": list(self.warnings),

@@ -1,5 +1,7 @@
 """Heatmaps: agreement with the library, thread safety, honesty about nothing."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -67,6 +69,17 @@ def test_equals_the_librarys_full_model_result(variant: str, mode: str) -> None:
     assert ours.values.shape == (4, 5)
     np.testing.assert_allclose(ours.values, expected, atol=1e-5)
     assert ours.raw_max == pytest.approx(max(0, raw.max()), rel=1e-4, abs=1e-7)
+
+
+def test_the_service_needs_no_grad_cam_library(tiny_checkpoints: Callable[..., Path]) -> None:
+    code = (
+        "import sys, PIL.Image, pawmatch.ui.server\n"
+        f"classifier = pawmatch.load('breed', {str(tiny_checkpoints('breed'))!r}, engine='torch')\n"
+        "print(len(classifier.explain(PIL.Image.new('RGB', (80, 80))).heatmaps))\n"
+        "print(*[name for name in ('pytorch_grad_cam', 'sklearn', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3"]
 
 
 def test_leaves_the_model_as_it_was(classifier: ExplainingClassifier, photo: Image.Image) -> None:

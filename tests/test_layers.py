@@ -17,6 +17,7 @@ PACKAGE = ROOT / "pawmatch"
 # of the design, which puts several rows on one level.
 LADDER: tuple[tuple[int, tuple[str, ...]], ...] = (
     (0, ("errors", "results")),
+    (1, ("phrasing",)),
     (1, ("calibration", "containers", "cores", "deadline", "filetypes", "labels", "pixels")),
     (1, ("settings", "tasks", "token_bucket")),
     (1, ("hub", "images", "models", "preprocess")),

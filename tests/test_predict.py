@@ -25,7 +25,10 @@ from pawmatch.models import VARIANTS
 from pawmatch.predict import BATCH_SIZE, Classifier, Examined
 from pawmatch.results import Prediction
 
-KEYS = ["task", "model", "predictions", "review", "candidates_90", "variants", "timing_ms", "warnings"]
+KEYS = [
+    *("task", "model", "verdict", "predictions", "review", "candidates_90", "group", "looks_like", "boxes"),
+    *("variants", "timing_ms", "warnings"),
+]
 
 
 @pytest.fixture(scope="module", params=["breed", "artist"])

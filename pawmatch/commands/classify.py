@@ -18,8 +18,8 @@ from pawmatch.commands.progress import image_progress
 from pawmatch.commands.records import Result, json_object, json_record
 from pawmatch.commands.run_record import engines_of, settings_of
 from pawmatch.errors import BadOption, PawMatchError
+from pawmatch.phrasing import percent, verdict_line
 from pawmatch.tasks import VARIANT_NAMES
-from pawmatch.ui.words import percent
 
 if TYPE_CHECKING:
     from pawmatch.predict import Classifier
@@ -40,12 +40,13 @@ folder whose images are others now, are refused, and --fresh starts over. Images
 the last row are added; rows that are there stay as they are, also if their image has changed.
 Images that failed are rows too, with the reason.
 
-Columns of a .csv: file, task, label, name, confidence, check (yes or no), reasons, candidates_90,
-others, error, message, and for each variant its label and confidence. Text that a spreadsheet
-would run as a formula gets an apostrophe in front. A .parquet has the same columns with types:
-check is true or false, reasons, candidates_90 and others are lists, what is missing is null; it
-appears at the end, and FILE.rows.jsonl until then. A line of a .jsonl is the object of --json
-without its timing_ms, which would differ from run to run.
+Columns of a .csv: file, task, verdict (answer, group, unknown, outside or poor_image), verdict_text,
+label, name, confidence, check (yes or no), reasons, candidates_90, others, error, message, and for
+each variant its label and confidence. Text that a spreadsheet would run as a formula gets an
+apostrophe in front. A .parquet has the same columns with types: check is true or false, reasons,
+candidates_90 and others are lists, what is missing is null; it appears at the end, and
+FILE.rows.jsonl until then. A line of a .jsonl is the object of --json without its timing_ms, which
+would differ from run to run.
 """
 FILE_WIDTH = 32  # columns of the terminal; a longer name pushes the rest of its line to the right
 MOST_NAMES = 8
@@ -171,7 +172,7 @@ def summarise(out: Path, tally: Tally, kept: int, seconds: float) -> None:
 def printers(args: argparse.Namespace, classifier: Classifier) -> list[Sink]:
     """What goes to the terminal for each image."""
     single = is_one_image(args.images)
-    name_width = max(len(name) for name in classifier.names)
+    verdict_width = len("Probably a , over 99 %") + max(len(name) for name in classifier.names)
 
     def print_json(file: str, result: Result) -> None:
         if single and not isinstance(result, PawMatchError):
@@ -186,8 +187,7 @@ def printers(args: argparse.Namespace, classifier: Classifier) -> list[Sink]:
         elif single:
             describe(file, result)
         elif args.out is None:
-            name = f"{result.top.name:<{name_width}}"
-            say(f"{file:<{FILE_WIDTH}}  {name}  {percent(result.top.confidence):>9}  {flag(result)}".rstrip())
+            say(f"{file:<{FILE_WIDTH}}  {verdict_line(result):<{verdict_width}}  {flag(result)}".rstrip())
 
     return [print_json if args.json else print_line]
 
@@ -195,9 +195,12 @@ def printers(args: argparse.Namespace, classifier: Classifier) -> list[Sink]:
 def describe(file: str, prediction: Prediction) -> None:
     """The whole answer for one image."""
     width = max(len(candidate.name) for candidate in prediction.predictions)
-    say(f"{file}: {prediction.top.name}, {percent(prediction.top.confidence)}")
+    say(f"{file}: {verdict_line(prediction)}")
     for reason in prediction.review.reasons:
         say(f"  check: {reason.message}")
+    if prediction.looks_like:
+        seen = [f"{one.name}, {percent(one.confidence)}" for one in prediction.looks_like]
+        say(f"  looks like: {'; '.join(seen)}")
     for warning in prediction.warnings:
         say(f"  note: {warning}")
     say("")

@@ -13,8 +13,8 @@ from pawmatch.commands.console import add_model_options, complain, note, say, sa
 from pawmatch.commands.progress import progress
 from pawmatch.errors import BadOption, ImageNotFound
 from pawmatch.labels import display_name, find_label
+from pawmatch.phrasing import percent
 from pawmatch.tasks import VARIANT_NAMES
-from pawmatch.ui.words import percent
 
 if TYPE_CHECKING:
     from pawmatch.commands.compare_walk import Row

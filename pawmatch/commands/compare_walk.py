@@ -75,15 +75,16 @@ class Walk:
     def answered(self, file: str, examined: Examined, truth: str | None) -> ImageAnswers:
         """What each variant answered, and how sure it is of the truth where that is known."""
         classifier = self.classifier
-        answers = classifier.conclude(examined, top_k=1).variants
+        prediction = classifier.conclude(examined, top_k=1)
+        answers = prediction.variants
         if truth is None:
-            return ImageAnswers(file, answers)
+            return ImageAnswers(file, answers, review=prediction.review)
         index = classifier.labels.index(truth)
         in_truth = tuple(
             float(classifier.probabilities(answer.variant, examined.logits[answer.variant])[index])
             for answer in answers
         )
-        return ImageAnswers(file, answers, truth, in_truth)
+        return ImageAnswers(file, answers, truth, in_truth, prediction.review)
 
     def write_sheet(self, file: str, truth: str | None) -> str:
         """Write one image's sheet, if it is among the first; gives its name below `out`, or nothing."""

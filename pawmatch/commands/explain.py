@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from pawmatch.commands.console import add_model_options, complain, note, say, say_json
 from pawmatch.commands.records import json_record
 from pawmatch.errors import ImageError
+from pawmatch.phrasing import percent, verdict_line
 from pawmatch.tasks import VARIANT_NAMES
-from pawmatch.ui.words import percent
 
 if TYPE_CHECKING:
     from pawmatch.results import Explanation
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         values["explanation"]["files"] = {name: str(path) for name, path in files.items()}
         say_json(values, indent=2)
     else:
-        describe(explanation, files)
+        describe(args.image, explanation, files)
     return 0
 
 
@@ -83,15 +83,16 @@ def write_pictures(explanation: Explanation, out: Path, stem: str) -> dict[str, 
     return files
 
 
-def describe(explanation: Explanation, files: dict[str, Path]) -> None:
+def describe(file: str, explanation: Explanation, files: dict[str, Path]) -> None:
     """What was found, and which files were written."""
+    say(f"{file}: {verdict_line(explanation.prediction)}")
+    for reason in explanation.prediction.review.reasons:
+        say(f"  check: {reason.message}")
     say(f"Evidence for {explanation.name}:")
     answers = {answer.variant: answer for answer in explanation.prediction.variants}
     for variant, heatmap in explanation.heatmaps.items():
         found = percent(heatmap.confidence) if heatmap.raw_max > 0 else "none anywhere in the image"
         answer = answers[variant]
         say(f"  {VARIANT_NAMES[variant]}: {found}; its answer is {answer.name}, {percent(answer.confidence)}")
-    for reason in explanation.prediction.review.reasons:
-        say(f"  check: {reason.message}")
     for path in files.values():
         say(f"wrote {path}")

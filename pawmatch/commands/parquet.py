@@ -33,6 +33,8 @@ def convert(lines: Path, out: Path, variants: Sequence[str]) -> None:
         [
             ("file", text),
             ("task", text),
+            ("verdict", text),
+            ("verdict_text", text),
             ("label", text),
             ("name", text),
             ("confidence", number),
@@ -62,6 +64,8 @@ def values(record: dict[str, Any]) -> dict[str, Any]:
     top, *others = record["predictions"]
     row |= {
         "task": record["task"],
+        "verdict": record["verdict"]["code"],
+        "verdict_text": record["verdict"]["text"],
         **top,
         "check": record["review"]["needed"],
         "reasons": [reason["code"] for reason in record["review"]["reasons"]],

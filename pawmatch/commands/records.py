@@ -14,6 +14,8 @@ Sink = Callable[[str, Result], None]
 COLUMNS = (
     "file",
     "task",
+    "verdict",  # its code
+    "verdict_text",
     "label",
     "name",
     "confidence",
@@ -54,6 +56,8 @@ def csv_values(result: Result) -> dict[str, str | float]:
     top = result.top
     row: dict[str, str | float] = {
         "task": result.task,
+        "verdict": result.verdict.code,
+        "verdict_text": result.verdict.text,
         "label": top.label,
         "name": top.name,
         "confidence": round(top.confidence, 4),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pawmatch.errors import CheckpointError, ImageNotFound
 from pawmatch.evaluation.metrics import wilson_interval
-from pawmatch.results import VariantAnswer
+from pawmatch.results import Review, VariantAnswer
 
 BINS = 10
 EDGES = tuple(index / BINS for index in range(BINS + 1))  # of the histograms' bins
@@ -28,13 +28,14 @@ class ImageAnswers:
     """What every variant answered for one image.
 
     `truth` is the true label where it is known; `truth_confidences` are then the confidences that the
-    variants, in the order of `answers`, have in it.
+    variants, in the order of `answers`, have in it. `review` says whether a person should check, and why.
     """
 
     file: str
     answers: tuple[VariantAnswer, ...]
     truth: str | None = None
     truth_confidences: tuple[float, ...] = ()
+    review: Review | None = None
 
     @property
     def agreed(self) -> bool:
@@ -47,7 +48,8 @@ class ImageAnswers:
         if self.truth is not None:
             for values, confidence in zip(answers, self.truth_confidences, strict=True):
                 values["truth_confidence"] = confidence
-        return {"file": self.file, "truth": self.truth, "answers": answers}
+        review = self.review.to_dict() if self.review else None
+        return {"file": self.file, "truth": self.truth, "answers": answers, "review": review}
 
 
 @dataclass(frozen=True)

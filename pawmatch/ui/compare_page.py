@@ -33,12 +33,12 @@ def add_compare_page(
     Navbar(main_page_name=present.MAIN_PAGE)
     gr.HTML(present.header())
     gr.HTML(compare_present.introduction())
-    with gr.Row(elem_classes=["ask", "compare"], equal_height=True):
-        with gr.Column(scale=4, min_width=300):
+    with gr.Row(elem_classes=["ask", "compare"]):
+        with gr.Column(elem_classes="question"):
             task, photos, truth = add_question()
             button = gr.Button("Compare", variant="primary", elem_id="compare")
             drawings = gr.Button("Or try our drawings", size="md", elem_id="drawings", visible=bool(examples))
-        with gr.Column(scale=5, min_width=300):
+        with gr.Column(elem_classes="reply"):
             card = gr.HTML(compare_present.empty(FIRST_TASK), elem_id="answer")
     widgets = CompareWidgets(
         card=card,

@@ -9,9 +9,9 @@ from itertools import combinations
 from typing import Any
 
 from pawmatch.evaluation.compare import Comparison, ImageAnswers, VariantSummary
+from pawmatch.phrasing import percent
 from pawmatch.ui import compare_words as words
-from pawmatch.ui.present import GHOST, card, notice, paragraph, safe
-from pawmatch.ui.words import percent
+from pawmatch.ui.present import GHOST, badge, card, notice, paragraph, safe
 
 Pair = tuple[str, str]  # a file's name and a sentence about it
 
@@ -160,9 +160,10 @@ def photo_row(address: str, image: ImageAnswers, truth_name: str) -> str:
             f"<span>{''.join(lines)}</span></td>"
         )
     differ = "" if image.agreed else "<small>not alike</small>"
+    check = badge(image.review) if image.review else ""
     head = (
         f'<th scope="row" role="rowheader"><img src="{safe(address)}" alt="" width="44" height="44">'
-        f'<span class="file">{safe(image.file)}{differ}</span></th>'
+        f'<span class="file">{safe(image.file)}{differ}{check}</span></th>'
     )
     return f'<tr role="row">{head}{"".join(cells)}</tr>'
 

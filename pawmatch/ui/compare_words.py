@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pawmatch.evaluation.compare import Comparison, ImageAnswers, VariantSummary
+from pawmatch.phrasing import percent
 from pawmatch.results import VariantAnswer
 from pawmatch.tasks import TASKS, VARIANT_NAMES
 from pawmatch.ui.requests import MOST_COMPARED
-from pawmatch.ui.words import percent
 
 NUMBERS = ("no", "one", "two", "three")
 INTRODUCTION = (

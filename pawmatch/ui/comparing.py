@@ -107,7 +107,9 @@ def look(handlers: Handlers, photo: Any, name: str, question: Question, colours:
         )
         thumbnail = shown.photo.copy()
         thumbnail.thumbnail(THUMBNAIL)
-        told = ImageAnswers(name, answers, question.truth, in_truth if question.truth else ())
+        sure_of_truth = in_truth if question.truth else ()
+        review = explanation.prediction.review
+        told = ImageAnswers(name, answers, question.truth, sure_of_truth, review)
         return Looked(told, sheet, thumbnail)
 
 

@@ -30,6 +30,15 @@ CLICKED_EXAMPLE = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-index]");
   if (button) trigger("click", { index: Number(button.dataset.index) });
 });"""
+# On a phone the answer is below the question: whoever asked should see it without searching.
+SHOW_VERDICT = """() => {
+  const verdict = document.querySelector("#answer .card:not(.empty) .verdict");
+  if (!verdict) return;
+  const { top, bottom } = verdict.getBoundingClientRect();
+  if (top >= 0 && bottom <= innerHeight) return;
+  const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+  document.getElementById("answer").scrollIntoView({ behavior, block: "start" });
+}"""
 COLORMAP_TITLES = {"jet": "Red is high", "cividis": "Cividis", "viridis": "Viridis"}
 
 
@@ -72,14 +81,15 @@ def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) ->
     """Add all widgets that are seen, top to bottom, and their events."""
     Navbar(main_page_name=present.MAIN_PAGE)
     gr.HTML(present.header())
-    with gr.Row(elem_classes="ask", equal_height=True):
-        with gr.Column(scale=4, min_width=300):
+    with gr.Row(elem_classes="ask"):
+        with gr.Column(elem_classes="question"):
             task, photo = add_question()
-            galleries = {name: add_gallery(name, examples) for name in TASKS}
-        with gr.Column(scale=5, min_width=300):
+        with gr.Column(elem_classes="reply"):
             notice = gr.HTML(elem_id="notice")
             retry = gr.Button("Try the intended model again", size="sm", visible=False, elem_id="retry")
             answer = gr.HTML(present.empty(FIRST_TASK), elem_id="answer")
+        with gr.Column(elem_classes="tryout"):
+            galleries = {name: add_gallery(name, examples) for name in TASKS}
     explained = gr.HTML(present.heatmaps_title(None), elem_id="explained")
     with gr.Row(elem_classes="controls"):
         label, colormap, strength = add_controls(settings)
@@ -122,16 +132,18 @@ def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) ->
 
     # `change` fires once for each upload, paste, capture, example and removal, and after the value has
     # changed; `input` and `clear` may come with the value of before.
-    photo.change(**look, **on_answer, trigger_mode="always_last")
+    looked = photo.change(**look, **on_answer, trigger_mode="always_last")
     for gallery, mine in galleries.values():
         gallery.click(worded(chosen_from(mine)), None, photo, **quick)
-    task.change(
+    asked_again = task.change(
         lambda chosen: [gr.HTML(visible=chosen == name) for name in galleries],
         task,
         [gallery for gallery, _ in galleries.values()],
         **quick,
     ).then(**look, **on_answer)
     retry.click(worded(updates.retry), task, None, **on_answer).then(**look, **on_answer)
+    for event in (looked, asked_again):
+        event.then(None, js=SHOW_VERDICT, api_visibility="private")
     # Not `input`, which also fires when the field is left, nor `change`, which our own updates fire. The
     # label is the field's value and not the event's: "always_last" asks again with the first event.
     label.select(

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from pawmatch.results import Explanation, Prediction
+from pawmatch.labels import display_name
+from pawmatch.phrasing import MAX_NAMES, percent, verdict_confidence
+from pawmatch.results import Explanation, Prediction, Review
 from pawmatch.tasks import TASKS, VARIANT_NAMES
 from pawmatch.ui import words
 
@@ -56,8 +58,9 @@ def paragraph(text: str, kind: str = "") -> str:
 
 def header() -> str:
     """The page's title."""
-    line = f"{TAGLINE} Three models answer, say how sure they are, and show where they looked."
-    return f'<header class="masthead">{MARK}<div><h1>{TITLE}</h1>{paragraph(line, "tagline")}</div></header>'
+    more = '<span class="more">Three models answer, say how sure they are, and show where they looked.</span>'
+    line = f'<p class="tagline">{TAGLINE} {more}</p>'
+    return f'<header class="masthead">{MARK}<div><h1>{TITLE}</h1>{line}</div></header>'
 
 
 def footer() -> str:
@@ -86,10 +89,11 @@ def gallery(pictures: Sequence[tuple[str, str]]) -> str:
 # --- the answer's place
 
 
-def card(kind: str, title: str, parts: Iterable[str], role: str = "status") -> str:
-    """The frame of whatever stands in the answer's place."""
+def card(kind: str, title: str, parts: Iterable[str], role: str = "status", beside: str = "") -> str:
+    """The frame of whatever stands in the answer's place, with a figure beside its title if there is one."""
+    figure = f' <span class="figure">{safe(beside)}</span>' if beside else ""
     return (
-        f'<section class="card {kind}" role="{role}"><h2 class="verdict">{safe(title)}</h2>'
+        f'<section class="card {kind}" role="{role}"><h2 class="verdict">{safe(title)}{figure}</h2>'
         f"{''.join(parts)}</section>"
     )
 
@@ -120,24 +124,47 @@ def problem(message: str) -> str:
 
 
 def answer(prediction: Prediction) -> str:
-    """The verdict, further reasons for a check, and the confidence bars."""
-    review = prediction.review
-    parts = []
-    if review.needed:
-        parts.append(paragraph(f"Best guess: {words.best_guess(prediction)}", "guess"))
-    if further := review.reasons[1:]:
-        items = "".join(f"<li>{safe(reason.message)}</li>" for reason in further)
-        parts.append(f'<ul class="reasons" aria-label="Further reasons">{items}</ul>')
-    parts.append(bars(prediction))
-    parts += [paragraph(warning.rstrip(".") + ".", "quiet") for warning in prediction.warnings]
-    return card("check" if review.needed else "sure", words.verdict(prediction), parts)
+    """The verdict, the badge that asks for a check, names that belong to it, and the confidence bars."""
+    confidence = verdict_confidence(prediction)
+    parts = [
+        badge(prediction.review),
+        names(prediction),
+        paragraph(words.above_bars(prediction), "lead"),
+        bars(prediction),
+        *(paragraph(warning.rstrip(".") + ".", "quiet") for warning in prediction.warnings),
+    ]
+    kind = "check" if prediction.review.needed else "sure"
+    beside = "" if confidence is None else percent(confidence)
+    return card(kind, prediction.verdict.text, parts, beside=beside)
+
+
+def badge(review: Review) -> str:
+    """That a person should check, with the reasons folded away; nothing where nobody need to."""
+    if not review.needed:
+        return ""
+    items = "".join(f"<li>{safe(reason.message)}</li>" for reason in review.reasons)
+    return f'<details class="review"><summary>{safe(words.CHECK)}</summary><ul>{items}</ul></details>'
+
+
+def names(prediction: Prediction) -> str:
+    """The members of a group too large for the verdict, or what is seen where the subject is missing."""
+    shown = []
+    if prediction.group and len(prediction.group.labels) > MAX_NAMES:
+        title, shown = "They look alike", [display_name(label) for label in prediction.group.labels]
+    elif prediction.looks_like:
+        title = "It looks like"
+        shown = [f"{one.name} {percent(one.confidence)}" for one in prediction.looks_like]
+    if not shown:
+        return ""
+    items = "".join(f"<li>{safe(name)}</li>" for name in shown)
+    return f'<ul class="names" aria-label="{title}">{items}</ul>'
 
 
 def bars(prediction: Prediction) -> str:
     """Calibrated confidences as a list that reads well aloud; the bars themselves are decoration."""
     rows = "".join(
         f'<li><span class="name">{safe(candidate.name)}</span> '
-        f'<span class="value">{safe(words.percent(candidate.confidence))}</span>'
+        f'<span class="value">{safe(percent(candidate.confidence))}</span>'
         '<span class="bar" aria-hidden="true">'
         f'<span style="width:{100 * candidate.confidence:.1f}%"></span></span></li>'
         for candidate in prediction.predictions
@@ -146,7 +173,7 @@ def bars(prediction: Prediction) -> str:
     rest = max(0.0, 1 - sum(candidate.confidence for candidate in prediction.predictions))
     task = TASKS[prediction.task]
     others = f"The other {left} {task.plural}" if left > 1 else f"The other {task.noun}"
-    note = f"{others} together: {words.percent(rest)}." if left > 0 else ""
+    note = f"{others} together: {percent(rest)}." if left > 0 else ""
     return f'<ol class="bars" aria-label="Confidence">{rows}</ol>{paragraph(note, "quiet")}'
 
 
@@ -174,9 +201,9 @@ def caption(explanation: Explanation | None, variant: str) -> str:
     else:
         own = next(entry for entry in explanation.prediction.variants if entry.variant == variant)
         heatmap = explanation.heatmaps[variant]
-        lines.append(f'<p class="own">{safe(own.name)} <b>{safe(words.percent(own.confidence))}</b></p>')
+        lines.append(f'<p class="own">{safe(own.name)} <b>{safe(percent(own.confidence))}</b></p>')
         if own.label != explanation.label:
-            lines.append(paragraph(f"{explanation.name}: {words.percent(heatmap.confidence)}", "quiet"))
+            lines.append(paragraph(f"{explanation.name}: {percent(heatmap.confidence)}", "quiet"))
         if heatmap.raw_max <= 0:
             lines.append(paragraph(f"No region speaks for {explanation.name}.", "quiet"))
     return f'<div class="caption">{"".join(lines)}</div>'
@@ -206,7 +233,7 @@ def details(prediction: Prediction, answer_json: Mapping[str, Any]) -> str:
         f'<tr><th scope="row">{safe(step)}</th><td>{milliseconds:.0f} ms</td></tr>'
         for step, milliseconds in prediction.timing_ms.items()
     )
-    threshold = words.percent(prediction.review.threshold)
+    threshold = percent(prediction.review.threshold)
     packed = base64.b64encode(json.dumps(answer_json, indent=1).encode()).decode()
     return "".join(
         (

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from pawmatch.phrasing import percent
 from pawmatch.results import Explanation, Heatmap, VariantAnswer
 from pawmatch.tasks import VARIANT_NAMES, find_task
-from pawmatch.ui.words import percent
 
 LONG_SIDE = 480  # pixels of one picture on the sheet
 SQUARE_BOX = (480, 400)  # pixels of one picture's place where sheets of many photos stand side by side

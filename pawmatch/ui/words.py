@@ -5,62 +5,29 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from pawmatch.phrasing import thing, with_article
 from pawmatch.results import Explanation, Heatmap, Prediction
-from pawmatch.tasks import VARIANT_NAMES
+from pawmatch.tasks import TASKS, VARIANT_NAMES
 
-# Spelt with a vowel, spoken with a consonant: "a Eurasier", "a Uruguayan Cimarron".
-CONSONANT_SOUNDS = ("eu", "ewe", "uni", "uru", "ute")
-# First words of a sentence that lose their capital when it becomes a clause; names would keep theirs.
-LOWERED = {"a", "an", "another", "both", "it", "no", "the", "there", "this", "two"}
+CHECK = "A person should check this"
 
 
-def percent(confidence: float) -> str:
-    """A confidence for reading: 0.714 -> "71 %". Never 0 % or 100 %, which no model can know."""
-    if confidence < 0.01:
-        return "under 1 %"
-    if confidence >= 0.995:
-        return "over 99 %"
-    return f"{100 * confidence:.0f} %"
-
-
-def with_article(name: str) -> str:
-    """The name with the article that it is spoken with: "an Akita", "a Eurasier"."""
-    lower = name.lower()
-    vowel = lower.startswith(tuple("aeiou")) and not lower.startswith(CONSONANT_SOUNDS)
-    return f"{'an' if vowel else 'a'} {name}"
-
-
-def thing(task: str, name: str) -> str:
-    """What an answer claims to see: "a Border Collie", "a painting by Claude Monet"."""
-    return f"a painting by {name}" if task == "artist" else with_article(name)
-
-
-def clause(sentence: str) -> str:
-    """A sentence made fit to follow a colon."""
-    first, _, rest = sentence.partition(" ")
-    return f"{first.lower()} {rest}" if first.lower() in LOWERED else sentence
-
-
-def best_guess(prediction: Prediction) -> str:
-    """The first choice and its confidence, without saying whether to believe it."""
-    top = prediction.top
-    return f"{thing(prediction.task, top.name)}, {percent(top.confidence)}"
-
-
-def verdict(prediction: Prediction) -> str:
-    """The answer in one line: what it looks like, or the gravest reason to ask a person."""
-    review = prediction.review
-    if not review.needed:
-        return f"Looks like {best_guess(prediction)}"
-    reason = clause(review.reasons[0].message) if review.reasons else "the answer is unsure."
-    return f"Please have someone check: {reason}"
+def above_bars(prediction: Prediction) -> str:
+    """What the confidences below a verdict mean where the verdict is none of them."""
+    task = TASKS[prediction.task]
+    if prediction.verdict.code == "unknown":
+        return f"The closest {task.plural} that the model knows:"
+    if prediction.verdict.code in ("outside", "poor_image"):
+        return f"If it is {with_article(task.subject)} after all:"
+    return ""
 
 
 def shown_regions(explanation: Explanation | None) -> str:
     """What the heatmaps show."""
     if explanation is None:
         return "Each model paints the regions that speak for one answer."
-    name = thing(explanation.prediction.task, explanation.name)
+    task = TASKS[explanation.prediction.task]
+    name = thing(explanation.name, subject=task.subject, noun=task.noun)
     return f"Coloured regions speak for {name}. The models see a coarse grid, so sharp edges mean nothing."
 
 

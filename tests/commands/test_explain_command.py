@@ -35,6 +35,7 @@ def test_explain_writes_a_picture_per_variant_and_a_sheet(
     assert sizes["sheet"][0] > 3 * 400
     assert main(arguments) == 0
     said = capsys.readouterr().out
+    assert said.startswith(f"{dog}: {answer['verdict']['text']}")
     assert f"wrote {out / 'dog.sheet.jpg'}" in said
     assert "CNN + Transformer + MFE: " in said
 

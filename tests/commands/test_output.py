@@ -16,7 +16,7 @@ from pawmatch.commands.output import Output, check_out
 from pawmatch.commands.parquet import valid_text
 from pawmatch.commands.records import COLUMNS, Result
 from pawmatch.errors import BadOption, BrokenImage, PawMatchError
-from pawmatch.results import Candidate, ModelInfo, Prediction, Review, ReviewReason, VariantAnswer
+from pawmatch.results import Candidate, ModelInfo, Prediction, Review, ReviewReason, VariantAnswer, Verdict
 
 SETTINGS: dict[str, Any] = {"top_k": 2, "weights": ["00ff"]}
 FILES = ["1.jpg", "two\nlines.jpg", "3,\r.jpg", "=4.jpg", "ž犬.jpg", "\udcff.jpg", "7.jpg"]
@@ -37,6 +37,7 @@ def result_of(file: str) -> Result:
     return Prediction(
         task="breed",
         model=ModelInfo("here", "cnn", "resnet18d", 2),
+        verdict=Verdict("answer", "a"),
         predictions=(Candidate("A", "a", 1 - share), Candidate("B", "b", share)),
         review=Review(True, (ReviewReason("low_confidence", "low"),), 0.5),
         candidates_90=("a", "b"),

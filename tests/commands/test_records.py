@@ -56,6 +56,7 @@ def test_csv_has_the_documented_columns(
     extra = [column for variant in VARIANTS for column in (variant, f"{variant}_confidence")]
     assert list(rows[0]) == [*COLUMNS, *extra]
     good, broken = rows[0], rows[1]
+    assert (good["verdict"], good["verdict_text"]) == ("answer", f"Perhaps a {good['name']}")
     assert good["check"] == "yes"
     assert good["label"] == good["cnn_transformer_mfe"]
     assert good["confidence"] == good["cnn_transformer_mfe_confidence"]

@@ -22,6 +22,7 @@ from pawmatch.results import (
     Review,
     ReviewReason,
     VariantAnswer,
+    Verdict,
 )
 
 LABELS = ("Border_Collie", "Akita", "Pug")
@@ -42,6 +43,7 @@ def make_prediction(
     return Prediction(
         task=task,
         model=ModelInfo("weights/breed/cnn", "cnn", "resnet18d", 10),
+        verdict=Verdict("answer", found[0].name),
         predictions=found,
         review=Review(bool(list(reasons)), tuple(reasons), 0.42),
         candidates_90=tuple(candidate.name for candidate in found[:2]),

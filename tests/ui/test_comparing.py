@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from pawmatch.errors import CheckpointNotFound
 from pawmatch.evaluation.compare import ImageAnswers, compare
-from pawmatch.results import VariantAnswer
+from pawmatch.results import Review, ReviewReason, VariantAnswer
 from pawmatch.ui import compare_present, compare_words
 from pawmatch.ui.classifiers import Classifiers
 from pawmatch.ui.compare_updates import CompareUpdates, CompareWidgets
@@ -235,6 +236,16 @@ def test_a_surest_model_is_not_called_the_best() -> None:
     assert sentence.startswith("CNN + Transformer + MFE is the surest, 75 % on average.")
     assert compare_words.CAUTION in sentence
     assert compare_words.surest(compare([answers("A")])) == compare_words.CAUTION
+
+
+def test_a_photo_that_a_person_should_check_is_flagged_with_its_reasons() -> None:
+    review = Review(True, (ReviewReason("close_call", "It is a close call."),), 0.5)
+    flagged = replace(answers("AAB"), review=review)
+    rows = [("", flagged), ("", answers("AAA"))]
+    table = compare_present.photo_table(rows, "")
+    assert table.count("A person should check this") == 1
+    assert "<li>It is a close call.</li>" in table
+    assert flagged.to_dict()["review"] == review.to_dict()
 
 
 def everything_shown() -> list[str]:

@@ -34,15 +34,10 @@ def handlers(classifiers: Classifiers) -> Handlers:
 def test_predict_gives_the_json_of_the_design(handlers: Handlers, upload: dict[str, Any]) -> None:
     answer = handlers.predict(upload)
     assert list(answer) == [
-        "task",
-        "model",
-        "predictions",
-        "review",
-        "candidates_90",
-        "variants",
-        "timing_ms",
-        "warnings",
+        *("task", "model", "verdict", "predictions", "review", "candidates_90", "group", "looks_like"),
+        *("boxes", "variants", "timing_ms", "warnings"),
     ]
+    assert answer["verdict"] == {"code": "answer", "text": "Border Collie"}
     assert answer["predictions"][0] == {"label": "Border_Collie", "name": "Border Collie", "confidence": 0.7}
     json.dumps(answer)
 

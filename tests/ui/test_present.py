@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pawmatch.results import ReviewReason
+from pawmatch.results import Group, LookAlike, ReviewReason, Verdict
 from pawmatch.ui import present, words
 from tests.ui.pretend import make_explanation, make_prediction
 
@@ -23,61 +23,47 @@ def spaced(shown: str) -> str:
 EVIL = "<img src=x onerror=alert(1)>\"'{{this}}${value}`"
 
 
-@pytest.mark.parametrize(
-    ("name", "spoken"),
-    [
-        ("Border Collie", "a Border Collie"),
-        ("Akita", "an Akita"),
-        ("Old English Sheepdog", "an Old English Sheepdog"),
-        ("Irish Setter", "an Irish Setter"),
-        ("Entlebucher Mountain Dog", "an Entlebucher Mountain Dog"),
-        ("Eurasier", "a Eurasier"),
-        ("Uruguayan Cimarron", "a Uruguayan Cimarron"),
-        ("Xoloitzcuintli", "a Xoloitzcuintli"),
-    ],
-)
-def test_names_are_spoken_with_the_right_article(name: str, spoken: str) -> None:
-    assert words.with_article(name) == spoken
+def test_the_verdict_comes_first_with_its_confidence() -> None:
+    shown = spaced(present.answer(make_prediction(0.714)))
+    assert re.search(r'<h2 class="verdict">Border Collie <span class="figure">71 %</span></h2>', shown)
+    assert "check" not in shown
 
 
-@pytest.mark.parametrize(
-    ("confidence", "text"),
-    [
-        (0.0, "under 1 %"),
-        (0.0099, "under 1 %"),
-        (0.01, "1 %"),
-        (0.714, "71 %"),
-        (0.994, "99 %"),
-        (0.995, "over 99 %"),
-        (1.0, "over 99 %"),
-    ],
-)
-def test_percentages_never_claim_certainty(confidence: float, text: str) -> None:
-    assert words.percent(confidence) == text
-
-
-def test_the_verdict_says_what_it_looks_like() -> None:
-    assert words.verdict(make_prediction(0.714)) == "Looks like a Border Collie, 71 %"
-    painting = make_prediction(0.714, task="artist", names=["Claude Monet"])
-    assert words.verdict(painting) == "Looks like a painting by Claude Monet, 71 %"
-
-
-def test_the_verdict_asks_for_a_check_and_says_why() -> None:
+def test_a_check_is_asked_for_below_the_verdict_with_all_reasons() -> None:
     reasons = [
-        ReviewReason("out_of_scope", "This does not look like a dog."),
+        ReviewReason("low_confidence", "The model is unsure."),
         ReviewReason("close_call", "It is a close call between Akita and Pug."),
     ]
-    prediction = make_prediction(0.31, reasons=reasons)
-    assert words.verdict(prediction) == "Please have someone check: this does not look like a dog."
+    shown = spaced(present.answer(make_prediction(0.31, reasons=reasons)))
+    assert (
+        shown.index("Border Collie") < shown.index(words.CHECK) < shown.index("<li>The model is unsure.</li>")
+    )
+
+
+def test_another_subject_is_named_and_the_bars_say_what_they_mean() -> None:
+    prediction = replace(
+        make_prediction(0.7),
+        verdict=Verdict("outside", "No dog here: this looks like a tabby cat"),
+        looks_like=(LookAlike("tabby cat", 0.41), LookAlike("Egyptian cat", 0.2)),
+    )
     shown = spaced(present.answer(prediction))
-    assert "Best guess: a Border Collie, 31 %" in shown
-    assert "<li>It is a close call between Akita and Pug.</li>" in shown
-    assert shown.count("does not look like a dog") == 1
+    assert "<li>tabby cat 41 %</li><li>Egyptian cat 20 %</li>" in shown
+    assert shown.index("If it is a dog after all:") < shown.index('class="bars"')
+    assert 'class="figure"' not in shown
+    unknown = replace(prediction, verdict=Verdict("unknown", "A dog"), looks_like=())
+    assert "The closest breeds" in present.answer(unknown)
 
 
-def test_a_name_keeps_its_capital_in_a_clause() -> None:
-    assert words.clause("Border Collie and Pug are close.") == "Border Collie and Pug are close."
-    assert words.clause("The picture is small.") == "the picture is small."
+def test_a_group_that_the_verdict_cannot_hold_is_listed() -> None:
+    labels = ("Beagle", "Basset", "Bloodhound", "Walker_Hound", "Redbone")
+    large = replace(
+        make_prediction(0.4), verdict=Verdict("group", "A hound"), group=Group("hound", labels, 0.93)
+    )
+    shown = spaced(present.answer(large))
+    assert 'A hound <span class="figure">93 %</span>' in shown
+    assert "<li>Basset Hound</li>" in shown
+    small = replace(large, group=Group("hound", labels[:4], 0.93))
+    assert "Basset Hound" not in present.answer(small)
 
 
 def test_bars_show_calibrated_confidence_and_what_is_left() -> None:
@@ -143,6 +129,8 @@ def everything_shown() -> list[str]:
     reasons = [ReviewReason("a", f"The {EVIL}."), ReviewReason("b", EVIL)]
     prediction = replace(
         make_prediction(0.4, 0.3, reasons=reasons, names=[EVIL, EVIL]),
+        verdict=Verdict("outside", EVIL),
+        looks_like=(LookAlike(EVIL, 0.5),),
         warnings=(EVIL,),
         candidates_90=(EVIL,),
         timing_ms={EVIL: 1.0},
@@ -153,8 +141,10 @@ def everything_shown() -> list[str]:
         variants=tuple(replace(answer, name=EVIL) for answer in prediction.variants),
     )
     explanation = make_explanation(prediction, raw_max=0.0)
+    group = Group(EVIL, (EVIL,) * 5, 0.9)
     return [
         present.answer(prediction),
+        present.answer(replace(prediction, verdict=Verdict("group", EVIL), group=group)),
         present.problem(EVIL),
         present.notice(EVIL),
         present.caption(explanation, "cnn"),

@@ -46,7 +46,7 @@ def test_a_photo_leads_over_two_steps_to_an_answer(updates: Updates, upload: dic
     assert "Looking at the photo" in second[page.answer]
     assert list(first) == list(second) == [page.answer]
     assert set(last) == set(page.all())
-    assert "Looks like a Border Collie, 70&nbsp;%" in last[page.answer]
+    assert 'Border Collie <span class="figure">70&nbsp;%</span>' in last[page.answer]
     assert last[page.label].value == "Border_Collie"
     assert last[page.label].interactive
     assert last[page.json]["explanation"]["label"] == "Border_Collie"
