@@ -95,6 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="change a value of the recipe, such as epochs=2; may be given several times",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+    parser.add_argument(
+        "--engine", default="torch", help="torch or openvino, for layers whose maps a recipe caches"
+    )
     parser.add_argument("--threads", metavar="N", help="threads for arithmetic (default: torch's choice)")
     parser.add_argument("--compile", action="store_true", help="compile the model first; pays on long runs")
     parser.add_argument("--autocast", metavar="TYPE", help="bfloat16 or float16 (default: full float32)")
@@ -124,6 +127,7 @@ def run(args: argparse.Namespace) -> int:
     with joined(resolve_device(args.device)) as device:
         settings = Settings(
             device=device,
+            engine=args.engine,
             compile=args.compile,
             autocast=args.autocast or "",
             tensorboard=args.tensorboard,

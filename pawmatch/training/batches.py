@@ -46,23 +46,40 @@ class TrainingBatches:
         the number of processes changes neither the steps nor the images of a step. Raises TrainingError
         where it cannot be shared evenly.
         """
+        augment, generator = self._augment(number, rank)
+        for rows in self.order(number, rank=rank, world=world):
+            images = self.images[torch.tensor(rows, device=self.device)]
+            yield augment(images, self.sizes[rows], generator), self.targets[rows].to(self.device)
+
+    def in_order(self, number: int, batch_size: int = 64) -> Iterator[Tensor]:
+        """The views that epoch `number` draws, of every image once and in order, in [0, 1]."""
+        augment, generator = self._augment(number, 0)
+        for rows in torch.split(torch.arange(len(self.targets)), batch_size):
+            yield augment(self.images[rows.to(self.device)], self.sizes[rows], generator)
+
+    def order(self, number: int, *, rank: int = 0, world: int = 1) -> list[list[int]]:
+        """Which images each batch of epoch `number` has, for process `rank` of `world`."""
         recipe = self.recipe
         if recipe.batch_size % world:
             raise TrainingError(
                 f"A batch of {recipe.batch_size} cannot be shared among {world} processes; "
                 f"use --set batch_size={-(-recipe.batch_size // world) * world}."
             )
-        seed = recipe.seed * 100_003 + number
+        seed = self._seed(number)
         order = epoch_order(self.targets.tolist(), balanced=recipe.balanced, seed=seed)
         if len(order) >= recipe.batch_size:
             order = order[: steps_per_epoch(len(order), recipe) * recipe.batch_size]
         else:
             order += (order * world)[: -len(order) % world]  # as many for each process
-        augment = Augment(recipe, recipe.size_at(number), self.backgrounds)
-        generator = torch.Generator().manual_seed(seed + 7_777_777 * rank)
-        for rows in torch.split(torch.tensor(order[rank::world]), recipe.batch_size // world):
-            images = self.images[rows.to(self.device)]
-            yield augment(images, self.sizes[rows], generator), self.targets[rows].to(self.device)
+        mine, size = order[rank::world], recipe.batch_size // world
+        return [mine[start : start + size] for start in range(0, len(mine), size)]
+
+    def _seed(self, number: int) -> int:
+        return self.recipe.seed * 100_003 + number
+
+    def _augment(self, number: int, rank: int) -> tuple[Augment, torch.Generator]:
+        generator = torch.Generator().manual_seed(self._seed(number) + 7_777_777 * rank)
+        return Augment(self.recipe, self.recipe.size_at(number), self.backgrounds), generator
 
 
 def steps_per_epoch(images: int, recipe: Recipe) -> int:

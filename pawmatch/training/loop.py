@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from pawmatch.training.distributed import (
     silent,
     world,
 )
+from pawmatch.training.feature_cache import CachedBatch, FeatureCache
 from pawmatch.training.history import Epoch, best_epoch, finished, score, write_curve
 from pawmatch.training.losses import build_loss, build_mixer, repeat_targets
 from pawmatch.training.optimisation import Optimisation
@@ -42,6 +43,7 @@ class Settings:
     """How to run, as against what to train: none of these changes the recipe."""
 
     device: str = "cpu"
+    engine: str = "torch"  # what runs the layers that never learn, where their maps are cached
     compile: bool = False
     autocast: str = ""  # "", "bfloat16" or "float16"
     tensorboard: bool = False
@@ -79,6 +81,9 @@ def train(
     state = RunState(run, recipe, identity or {}, model, optimisation)
     history = state.resume()
     runner = _Runner(model, optimisation, recipe, spec, train_data, settings, backgrounds, report, teachers)
+    held_out = eval_batches(val_data, spec)
+    if runner.cache is not None:
+        held_out = runner.cache.maps_of(held_out)
     plotting = settings.tensorboard and rank() == 0
     with (
         tensorboard(run / "tensorboard", done=len(history), report=report)
@@ -89,7 +94,10 @@ def train(
             started = time.monotonic()
             number = len(history) + 1
             loss, skipped = runner.epoch(number - 1)
-            logits = predict_logits(optimisation.judged, eval_batches(val_data, spec), settings)
+            judged = optimisation.judged
+            if runner.cache is not None:
+                judged = runner.cache.heads(judged)
+            logits = predict_logits(judged, held_out, settings)
             scores = score(logits, np.asarray(val_data.targets))
             history.append(
                 Epoch(
@@ -135,6 +143,18 @@ class _Runner:
         self.model, self.optimisation, self.recipe, self.spec = model, optimisation, recipe, spec
         self.settings, self.report = settings, report
         self.batches = TrainingBatches(data, recipe, settings.device, backgrounds)
+        self.cache: FeatureCache | None = None
+        if recipe.cached_views:
+            self.cache = FeatureCache(
+                model,
+                self.batches,
+                recipe,
+                spec,
+                teachers,
+                engine=settings.engine,
+                device=settings.device,
+                report=report,
+            )
         self.loss = build_loss(recipe)
         self.teachers = teachers
         self.mixer = build_mixer(recipe, len(data.labels))
@@ -147,16 +167,17 @@ class _Runner:
         self._thaw(index)
         training_mode(self.model)
         total, seen, skipped = 0.0, 0, 0
-        batches = self.batches.epoch(index, rank=rank(), world=world())
+        sharing = {"rank": rank(), "world": world()}
+        batches: Iterable[tuple[Tensor, Tensor] | CachedBatch] = self.batches.epoch(index, **sharing)
+        if self.cache is not None:
+            batches = self.cache.epoch(self.batches.order(index, **sharing), index)
         title = f"epoch {index + 1}/{self.recipe.epochs}"
         # disable=None: a bar on a terminal, nothing in a file
-        for images, targets in tqdm(
-            batches, title, leave=False, unit="batch", disable=None if rank() == 0 else True
-        ):
-            value, stepped = self._step(images, targets)
+        for batch in tqdm(batches, title, leave=False, unit="batch", disable=None if rank() == 0 else True):
+            value, stepped, count = self._step(batch)
             if stepped:
-                total += value * len(images)
-                seen += len(images)
+                total += value * count
+                seen += count
             skipped += not stepped
         average_statistics(self.model)
         if self.optimisation.averaged is not None:
@@ -164,21 +185,29 @@ class _Runner:
         parts = gathered([(total, seen)])
         return sum(part[0] for part in parts) / max(1, sum(part[1] for part in parts)), skipped
 
-    def _step(self, images: Tensor, targets: Tensor) -> tuple[float, bool]:
-        images = normalise(images, self.spec)
-        if self.mixer is not None and len(images) % 2 == 0:
-            images, targets = self.mixer(images, targets)
-        images = images.contiguous(memory_format=torch.channels_last)
+    def _step(self, batch: tuple[Tensor, Tensor] | CachedBatch) -> tuple[float, bool, int]:
+        """One step; gives the loss, whether it was taken, and the number of images."""
+        taught: Tensor | None = None
+        if isinstance(batch, CachedBatch):
+            inputs, targets, taught = batch.maps, batch.targets, batch.taught
+        else:
+            views, targets = batch
+            inputs = normalise(views, self.spec)
+            if self.mixer is not None and len(inputs) % 2 == 0:
+                inputs, targets = self.mixer(inputs, targets)
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         with self.optimisation.autocast():
-            logits = self.step_model(images)  # (N, classes), or (V, N, classes) for variants together
+            logits = self.step_model(inputs)  # (N, classes), or (V, N, classes) for variants together
             rows = logits.flatten(0, -2)
             loss = self.loss(rows, repeat_targets(targets, logits))
             if self.teachers is not None:
-                further = self.teachers.loss(rows, targets, images, self.recipe.distillation_temperature)
+                if taught is None:
+                    taught = self.teachers.logits(inputs)
+                further = self.teachers.loss(rows, targets, taught, self.recipe.distillation_temperature)
                 loss = (1 - self.recipe.distillation) * loss + self.recipe.distillation * further
         # Variants together count as much as each would alone: the loss is a mean over them too.
-        variants = len(rows) // len(images)
-        return loss.item(), self.optimisation.step(loss * variants)
+        variants = len(rows) // len(inputs)
+        return loss.item(), self.optimisation.step(loss * variants), len(inputs)
 
     def _thaw(self, index: int) -> None:
         """Freeze and thaw stages as the recipe says; where that changes, wrap the model anew."""
@@ -189,7 +218,8 @@ class _Runner:
             last, count = learning
             self.report(f"from epoch {index + 1} on, the last {last} of {count} backbone stages learn")
         self.learning = learning
-        parallel = in_parallel(self.model)
+        stepped = self.model if self.cache is None else self.cache.heads(self.model)
+        parallel = in_parallel(stepped)
         self.step_model = torch.compile(parallel, dynamic=False) if self.settings.compile else parallel
 
 

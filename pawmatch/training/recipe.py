@@ -31,6 +31,9 @@ class Recipe:
     # what comes after the feature extractor always is. Empty: everything, always.
     unfreeze: tuple[tuple[float, int], ...] = ()
 
+    # Of layers that never learn, so many random views of each image are run once, before the first epoch.
+    cached_views: int = 0
+
     epochs: int = 20
     patience: int = 0  # stop after so many epochs without a lower validation loss; 0 is off
     keep_best: bool = False  # keep the weights of the epoch with the lowest validation loss, not the last

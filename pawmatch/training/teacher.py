@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import kl_div, log_softmax, one_hot
 
 from pawmatch.checkpoint import load_checkpoint
 from pawmatch.checkpoint.backbone import backbone_folder, imagenet_classes, load_backbone
 from pawmatch.errors import TrainingError
+from pawmatch.models import ImageModel
 from pawmatch.preprocess import InputSpec
 
 
@@ -26,12 +27,15 @@ class Teacher:
     def __init__(self, source: str, labels: Sequence[str], spec: InputSpec, device: str = "cpu") -> None:
         folder = backbone_folder(source)
         self.model: Callable[[Tensor], Tensor]
+        self.network: nn.Module | None = None  # of a backbone, whose head takes the pooled map
         if folder is not None:
             backbone = load_backbone(folder, source)
             theirs, known = backbone.input, imagenet_classes(labels)
             backbone.network.to(device).to(memory_format=torch.channels_last)
             rows = torch.tensor([known[label] for label in labels if label in known])
             head = backbone.head.to(device)
+            self.network = backbone.network
+            self.on_map: Callable[[Tensor], Tensor] = lambda maps: head(maps.mean(dim=(2, 3)))[:, rows]
             self.model = lambda images: head(backbone.pooled(images))[:, rows]
         else:
             checkpoint = load_checkpoint(source)
@@ -86,17 +90,29 @@ class Teachers:
         ]
         return torch.stack(answers).mean(dim=0)
 
-    def loss(self, logits: Tensor, targets: Tensor, images: Tensor, temperature: float) -> Tensor:
+    def on_map(self, student: ImageModel) -> Callable[[Tensor], Tensor] | None:
+        """What answers from the student's own feature map, where its backbone is the only teacher's too."""
+        network = self.members[0].network
+        if len(self.members) > 1 or network is None:
+            return None
+        ours, theirs = student.features().state_dict(), network.state_dict()
+        same = ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+        head = self.members[0].on_map
+        return (lambda maps: log_softmax(head(maps), dim=-1)) if same else None
+
+    def loss(self, logits: Tensor, targets: Tensor, taught: Tensor, temperature: float) -> Tensor:
         """How far logits (V * N, classes) of V students are from the teachers', of the classes those know.
 
-        `targets` are class indices (N,) or shares (N, classes); an image counts by its share of known ones.
+        `taught` are the teachers' logits (N, known classes), `targets` class indices (N,) or shares
+        (N, classes); an image counts by its share of known ones.
         """
         if targets.ndim == 1:
             targets = one_hot(targets, logits.shape[-1])
         counted = targets[:, self.classes].sum(dim=-1).float()
-        copies = len(logits) // len(images)
-        taught = self.logits(images).repeat(copies, 1)
-        return distillation_loss(logits[:, self.classes], taught, temperature, counted.repeat(copies))
+        copies = len(logits) // len(taught)
+        return distillation_loss(
+            logits[:, self.classes], taught.repeat(copies, 1), temperature, counted.repeat(copies)
+        )
 
 
 def distillation_loss(

@@ -1,0 +1,150 @@
+"""Feature maps computed once for layers that do not learn, so that an epoch costs only those that do.
+
+With a frozen backbone, new classes are learnt in minutes on a CPU: what is slow has run before the first
+epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pawmatch.engines import create_engine
+from pawmatch.errors import TrainingError
+from pawmatch.models import Hybrid, ImageModel
+from pawmatch.preprocess import InputSpec
+from pawmatch.training.batches import TrainingBatches, normalise
+from pawmatch.training.recipe import Recipe
+from pawmatch.training.teacher import Teachers
+from pawmatch.training.together import Together
+from pawmatch.training.unfreezing import stages
+
+
+@dataclass(frozen=True)
+class CachedBatch:
+    """What a step needs of a batch: maps (N, C, h, w), targets (N,), and the teachers' logits, if any."""
+
+    maps: Tensor
+    targets: Tensor
+    taught: Tensor | None
+
+
+class FeatureCache:
+    """For `cached_views` random views of each training image, the map before the first layer that learns.
+
+    Epochs take turns with the views. Memory: 2 bytes a value; a map of 7 x 7 x 1280 has 125 kB.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: TrainingBatches,
+        recipe: Recipe,
+        spec: InputSpec,
+        teachers: Teachers | None,
+        *,
+        engine: str,
+        device: str,
+        report: Callable[[str], None],
+    ) -> None:
+        member = first_member(model)
+        learning = recipe.stages_at(0)
+        if learning is None or len(recipe.unfreeze) > 1 or recipe.mixup or recipe.cutmix:
+            raise TrainingError(
+                "cached_views needs layers that never learn and images that are not mixed; use --set "
+                '"unfreeze=[[0.0, 0]]" --set mixup=0.0 --set cutmix=0.0, or --set cached_views=0.'
+            )
+        model.eval()
+        self.device, self.learning = device, learning
+        self._frozen = split(member, learning)[0]
+        if learning == 0 and device == "cpu":
+            self._frozen = create_engine(engine, [member], device, spec).features
+        self._maps: list[Tensor] = []
+        self._taught: list[Tensor] = []
+        own_head = teachers.on_map(member) if teachers is not None and learning == 0 else None
+        report(f"running {recipe.cached_views} views of {len(batches.targets)} images through what is frozen")
+        for number in range(recipe.cached_views):
+            maps: list[Tensor] = []
+            taught: list[Tensor] = []
+            with torch.inference_mode():
+                for views in tqdm(batches.in_order(number), leave=False, disable=None, unit="batch"):
+                    images = normalise(views, spec).contiguous(memory_format=torch.channels_last)
+                    found = self._frozen(images)
+                    maps.append(found.to(torch.float16))
+                    if own_head is not None:
+                        taught.append(own_head(found.float()))
+                    elif teachers is not None:
+                        taught.append(teachers.logits(images))
+            self._maps.append(torch.cat(maps))
+            if taught:
+                self._taught.append(torch.cat(taught))
+        self.targets = batches.targets
+
+    def epoch(self, order: list[list[int]], number: int) -> Iterator[CachedBatch]:
+        """The batches of epoch `number`, counted from 0, of the images that `order` lists for each."""
+        turn = number % len(self._maps)
+        for rows in order:
+            maps = self._maps[turn][rows].to(self.device, torch.float32, copy=True)
+            taught = self._taught[turn][rows].to(self.device) if self._taught else None
+            yield CachedBatch(
+                maps.contiguous(memory_format=torch.channels_last), self.targets[rows].to(self.device), taught
+            )
+
+    def maps_of(self, batches: Sequence[Tensor]) -> list[Tensor]:
+        """The maps of prepared batches, kept as those of the training images are."""
+        with torch.inference_mode():
+            return [self._frozen(batch.to(self.device)).to(torch.float16) for batch in batches]
+
+    def heads(self, model: nn.Module) -> nn.Module:
+        """What takes cached maps of `model`, which is the one that trains or a copy of it."""
+        return Heads(model, split(first_member(model), self.learning)[1])
+
+
+def first_member(model: nn.Module) -> ImageModel:
+    """A model itself, or the first of variants together."""
+    member = next(iter(model.variants().values())) if isinstance(model, Together) else model
+    assert isinstance(member, ImageModel)
+    return member
+
+
+class Heads(nn.Module):
+    """What learns of one model or of variants together: the rest of the shared extractor, and the heads."""
+
+    def __init__(self, model: nn.Module, tail: nn.Module) -> None:
+        super().__init__()
+        self.model, self.tail = model, tail
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Cached maps -> logits (N, classes), or (V, N, classes) of variants together."""
+        feature_map = self.tail(maps.float())
+        if isinstance(self.model, Together):
+            return torch.stack(
+                [member.forward_head(feature_map) for member in self.model.variants().values()]
+            )
+        assert isinstance(self.model, ImageModel)
+        return self.model.forward_head(feature_map)
+
+
+def split(model: ImageModel, learning: int) -> tuple[Callable[[Tensor], Tensor], nn.Module]:
+    """`forward_features` in two: what is frozen, and the last `learning` stages as a module.
+
+    Raises TrainingError where some stages learn and the backbone is not one of timm's EfficientNets.
+    """
+    if learning == 0:
+        return model.forward_features, nn.Identity()
+    backbone = model.backbone if isinstance(model, Hybrid) else None
+    blocks = getattr(backbone, "blocks", None)
+    head = [getattr(backbone, name, None) for name in ("conv_head", "bn2")]
+    count = len(stages(model.features()))
+    if not isinstance(blocks, nn.Sequential) or None in head or learning >= count:
+        raise TrainingError(
+            "cached_views with stages that learn works for EfficientNets, and not for all of their stages; "
+            "use --set cached_views=0."
+        )
+    first = len(blocks) - learning
+    stem = [getattr(backbone, name) for name in ("conv_stem", "bn1")]
+    return nn.Sequential(*stem, *blocks[:first]), nn.Sequential(*blocks[first:], *head)
