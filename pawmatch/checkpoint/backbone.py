@@ -7,9 +7,10 @@ and its head says what a picture shows where it does not show what a task is abo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,27 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
-from pawmatch.checkpoint.bundled import BACKBONE_FILE, BACKBONES, bundled_weights
+from pawmatch.checkpoint.bundled import (
+    BACKBONE_FILE,
+    BACKBONES,
+    bundled_backbone,
+    bundled_weights,
+    find_bundled,
+    is_bundled_backbone,
+)
 from pawmatch.checkpoint.codec import decode
 from pawmatch.checkpoint.config import CONFIG_FILE
+from pawmatch.checkpoint.folder import Checkpoint
 from pawmatch.checkpoint.values import check_keys, text, wrong
 from pawmatch.checkpoint.weights import file_digest, read_tensors, replace_file, write_tensors
 from pawmatch.errors import CheckpointNotFound, DigestMismatch, NotACheckpoint
 from pawmatch.labels import spelling_key
-from pawmatch.models.hybrid import create_backbone
+from pawmatch.models.hybrid import Hybrid, create_backbone
 from pawmatch.preprocess import InputSpec
 
 KIND = "backbone"
 HEAD_FILE = "imagenet_head.safetensors"
+MAX_GAP = 3  # between the numbers of two classes that are related
 PREFIX = "backbone."  # of its keys in a file, so that a hybrid's parameters are a plain union of files
 CONFIG_KEYS = ("format_version", "kind", "backbone", "input", "files", "license", "about")
 FORMAT_VERSION = 2
@@ -68,6 +78,38 @@ def backbone_folder(source: str) -> Path | None:
     except (OSError, ValueError, RecursionError):
         return None
     return folder if isinstance(config, dict) and config.get("kind") == KIND else None
+
+
+@dataclass(frozen=True)
+class ImagenetHead:
+    """What a backbone's own head says, on the feature maps (N, C, h, w) of a model that has that backbone."""
+
+    head: nn.Linear
+
+    def probabilities(self, feature_map: Tensor) -> Tensor:
+        """Probabilities (N, 1000) of the average-pooled map."""
+        answer: Tensor = self.head(feature_map.mean(dim=(2, 3))).softmax(dim=-1)
+        return answer
+
+    def mass(self, feature_map: Tensor, classes: Sequence[int]) -> Tensor:
+        """The probability (N, h, w) of some of the classes together, at each position of the map."""
+        cells = self.head(feature_map.permute(0, 2, 3, 1)).softmax(dim=-1)  # (N, h, w, 1000)
+        mass: Tensor = cells[..., list(classes)].sum(dim=-1)
+        return mass
+
+
+def imagenet_head(checkpoint: Checkpoint, device: str = "cpu") -> ImagenetHead | None:
+    """The ImageNet head of the bundled backbone that a checkpoint stands on; None where it has its own."""
+    path = next((path for path in checkpoint.paths if is_bundled_backbone(path)), None)
+    if path is None and not checkpoint.paths and isinstance(checkpoint.model, Hybrid):  # not written yet
+        features = checkpoint.model.features().state_dict()
+        named = {PREFIX + name: tensor for name, tensor in features.items()}
+        found = bundled_backbone(named, half=True)
+        path = find_bundled(found.sha256) if found else None
+    if path is None:
+        return None
+    backbone = load_backbone(path.parent, path.parent.name)
+    return ImagenetHead(backbone.head.to(device))
 
 
 def load_backbone(folder: Path, source: str) -> Backbone:
@@ -150,3 +192,17 @@ def imagenet_classes(labels: Iterable[str]) -> dict[str, int]:
                 key=lambda index: float((sure - index).abs().float().median()) if len(sure) else index,
             )
     return chosen
+
+
+def subject_classes(labels: Iterable[str]) -> tuple[int, ...]:
+    """The ImageNet classes that show what the labels are about; none where ImageNet has few of the labels.
+
+    They are the labels' own and those between them: related classes stand side by side in ImageNet's order,
+    so that a gap of one or two is a relative that the labels lack.
+    """
+    names = list(labels)
+    own = sorted(set(imagenet_classes(names).values()))
+    if len(own) < max(2, len(names) / 2):
+        return ()
+    between = [place for a, b in pairwise(own) if b - a <= MAX_GAP for place in range(a + 1, b)]
+    return tuple(sorted({*own, *between}))

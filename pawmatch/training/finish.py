@@ -78,18 +78,18 @@ def finish(
     specs = {name: config.input for name, config in configs.items()}
     if refit:
         estimate_statistics(models, images.train.sample(STATISTICS_IMAGES), specs, device)
-    outputs = run_models(models, images.val, specs, device)
+    outputs = run_models(models, images.val, configs, device)
     labels = np.asarray(images.val.targets)
     most = IMAGES_PER_WEIGHT * max(entry.pooled.shape[1] for entry in outputs.values())
     own_data = images.train.sample(most)
-    inside = run_models(models, own_data, specs, device) if refit or images.outside else {}
+    inside = run_models(models, own_data, configs, device) if refit or images.outside else {}
     if refit:
         outputs = _without_favour(models, inside, np.asarray(own_data.targets), outputs, labels)
     gates: dict[str, tuple[ScopeGate, ...]] = dict.fromkeys(models, ())
     if images.outside:
-        elsewhere = run_models(models, images.outside.sample(most), specs, device)
+        elsewhere = run_models(models, images.outside.sample(most), configs, device)
         stand_ins = {
-            kind: run_models(models, data, specs, device)
+            kind: run_models(models, data, configs, device)
             for kind, data in stand_in_images(images.train.sample(most // 2)).items()
         }
         gates = {
