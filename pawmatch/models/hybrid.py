@@ -164,6 +164,8 @@ class Hybrid(ImageModel):
     def forward_head(self, feature_map: Tensor) -> Tensor:
         """Feature map (N, C, h, w) -> logits (N, classes)."""
         if self.projection is not None:
+            if not self.tokens:  # a mean and a linear map may change places: one position instead of h*w
+                feature_map = feature_map.mean(dim=(2, 3), keepdim=True)
             feature_map = self.projection(feature_map)  # (N, C, h, w) -> (N, D, h, w)
         if self.tokens and self.attention is not None:
             feature_map = self.attention(feature_map)
