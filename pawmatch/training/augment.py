@@ -95,24 +95,49 @@ class Augment:
     ) -> Tensor:
         """Read the views' pixels; `matrix` (N, 2, 3) is of `geometry`."""
         device = images.device
-        factor = 2 if float(matrix[:, :, :2].abs().amax()) * 2 > SUPERSAMPLED * self.size else 1
-        side = self.size * factor
-        line = (torch.arange(side, device=device) + 0.5) * (2 / side) - 1
-        rows, columns = torch.meshgrid(line, line, indexing="ij")
-        places = torch.stack([columns, rows, torch.ones_like(rows)], dim=-1).view(1, -1, 3)
-        matrix = matrix.to(device)
-        pixels = (places @ matrix.transpose(1, 2)).view(-1, side, side, 2)  # x and y, from the outer edge
-        ends = sizes.to(device).flip(1).view(-1, 1, 1, 2).float()
-        outside = ((pixels < 0) | (pixels > ends)).any(dim=-1)
-        inside = torch.minimum(pixels.clamp(min=0.5), ends - 0.5)
+        cut = zoomed_out if self.backgrounds is not None else torch.zeros_like(zoomed_out)
+        spread = matrix[:, :, :2].abs().amax(dim=(1, 2)) * (2 / self.size)  # image pixels a view pixel
+        fine = spread > SUPERSAMPLED
+        views = torch.empty(len(images), 3, self.size, self.size, device=device)
+        uncovered = torch.zeros(len(images), 1, self.size, self.size, device=device)
+        for factor, chosen in ((1, ~fine), (2, fine)):
+            if bool(chosen.any()):
+                rows = chosen.to(device)
+                views[rows], uncovered[rows] = self._read(
+                    images[rows], sizes[chosen], matrix[chosen], cut[chosen], factor
+                )
+        if self.backgrounds is not None and bool(cut.any()):
+            drawn = torch.randint(len(self.backgrounds), (len(images),), generator=generator)[cut]
+            line = _line(self.size, device)
+            whole = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1)[None]
+            scenes = _sampled(self.backgrounds[drawn.to(device)], whole)
+            rows = cut.to(device)
+            views[rows] += uncovered[rows] * scenes
+        return views
+
+    def _read(
+        self, images: Tensor, sizes: Tensor, matrix: Tensor, cut: Tensor, factor: int
+    ) -> tuple[Tensor, Tensor]:
+        """Views as means of `factor` x `factor` samples, and which share of each pixel an image leaves free.
+
+        Only images that are `cut` out leave any, and there they are black; the edges of others repeat.
+        """
+        device, side = images.device, self.size * factor
         extent = torch.tensor([images.shape[3], images.shape[2]], device=device)
-        views = _sampled(images, inside / extent * 2 - 1)
-        if self.backgrounds is not None and bool(zoomed_out.any()):
-            chosen = torch.randint(len(self.backgrounds), (len(images),), generator=generator)
-            scenes = _sampled(self.backgrounds[chosen.to(device)], places.view(1, side, side, 3)[..., :2])
-            behind = (outside & zoomed_out.to(device).view(-1, 1, 1))[:, None]
-            views = torch.where(behind, scenes, views)
-        return avg_pool2d(views, factor) if factor > 1 else views
+        to_grid = (matrix.to(device) * (2 / extent)[:, None])[:, None, None]  # (N, 1, 1, x and y, 3)
+        line = _line(side, device)
+        grid = to_grid[..., 0] * line[:, None] + (to_grid[..., 1] * line[:, None, None] + to_grid[..., 2] - 1)
+        ends = (sizes.to(device).flip(1) * (2 / extent) - 1).view(-1, 1, 1, 2)
+        uncovered = torch.zeros(len(images), 1, 1, 1, device=device)
+        if bool(cut.any()):
+            outside = ((grid < -1) | (grid > ends)).any(dim=-1)[:, None]
+            uncovered = (outside & cut.to(device).view(-1, 1, 1, 1)).float()
+        grid = torch.minimum(torch.maximum(grid, 1 / extent - 1), ends - 1 / extent)
+        views = _sampled(images, grid)
+        if bool(cut.any()):
+            views *= 1 - uncovered
+            uncovered = avg_pool2d(uncovered, factor)
+        return avg_pool2d(views, factor) if factor > 1 else views, uncovered
 
     def jitter(self, views: Tensor, plain: Tensor, generator: torch.Generator) -> Tensor:
         """Brightness, contrast and saturation, each times a random factor near 1."""
@@ -129,6 +154,11 @@ class Augment:
 
 def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
     return torch.rand(count, generator=generator) * (high - low) + low
+
+
+def _line(side: int, device: torch.device) -> Tensor:
+    """The centres of a view's pixels along one side, in [-1, 1]."""
+    return (torch.arange(side, device=device) + 0.5) * (2 / side) - 1
 
 
 def _sampled(images: Tensor, grid: Tensor) -> Tensor:
