@@ -43,7 +43,10 @@ class Augment:
         views = self.sample(images, sizes, matrix, zoomed_out, generator)
         if self.rand_augment is not None:
             levels = views.mul(255).round().to(torch.uint8)
-            changed = torch.stack([self.rand_augment(view) for view in levels]).to(torch.float32) / 255
+            # It draws from torch's own generator, which must not decide what a seed gives.
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+                changed = torch.stack([self.rand_augment(view) for view in levels]).to(torch.float32) / 255
             views = torch.where(plain.to(views.device).view(-1, 1, 1, 1), views, changed)
         if self.recipe.color_jitter:
             views = self.jitter(views, plain, generator)
