@@ -46,16 +46,22 @@ def main() -> None:
     args = parser.parse_args()
     folder = backbone_folder(args.backbone)
     if folder is None:
-        raise BadOption(f"There is no backbone {args.backbone}; give the name of a bundled one or its folder.")
+        raise BadOption(
+            f"There is no backbone {args.backbone}; give the name of a bundled one or its folder."
+        )
     backbone = load_backbone(folder, args.backbone)
     backbone.network.to(memory_format=torch.channels_last)
     data = list_classes(args.data)
     known = imagenet_classes(data.labels)
-    kept = [(f, data.labels[t]) for f, t in zip(data.files, data.targets, strict=True) if data.labels[t] in known]
+    kept = [
+        (f, data.labels[t]) for f, t in zip(data.files, data.targets, strict=True) if data.labels[t] in known
+    ]
     names = sorted({name for _, name in kept})
     targets = np.array([names.index(name) for _, name in kept])
     rows = [known[name] for name in names]
-    print(f"{len(kept)} photos of {len(names)} classes\n\n| size | what is seen | top-1 | top-5 |\n|---|---|---|---|")
+    print(
+        f"{len(kept)} photos of {len(names)} classes\n\n| size | what is seen | top-1 | top-5 |\n|---|---|---|---|"
+    )
     for size in args.sizes:
         for rule in RESIZE_RULES:
             spec = InputSpec(size=size, resize=rule, mean=backbone.input.mean, std=backbone.input.std)

@@ -63,10 +63,14 @@ class Backbone:
         """The network's tensors by the names that they have in a hybrid."""
         return {PREFIX + name: tensor for name, tensor in self.network.state_dict().items()}
 
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> the network's last map (N, C, h, w)."""
+        feature_map: Tensor = self.network.forward_features(images)  # type: ignore[operator]
+        return feature_map
+
     def pooled(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) -> the average-pooled map (N, C), which `head` takes."""
-        feature_map: Tensor = self.network.forward_features(images)  # type: ignore[operator]
-        return feature_map.mean(dim=(2, 3))
+        return self.feature_map(images).mean(dim=(2, 3))
 
 
 def backbone_folder(source: str) -> Path | None:

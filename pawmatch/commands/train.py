@@ -117,11 +117,13 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from pawmatch.engines import resolve_device
+    from pawmatch.engines import ENGINES, resolve_device
     from pawmatch.training.distributed import joined
     from pawmatch.training.loop import Settings
     from pawmatch.training.run import ALL, run_training
 
+    if args.engine.partition(" ")[0] not in ENGINES:  # a recipe asks for it late, or never
+        raise BadOption(f"--engine is {args.engine!r}; use one of {', '.join(ENGINES)}.")
     if threads is not None:
         torch.set_num_threads(threads)
     with joined(resolve_device(args.device)) as device:

@@ -43,7 +43,10 @@ class Augment:
         views = self.sample(images, sizes, matrix, zoomed_out, generator)
         if self.rand_augment is not None:
             levels = views.mul(255).round().to(torch.uint8)
-            changed = torch.stack([self.rand_augment(view) for view in levels]).to(torch.float32) / 255
+            # It draws from torch's own generator, which must not decide what a seed gives.
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+                changed = torch.stack([self.rand_augment(view) for view in levels]).to(torch.float32) / 255
             views = torch.where(plain.to(views.device).view(-1, 1, 1, 1), views, changed)
         if self.recipe.color_jitter:
             views = self.jitter(views, plain, generator)
@@ -95,41 +98,49 @@ class Augment:
     ) -> Tensor:
         """Read the views' pixels; `matrix` (N, 2, 3) is of `geometry`."""
         device = images.device
-        steps = matrix[:, :, :2].abs().amax(dim=(1, 2)) * 2 / self.size  # image pixels to a view pixel
-        factors = torch.where(steps > SUPERSAMPLED, 2, 1)
+        cut = zoomed_out if self.backgrounds is not None else torch.zeros_like(zoomed_out)
+        spread = matrix[:, :, :2].abs().amax(dim=(1, 2)) * (2 / self.size)  # image pixels a view pixel
+        fine = spread > SUPERSAMPLED
         views = torch.empty(len(images), 3, self.size, self.size, device=device)
-        chosen = torch.zeros(len(images), dtype=torch.long)
-        if self.backgrounds is not None:
-            chosen = torch.randint(len(self.backgrounds), (len(images),), generator=generator)
-        for factor in torch.unique(factors).tolist():
-            rows = (factors == factor).nonzero().flatten()
-            here = rows.to(device)
-            views[here] = self._sampled_at(
-                factor, images[here], sizes[rows], matrix[rows], zoomed_out[rows], chosen[rows]
-            )
+        uncovered = torch.zeros(len(images), 1, self.size, self.size, device=device)
+        for factor, chosen in ((1, ~fine), (2, fine)):
+            if bool(chosen.any()):
+                rows = chosen.to(device)
+                views[rows], uncovered[rows] = self._read(
+                    images[rows], sizes[chosen], matrix[chosen], cut[chosen], factor
+                )
+        if self.backgrounds is not None and bool(cut.any()):
+            drawn = torch.randint(len(self.backgrounds), (len(images),), generator=generator)[cut]
+            line = _line(self.size, device)
+            whole = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1)[None]
+            scenes = _sampled(self.backgrounds[drawn.to(device)], whole)
+            rows = cut.to(device)
+            views[rows] += uncovered[rows] * scenes
         return views
 
-    def _sampled_at(
-        self, factor: int, images: Tensor, sizes: Tensor, matrix: Tensor, zoomed_out: Tensor, chosen: Tensor
-    ) -> Tensor:
-        """Views of which each pixel is the mean of factor x factor samples."""
+    def _read(
+        self, images: Tensor, sizes: Tensor, matrix: Tensor, cut: Tensor, factor: int
+    ) -> tuple[Tensor, Tensor]:
+        """Views as means of `factor` x `factor` samples, and which share of each pixel an image leaves free.
+
+        Only images that are `cut` out leave any, and there they are black; the edges of others repeat.
+        """
         device, side = images.device, self.size * factor
-        line = (torch.arange(side, device=device) + 0.5) * (2 / side) - 1
-        rows, columns = torch.meshgrid(line, line, indexing="ij")
-        places = torch.stack([columns, rows, torch.ones_like(rows)], dim=-1).view(1, -1, 3)
-        pixels = (places @ matrix.to(device).transpose(1, 2)).view(-1, side, side, 2)  # x, y from the edge
-        ends = sizes.to(device).flip(1).view(-1, 1, 1, 2).float()
-        inside = torch.minimum(pixels.clamp(min=0.5), ends - 0.5)
         extent = torch.tensor([images.shape[3], images.shape[2]], device=device)
-        views = _sampled(images, inside / extent * 2 - 1)
-        if self.backgrounds is not None and bool(zoomed_out.any()):
-            small = zoomed_out.nonzero().flatten().to(device)
-            scenes = _sampled(
-                self.backgrounds[chosen.to(device)[small]], places.view(1, side, side, 3)[..., :2]
-            )
-            outside = ((pixels[small] < 0) | (pixels[small] > ends[small])).any(dim=-1)[:, None]
-            views[small] = torch.where(outside, scenes, views[small])
-        return avg_pool2d(views, factor) if factor > 1 else views
+        to_grid = (matrix.to(device) * (2 / extent)[:, None])[:, None, None]  # (N, 1, 1, x and y, 3)
+        line = _line(side, device)
+        grid = to_grid[..., 0] * line[:, None] + (to_grid[..., 1] * line[:, None, None] + to_grid[..., 2] - 1)
+        ends = (sizes.to(device).flip(1) * (2 / extent) - 1).view(-1, 1, 1, 2)
+        uncovered = torch.zeros(len(images), 1, 1, 1, device=device)
+        if bool(cut.any()):
+            outside = ((grid < -1) | (grid > ends)).any(dim=-1)[:, None]
+            uncovered = (outside & cut.to(device).view(-1, 1, 1, 1)).float()
+        grid = torch.minimum(torch.maximum(grid, 1 / extent - 1), ends - 1 / extent)
+        views = _sampled(images, grid)
+        if bool(cut.any()):
+            views *= 1 - uncovered
+            uncovered = avg_pool2d(uncovered, factor)
+        return avg_pool2d(views, factor) if factor > 1 else views, uncovered
 
     def jitter(self, views: Tensor, plain: Tensor, generator: torch.Generator) -> Tensor:
         """Brightness, contrast and saturation, each times a random factor near 1."""
@@ -146,6 +157,11 @@ class Augment:
 
 def _uniform(count: int, low: float, high: float, generator: torch.Generator) -> Tensor:
     return torch.rand(count, generator=generator) * (high - low) + low
+
+
+def _line(side: int, device: torch.device) -> Tensor:
+    """The centres of a view's pixels along one side, in [-1, 1]."""
+    return (torch.arange(side, device=device) + 0.5) * (2 / side) - 1
 
 
 def _sampled(images: Tensor, grid: Tensor) -> Tensor:

@@ -60,10 +60,14 @@ class FeatureCache:
     ) -> None:
         member = first_member(model)
         learning = recipe.stages_at(0)
-        if learning is None or len(recipe.unfreeze) > 1 or recipe.mixup or recipe.cutmix:
+        changing = (
+            len({(recipe.stages_at(epoch), recipe.size_at(epoch)) for epoch in range(recipe.epochs)}) > 1
+        )
+        if learning is None or changing or recipe.mixup or recipe.cutmix:
             raise TrainingError(
-                "cached_views needs layers that never learn and images that are not mixed; use --set "
-                '"unfreeze=[[0.0, 0]]" --set mixup=0.0 --set cutmix=0.0, or --set cached_views=0.'
+                "cached_views needs layers that never learn, and images of one size that are not mixed; use "
+                '--set "unfreeze=[[0.0, 0]]" --set sizes=[] --set mixup=0.0 --set cutmix=0.0, or --set '
+                "cached_views=0."
             )
         model.eval()
         self.device, self.learning, self.targets = device, learning, batches.targets

@@ -89,9 +89,10 @@ def start_from_backbone(model: ImageModel, backbone: Backbone, labels: Sequence[
         basis[: len(directions)] = directions  # QR may turn a direction around
         weight.copy_(basis[:, :, None, None])
         rows = rows @ basis.T
-    if model.feature_fusion is None and (model.attention is None or model.tokens):
-        last = model.classifier[-1]
-        assert isinstance(last, nn.Linear)
+    last = model.classifier[-1]
+    assert isinstance(last, nn.Linear)
+    unchanged = model.feature_fusion is None and (model.attention is None or model.tokens)
+    if unchanged and last.in_features == rows.shape[1]:  # some networks widen the vector once more
         places = [index for index, label in enumerate(labels) if label in known]
         last.weight[places] = rows
         last.bias[places] = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import kl_div, log_softmax, one_hot
 
 from pawmatch.checkpoint import load_checkpoint
@@ -26,32 +26,34 @@ class Teacher:
 
     def __init__(self, source: str, labels: Sequence[str], spec: InputSpec, device: str = "cpu") -> None:
         folder = backbone_folder(source)
-        self.model: Callable[[Tensor], Tensor]
-        self.network: nn.Module | None = None  # of a backbone, whose head takes the pooled map
+        known: dict[str, int]  # for each label that it knows, the place among its logits
+        self.features: Callable[[Tensor], Tensor]  # images to a map
+        self.head: Callable[[Tensor], Tensor]  # a map to the logits of all its classes
         if folder is not None:
             backbone = load_backbone(folder, source)
-            theirs, known = backbone.input, imagenet_classes(labels)
-            backbone.network.to(device).to(memory_format=torch.channels_last)
-            rows = torch.tensor([known[label] for label in labels if label in known])
-            head = backbone.head.to(device)
-            self.network = backbone.network
-            self.on_map: Callable[[Tensor], Tensor] = lambda maps: head(maps.mean(dim=(2, 3)))[:, rows]
-            self.model = lambda images: head(backbone.pooled(images))[:, rows]
+            known, theirs = imagenet_classes(labels), backbone.input
+            linear = backbone.head.to(device)
+            self.extractor = backbone.network
+            self.features = backbone.feature_map
+            self.head = lambda maps: linear(maps.mean(dim=(2, 3)))
         else:
             checkpoint = load_checkpoint(source)
-            theirs, own = checkpoint.config.input, checkpoint.config.labels
-            checkpoint.model.to(device).to(memory_format=torch.channels_last)
+            own, theirs = checkpoint.config.labels, checkpoint.config.input
             known = {label: own.index(label) for label in labels if label in own}
-            rows = torch.tensor([known[label] for label in labels if label in known])
-            self.model = lambda images: checkpoint.model(images)[:, rows]
+            model = checkpoint.model.to(device)
+            self.extractor = model.features()
+            self.features, self.head = model.forward_features, model.forward_head
+        self.extractor.to(device).to(memory_format=torch.channels_last)
         if len(known) < 2:
             raise TrainingError(
                 f"The teacher {source} knows {len(known)} of the {len(labels)} classes; "
                 "use one that was trained on a folder with the same subfolders."
             )
+        self.rows = torch.tensor([known[label] for label in labels if label in known], device=device)
         self.classes = torch.tensor(
             [index for index, label in enumerate(labels) if label in known], device=device
         )
+        self.same_input = (spec.mean, spec.std) == (theirs.mean, theirs.std)
         # (x * std + mean - theirs.mean) / theirs.std, in one multiplication and one addition
         mean, std, mean_there, std_there = (
             torch.tensor(values, device=device).view(1, 3, 1, 1)
@@ -63,8 +65,12 @@ class Teacher:
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """The teacher's logits (N, known classes) for the student's normalised images (N, 3, H, W)."""
-        answer: Tensor = self.model(images * self._scale + self._shift)
-        return answer.float()
+        return self.on_map(self.features(images * self._scale + self._shift))
+
+    @torch.no_grad()
+    def on_map(self, maps: Tensor) -> Tensor:
+        """The logits (N, known classes) for the feature maps (N, C, h, w) of its own extractor."""
+        return self.head(maps)[:, self.rows].float()
 
 
 class Teachers:
@@ -79,6 +85,11 @@ class Teachers:
     ) -> None:
         self.members = [Teacher(source, labels, spec, device) for source in sources]
         shared = set.intersection(*(set(member.classes.tolist()) for member in self.members))
+        if len(shared) < 2:
+            raise TrainingError(
+                f"The teachers {' and '.join(sources)} have {len(shared)} of the {len(labels)} classes in "
+                "common; use teachers of the same classes."
+            )
         self.classes = torch.tensor(sorted(shared), device=device)
         self._columns = [torch.searchsorted(member.classes, self.classes) for member in self.members]
 
@@ -91,14 +102,13 @@ class Teachers:
         return torch.stack(answers).mean(dim=0)
 
     def on_map(self, student: ImageModel) -> Callable[[Tensor], Tensor] | None:
-        """What answers from the student's own feature map, where its backbone is the only teacher's too."""
-        network = self.members[0].network
-        if len(self.members) > 1 or network is None:
+        """What answers from the student's own feature map, where it is also the only teacher's map."""
+        teacher = self.members[0]
+        if len(self.members) > 1 or not teacher.same_input:
             return None
-        ours, theirs = student.features().state_dict(), network.state_dict()
+        ours, theirs = student.features().state_dict(), teacher.extractor.state_dict()
         same = ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
-        head = self.members[0].on_map
-        return (lambda maps: log_softmax(head(maps), dim=-1)) if same else None
+        return (lambda maps: log_softmax(teacher.on_map(maps), dim=-1)) if same else None
 
     def loss(self, logits: Tensor, targets: Tensor, taught: Tensor, temperature: float) -> Tensor:
         """How far logits (V * N, classes) of V students are from the teachers', of the classes those know.

@@ -47,7 +47,7 @@ def test_search_prints_and_writes_the_table(
     study, out = tmp_path / "mine.toml", tmp_path / "found"
     study.write_text(STUDY)
     arguments = ["search", "--study", str(study), "--data", str(data), "--out", str(out), "--threads", "1"]
-    arguments += ["--workers", "0", "--device", "cpu", "--set", "label_smoothing=0.0"]
+    arguments += ["--device", "cpu", "--set", "label_smoothing=0.0"]
     assert main(arguments) == 1  # one trial cannot be built
     printed = capsys.readouterr().out
     assert "\n| two layers | `layers=2` | " in printed

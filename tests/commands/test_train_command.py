@@ -10,33 +10,60 @@ from PIL import Image
 
 from pawmatch.cli import main
 
+TINY = [
+    *("epochs=1", "batch_size=4", "sizes=[]", "input.size=32", "architecture.input_size=32"),
+    *("architecture.filters=[8, 8, 8, 8]", "architecture.heads=2", "architecture.layers=1"),
+]
+
+
+def write_paintings(folder: Path, photo: Image.Image, count: int, *labels: str) -> Path:
+    """So many pictures of each label, in a colour of its own."""
+    colours = {"Claude_Monet": "teal", "Rembrandt": "brown", "Paul_Cezanne": "olive"}
+    for label in labels:
+        (folder / label).mkdir(parents=True)
+        for index in range(count):
+            colour = Image.new("RGB", photo.size, colours[label])
+            Image.blend(photo, colour, 0.5 + index / 20).save(folder / label / f"{index}.png")
+    return folder
+
+
+def command(out: Path, *options: str) -> list[str]:
+    arguments = ["train", "--recipe", "artist-stage1", "--out", str(out), "--device", "cpu", *options]
+    return arguments + [part for change in TINY for part in ("--set", change)]
+
 
 def test_train_writes_a_checkpoint_that_classifies(
     photo: Image.Image, dog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / "data"
     for half, count in (("train", 6), ("val", 3)):
-        for label, colour in (("Claude_Monet", "teal"), ("Rembrandt", "brown")):
-            folder = data / half / label
-            folder.mkdir(parents=True)
-            for index in range(count):
-                Image.blend(photo, Image.new("RGB", photo.size, colour), 0.5 + index / 20).save(
-                    folder / f"{index}.png"
-                )
-    changes = [
-        *("epochs=1", "batch_size=4", "sizes=[]", "input.size=32", "architecture.input_size=32"),
-        *("architecture.filters=[8, 8, 8, 8]", "architecture.heads=2", "architecture.layers=1"),
-    ]
+        write_paintings(data / half, photo, count, "Claude_Monet", "Rembrandt")
     out = tmp_path / "run"
-    arguments = ["train", "--recipe", "artist-stage1", "--data", str(data), "--out", str(out)]
-    arguments += ["--device", "cpu"]
-    arguments += [part for change in changes for part in ("--set", change)]
-    assert main(arguments) == 0
+    assert main(command(out, "--data", str(data))) == 0
     assert f"wrote {out}" in capsys.readouterr().out
     assert {"summary.json", "history.csv", "config.json"} <= {path.name for path in out.iterdir()}
     assert main(["classify", str(dog), "--task", "artist", "--source", str(out), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert {one["label"] for one in answer["predictions"]} == {"Claude_Monet", "Rembrandt"}
+
+
+def test_images_come_from_several_folders_and_are_set_into_scenes(
+    photo: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = write_paintings(tmp_path / "one", photo, 6, "Claude_Monet", "Rembrandt")
+    two = write_paintings(tmp_path / "two", photo, 4, "Paul_Cezanne", "Rembrandt")
+    val = write_paintings(tmp_path / "val", photo, 3, "Claude_Monet", "Rembrandt", "Paul_Cezanne")
+    out = tmp_path / "run"
+    options = ["--data", str(one), "--data", str(two), "--val", str(val), "--scenes", str(val)]
+    options += ["--engine", "torch", "--set", "zoom_out=0.5", "--set", "cached_views=2"]
+    options += ["--set", "unfreeze=[[0.0, 0]]"]
+    assert main(command(out, *options)) == 0
+    printed = capsys.readouterr().out
+    assert "3 classes, 20 training and 9 validation images, 0 skipped" in printed
+    assert "running 2 views of 20 images through what is frozen" in printed
+    options[options.index(str(val))] = str(tmp_path / "nowhere")
+    assert main(command(tmp_path / "other", *options)) == 2
+    assert "There is no folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -52,6 +79,10 @@ def test_train_writes_a_checkpoint_that_classifies(
         (["--recipe", "breed-stage1", "--set", "epoch=2"], "'epoch' is unknown"),
         (["--recipe", "breed-stage1", "--threads", "0"], "--threads is '0'"),
         (["--recipe", "breed-stage1", "--autocast", "int8"], "use bfloat16 or float16"),
+        (
+            ["--recipe", "breed-stage1", "--engine", "abacus"],
+            "--engine is 'abacus'; use one of auto, torch, ",
+        ),
         (["--recipe", "breed-stage1"], "no/data"),
     ],
 )

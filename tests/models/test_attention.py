@@ -63,6 +63,7 @@ def test_published_mode_gives_query_no_gradient_to_speak_of() -> None:
 def test_tokens_attend_across_positions_on_any_grid() -> None:
     torch.manual_seed(0)
     attention = TokenAttention(64)
+    torch.nn.init.normal_(attention.fc_out.weight)  # which begins at zero
     feature_map = torch.randn(1, 64, 3, 5, requires_grad=True)
     out = attention(feature_map)
     assert out.shape == feature_map.shape
@@ -70,9 +71,28 @@ def test_tokens_attend_across_positions_on_any_grid() -> None:
     assert gradient[0, :, 2, 4].abs().max() > 0
 
 
-def test_tokens_keep_the_residual() -> None:
+def test_tokens_mode_equals_a_loop_over_the_formula() -> None:
+    torch.manual_seed(0)
+    attention = TokenAttention(128).double().eval()
+    torch.nn.init.normal_(attention.fc_out.weight)
+    feature_map = torch.randn(2, 128, 2, 3, dtype=torch.float64)
+    tokens = feature_map.flatten(2).transpose(1, 2)
+    normed = attention.norm(tokens)
+    q, k, v = (f(normed).view(2, 6, 2, 64) for f in (attention.query, attention.key, attention.value))
+    mixed = torch.empty(2, 6, 2, 64, dtype=torch.float64)
+    for n in range(2):
+        for head in range(2):
+            for i in range(6):
+                scores = torch.stack([q[n, i, head] @ k[n, j, head] / 8 for j in range(6)])
+                mixed[n, i, head] = scores.softmax(dim=0) @ v[n, :, head]
+    expected = tokens + attention.fc_out(mixed.reshape(2, 6, -1))
+    torch.testing.assert_close(attention(feature_map), expected.transpose(1, 2).reshape(2, 128, 2, 3))
+
+
+def test_tokens_begin_as_nothing_but_the_residual_and_learn() -> None:
     attention = TokenAttention(64)
-    torch.nn.init.zeros_(attention.fc_out.weight)
-    torch.nn.init.zeros_(attention.fc_out.bias)
     feature_map = torch.randn(2, 64, 4, 4)
-    torch.testing.assert_close(attention(feature_map), feature_map)
+    assert torch.equal(attention(feature_map), feature_map)
+    attention(feature_map).square().sum().backward()
+    assert attention.fc_out.weight.grad is not None
+    assert attention.fc_out.weight.grad.abs().max() > 0

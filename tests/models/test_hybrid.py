@@ -51,6 +51,30 @@ def test_every_attention_mode_trains(mode: str) -> None:
     assert model.get_parameter("backbone.conv1.0.weight").grad is not None
 
 
+@pytest.mark.parametrize("mode", ["heads", "published", "tokens"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_projection_sets_the_width_of_all_that_follows(variant: str, mode: str) -> None:
+    model = build_model(variant=variant, attention_mode=mode, projection=12, **TINY).eval()
+    assert model.feature_dim == 12
+    assert model.get_parameter("projection.weight").shape == (12, 16, 1, 1)
+    assert model.get_parameter("classifier.2.weight").shape == (5, 12)
+    images = torch.randn(2, 3, 64, 96)
+    feature_map = model.forward_features(images)
+    assert feature_map.shape == (2, 16, 2, 3)  # the backbone's own, which other heads can share
+    torch.testing.assert_close(model(images), model.forward_head(feature_map))
+    # A projection that keeps all as it is changes nothing.
+    plain = build_model(variant=variant, attention_mode=mode, **TINY).eval()
+    same = build_model(variant=variant, attention_mode=mode, projection=16, **TINY).eval()
+    state = plain.state_dict() | {"projection.weight": torch.eye(16)[:, :, None, None]}
+    same.load_state_dict(state)
+    torch.testing.assert_close(same.forward_head(feature_map), plain.forward_head(feature_map))
+
+
+def test_a_projection_to_nothing_is_refused() -> None:
+    with pytest.raises(BadOption, match="projection is 0; it must be 1 or more"):
+        build_model(variant="cnn", projection=0, **TINY)
+
+
 def test_tokens_mode_mixes_no_heads_after_pooling() -> None:
     model = build_model(variant="cnn_transformer", attention_mode="tokens", **TINY)
     keys = [key for key in model.state_dict() if key.startswith("attention.")]

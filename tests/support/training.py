@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import nn
 
+from pawmatch.checkpoint.backbone import save_backbone
+from pawmatch.models.hybrid import create_backbone
+from pawmatch.preprocess import InputSpec
 from pawmatch.training.loop import Settings
 from pawmatch.training.recipe import Recipe
 
@@ -62,3 +67,24 @@ def changes(values: list[str]) -> list[str]:
 
 def silently(_: str) -> None:
     """A report that nobody reads."""
+
+
+def write_backbone(folder: Path, *, mean: float = 0.5, name: str = "tf_efficientnet_lite0") -> Path:
+    """A pretrained backbone and ImageNet head with random values, as a folder."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = create_backbone(name)
+        head = nn.Linear(int(network.num_features), 1000)  # type: ignore[arg-type]
+    spec = InputSpec(size=32, mean=(mean,) * 3, std=(0.5,) * 3)
+    values = {"backbone": name, "input": spec.to_dict(), "license": "random values", "about": "for tests"}
+    return save_backbone(folder, network, head, values)
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """The model, whose training then depends on its batches alone."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout | nn.Dropout2d):
+            module.p = 0.0
+        elif isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+    return model

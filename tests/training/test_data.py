@@ -9,9 +9,16 @@ from PIL import Image
 
 from pawmatch.errors import TrainingError
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.batches import normalise, train_loader
-from pawmatch.training.data import decode_all, eval_batches, find_split, list_classes
-from pawmatch.training.recipe import Recipe
+from pawmatch.training.data import (
+    LabelledFiles,
+    decode_all,
+    eval_batches,
+    find_split,
+    joined_files,
+    list_classes,
+    relabelled,
+    view_batches,
+)
 
 
 @pytest.fixture
@@ -54,6 +61,80 @@ def test_given_halves_are_used_and_must_have_the_same_classes(folder: Path, tmp_
     assert len(find_split([data])[1].files) == 1
 
 
+def write(folder: Path, **counts: int) -> Path:
+    """A folder with so many images of each class."""
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            Image.new("RGB", (20, 20)).save(folder / name / f"{folder.name}-{name}{index}.png")
+    return folder
+
+
+def by_class(files: LabelledFiles) -> dict[str, list[str]]:
+    """The folder that each file of a class comes from."""
+    found: dict[str, list[str]] = {label: [] for label in files.labels}
+    for path, target in zip(files.files, files.targets, strict=True):
+        found[files.labels[target]].append(path.name.partition("-")[0])
+    return found
+
+
+def test_classes_of_several_folders_are_put_together(tmp_path: Path) -> None:
+    dogs, others = write(tmp_path / "dogs", boxer=30, beagle=30), write(tmp_path / "others", cat=30, boxer=30)
+    train, val = find_split([dogs, others])
+    assert train.labels == val.labels == ("beagle", "boxer", "cat")
+    for half in (train, val):
+        found = by_class(half)
+        assert set(found["beagle"]) == {"dogs"}
+        assert set(found["boxer"]) == {"dogs", "others"}
+        assert set(found["cat"]) == {"others"}
+    assert len(train.files) + len(val.files) == 120
+    assert not set(train.files) & set(val.files)
+    # Each folder is split as it would be alone.
+    alone = [find_split([folder])[1].files for folder in (dogs, others)]
+    assert set(val.files) == {file for files in alone for file in files}
+
+
+def test_folders_may_have_halves_or_none(tmp_path: Path) -> None:
+    halves = tmp_path / "halves"
+    write(halves / "train", boxer=3, beagle=3)
+    write(halves / "val", boxer=2, beagle=2)
+    train, val = find_split([halves, write(tmp_path / "whole", boxer=30, beagle=30)])
+    assert by_class(train)["boxer"].count("train") == 3
+    assert by_class(val)["boxer"].count("val") == 2
+    assert len(train.files) + len(val.files) == 10 + 60
+
+
+def test_other_folders_to_validate_on_leave_all_of_the_data_to_learn_from(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole", boxer=5, beagle=5, cat=5)
+    halves = tmp_path / "halves"
+    write(halves / "train", boxer=3, beagle=3)
+    write(halves / "val", boxer=2, beagle=2)
+    kept = write(tmp_path / "kept", boxer=4, cat=4)  # which lacks a class
+    train, val = find_split([whole, halves], [kept])
+    assert train.labels == val.labels == ("beagle", "boxer", "cat")
+    assert by_class(train) == {
+        "beagle": ["whole"] * 5 + ["train"] * 3,
+        "boxer": ["whole"] * 5 + ["train"] * 3,
+        "cat": ["whole"] * 5,
+    }
+    assert by_class(val) == {"beagle": [], "boxer": ["kept"] * 4, "cat": ["kept"] * 4}
+    more = write(tmp_path / "more", beagle=1, boxer=1)
+    assert len(find_split([whole], [kept, more])[1].files) == 10
+
+
+def test_a_class_to_validate_on_must_be_known(tmp_path: Path) -> None:
+    data, other = write(tmp_path / "a", boxer=2, beagle=2), write(tmp_path / "b", boxer=2, husky=2)
+    with pytest.raises(TrainingError, match=r"Class 'husky' is not among .*, such as 'beagle'"):
+        find_split([data], [other])
+
+
+def test_joined_lists_keep_each_file_in_its_class() -> None:
+    one = LabelledFiles(("b", "c"), (Path("1"), Path("2")), (0, 1))
+    two = LabelledFiles(("a", "c"), (Path("3"), Path("4")), (1, 0))
+    assert joined_files([one, two]) == LabelledFiles(("a", "b", "c"), tuple(map(Path, "1234")), (1, 2, 2, 0))
+    assert relabelled(one, ("c", "b", "x")).targets == (1, 0)
+
+
 def test_wrong_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no folder"):
         list_classes(tmp_path / "gone")
@@ -80,21 +161,6 @@ def test_a_folder_of_broken_images_is_refused(tmp_path: Path) -> None:
         decode_all(list_classes(tmp_path), long_side=32)
 
 
-def test_same_seed_and_epoch_give_the_same_batches(folder: Path) -> None:
-    data = decode_all(list_classes(folder), long_side=64)
-    recipe = Recipe("r", "breed", "hybrid", batch_size=8, input={"size": 32})
-
-    def batches(epoch: int) -> list[torch.Tensor]:
-        return [images for images, _ in train_loader(data, recipe, epoch=epoch, workers=1)]
-
-    first, again, other = batches(0), batches(0), batches(1)
-    assert len(first) == 5
-    assert first[0].shape == (8, 3, 32, 32)
-    assert first[0].dtype == torch.uint8
-    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    assert not torch.equal(first[0], other[0])
-
-
 def test_evaluation_prepares_like_serving(folder: Path) -> None:
     data = decode_all(list_classes(folder), long_side=64)
     spec = InputSpec(size=32)
@@ -103,8 +169,10 @@ def test_evaluation_prepares_like_serving(folder: Path) -> None:
     torch.testing.assert_close(batches[1][0], spec.prepare(Image.fromarray(data.images[16])))
 
 
-def test_normalise_equals_the_spec() -> None:
-    spec = InputSpec(size=16)
-    image = Image.new("RGB", (16, 16), (10, 100, 200))
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-    torch.testing.assert_close(normalise(pixels, spec)[0], spec.prepare(image))
+def test_views_of_an_image_lie_side_by_side(folder: Path) -> None:
+    data = decode_all(list_classes(folder), long_side=64)
+    spec = InputSpec(size=32, views=("plain", "mirror"))
+    (first, *_) = view_batches(data, spec, batch_size=16)
+    assert first.shape == (32, 3, 32, 32)
+    torch.testing.assert_close(first[:2], spec.prepare_views(Image.fromarray(data.images[0])))
+    torch.testing.assert_close(first[1], first[0].flip(2))

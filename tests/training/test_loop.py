@@ -1,13 +1,15 @@
 """The loop: early stopping, the epoch that is kept, precision, curves."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pawmatch.models import ImageModel, build_model
+from pawmatch.checkpoint.backbone import load_backbone
+from pawmatch.models import VARIANTS, ImageModel, build_model
 from pawmatch.preprocess import InputSpec
 from pawmatch.training import loop
 from pawmatch.training.batches import normalise
@@ -15,7 +17,17 @@ from pawmatch.training.data import LabelledImages, decode_all, find_split
 from pawmatch.training.history import Epoch, Scores
 from pawmatch.training.loop import Settings, train
 from pawmatch.training.recipe import Recipe
-from tests.support.training import RECIPE, SETTINGS, write_colours
+from pawmatch.training.start import start_from_backbone
+from pawmatch.training.teacher import Teachers
+from pawmatch.training.together import Together
+from tests.support.training import (
+    RECIPE,
+    SETTINGS,
+    silently,
+    without_dropout,
+    write_backbone,
+    write_colours,
+)
 
 SPEC = InputSpec.from_dict(RECIPE.input)
 Halves = tuple[LabelledImages, LabelledImages]
@@ -127,3 +139,53 @@ def test_the_curve_goes_to_tensorboard_if_asked(halves: Halves, tmp_path: Path) 
     run(replace(RECIPE, epochs=1), halves, tmp_path, replace(SETTINGS, tensorboard=True))
     assert list((tmp_path / "tensorboard").glob("events*"))
     assert (tmp_path / "history.csv").read_text().count("\n") == 2
+
+
+@pytest.mark.parametrize("cached_views", [0, 2])
+def test_variants_together_on_a_frozen_backbone_learn_what_each_learns_alone(
+    cached_views: int, halves: Halves, tmp_path: Path
+) -> None:
+    """Separately and alike: heads of one start, on the same batches, under one teacher, gradients clipped."""
+    labels = ("beagle", "boxer")
+    data = (replace(halves[0], labels=labels), replace(halves[1], labels=labels))
+    folder = write_backbone(tmp_path / "backbone", mean=0.0)
+    architecture = {"backbone": "tf_efficientnet_lite0", "projection": 16, "attention_mode": "tokens"}
+    recipe = replace(
+        RECIPE,
+        family="hybrid",
+        architecture={**architecture, "morphology_channels": 4, "morphology_width": 8},
+        unfreeze=((0.0, 0),),
+        cached_views=cached_views,
+        epochs=3,
+        batch_size=4,
+        learning_rate=3e-3,
+        clip_gradient=0.2,
+        distillation=0.5,
+        ema=0.5,
+    )
+    torch.manual_seed(0)
+    apart: dict[str, ImageModel] = {}
+    for name in VARIANTS:
+        apart[name] = build_model(family="hybrid", variant=name, num_classes=2, **recipe.architecture)
+        start_from_backbone(apart[name], load_backbone(folder, "it"), labels, seed=0)
+        without_dropout(apart[name])
+    teachers = Teachers([str(folder)], labels, SPEC)
+    joined = Together({name: deepcopy(model) for name, model in apart.items()})
+    starts = deepcopy(apart)
+
+    def learn(model: nn.Module, place: str) -> None:
+        train(model, recipe, SPEC, *data, tmp_path / place, SETTINGS, silently, teachers=teachers)
+        model.eval()
+
+    learn(joined, "joined")
+    images = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for name, model in apart.items():
+        learn(model, name)
+        with torch.no_grad():
+            ours, theirs, start = (
+                one(images) for one in (model, joined.variants()[name], starts[name].eval())
+            )
+        torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-3)
+        assert (ours - start).abs().max() > 0.05
+        backbone = starts[name].features().state_dict()
+        assert all(torch.equal(value, backbone[key]) for key, value in model.features().state_dict().items())

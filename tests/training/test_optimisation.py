@@ -5,8 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from pawmatch.errors import TrainingError
-from pawmatch.training.optimisation import MOST_SKIPPED, Optimisation
+from pawmatch.models import VARIANTS, build_model
+from pawmatch.training.optimisation import MOST_SKIPPED, Optimisation, clipped_apart
 from pawmatch.training.recipe import Recipe
+from pawmatch.training.together import Together
+from pawmatch.training.unfreezing import train_stages
+from tests.support.training import RECIPE as TINY
 
 IMAGES = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 RECIPE = Recipe("r", "breed", "hybrid", learning_rate=1e-2, ema=0.9)
@@ -80,6 +84,52 @@ def test_gradients_are_clipped_or_not() -> None:
         norms.append(float(torch.stack([grad.norm() for grad in grads]).norm()))
     assert norms[0] == pytest.approx(0.5, rel=1e-3)
     assert norms[1] > 1
+
+
+def together() -> Together:
+    torch.manual_seed(0)
+    return Together(
+        {
+            name: build_model(family="chae", variant=name, num_classes=2, **TINY.architecture)
+            for name in VARIANTS
+        }
+    )
+
+
+def test_each_parameter_is_clipped_once_with_those_of_its_variant() -> None:
+    model = together()
+    groups = [{id(parameter) for parameter in group} for group in clipped_apart(model)]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == len(list(model.parameters()))
+    members = list(model.variants().values())
+    shared, *own = groups
+    assert shared == {id(parameter) for parameter in members[0].features().parameters()}
+    for group, member in zip(own, members, strict=True):
+        assert group == {id(parameter) for parameter in member.parameters()} - shared
+    alone = tiny()
+    assert clipped_apart(alone) == [list(alone.parameters())]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_what_one_variant_gets_does_not_shrink_anothers_gradients(frozen: bool) -> None:
+    model = together()
+    train_stages(model, 0 if frozen else None)
+    optimisation = Optimisation(model, Recipe("r", "", "", clip_gradient=0.5), steps=100)
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with optimisation.autocast():
+        logits = model(images)
+        loss = sum(
+            factor * rows.square().mean() for factor, rows in zip((1e4, 1e-2, 1e4), logits, strict=True)
+        )
+    assert isinstance(loss, Tensor)
+    assert optimisation.step(loss)
+    norms = []
+    for group in clipped_apart(model):
+        grads = [p.grad.norm() for p in group if p.grad is not None]
+        norms.append(float(torch.stack(grads).norm()) if grads else 0.0)
+    assert norms[0] == pytest.approx(0.0 if frozen else 0.5, rel=1e-3)
+    assert norms[1] == pytest.approx(0.5, rel=1e-3)
+    assert 0 < norms[2] < 0.4  # as small as it was
+    assert norms[3] == pytest.approx(0.5, rel=1e-3)
 
 
 def test_schedules() -> None:

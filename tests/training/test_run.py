@@ -68,9 +68,16 @@ class Cut(Exception):
     """Stands for a kill between two epochs."""
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_cut_run_goes_on_to_the_same_weights(ema: float, data: Path, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, mixup=0.2, cutmix=1.0, zoom_out=0.5, ema=ema)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mixup": 0.2, "cutmix": 1.0},
+        {"mixup": 0.2, "cutmix": 1.0, "ema": 0.9},
+        {"unfreeze": ((0.0, 0),), "cached_views": 2, "rand_augment": 5, "ema": 0.9},
+    ],
+)
+def test_a_cut_run_goes_on_to_the_same_weights(change: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, zoom_out=0.5, **change)
     whole = run_training(recipe, "cnn", data, tmp_path / "whole", settings=SETTINGS, report=lambda _: None)
 
     def cut(line: str) -> None:
@@ -83,6 +90,28 @@ def test_a_cut_run_goes_on_to_the_same_weights(ema: float, data: Path, tmp_path:
     resumed = run_training(recipe, "cnn", data, tmp_path / "cut", settings=SETTINGS, report=lambda _: None)
     ours, theirs = (load_checkpoint(str(place)).model.state_dict() for place in (resumed, whole))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_a_run_may_be_judged_on_other_folders(data: Path, tmp_path: Path) -> None:
+    """All images of the data are learnt from then, and those that are judged may lack a class."""
+    val = tmp_path / "val"
+    shutil.copytree(data / "val" / "red", val / "red")
+    (val / "blue").mkdir()
+    recipe = replace(RECIPE, epochs=1, zoom_out=1.0)
+    folders = [data / "train", data / "val"]
+    lines: list[str] = []
+    out = run_training(
+        recipe,
+        "cnn",
+        folders,
+        tmp_path / "run",
+        val=[val],
+        scenes=val,
+        settings=SETTINGS,
+        report=lines.append,
+    )
+    assert lines[0] == "2 classes, 112 training and 24 validation images, 0 skipped"
+    assert load_checkpoint(str(out)).config.labels == ("blue", "red")
 
 
 def test_averaged_weights_are_the_ones_that_are_kept(data: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import torch
 from torch.nn.functional import softmax
 
 from pawmatch.checkpoint import load_checkpoint, load_task
+from pawmatch.checkpoint.backbone import imagenet_classes, load_backbone
 from pawmatch.errors import PawMatchError, TrainingError
 from pawmatch.preprocess import InputSpec
 from pawmatch.training.batches import normalise
 from pawmatch.training.run import run_training
 from pawmatch.training.teacher import Teacher, Teachers, distillation_loss
-from tests.support.training import RECIPE, SETTINGS, silently
+from tests.support.training import RECIPE, SETTINGS, silently, write_backbone
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -77,6 +79,96 @@ def test_several_answer_by_the_geometric_mean_of_their_probabilities(
 def test_a_teacher_of_other_classes_is_refused(trained: Path) -> None:
     with pytest.raises(TrainingError, match="knows 1 of the 2 classes; use one that was trained"):
         Teacher(str(trained), ("blue", "green"), InputSpec(size=32))
+
+
+BREEDS = ("My_Dog", "Collie", "Beagle", "Pug", "Boxer")
+SPEC = InputSpec(size=64)
+
+
+@pytest.fixture(scope="module")
+def breeds(tiny_checkpoints: Callable[..., Path]) -> Path:
+    """A teacher of Beagle, Border_Collie, Boxer, Collie and Maltese_Dog."""
+    return tiny_checkpoints("breed") / "cnn"
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher of all that ImageNet has, in another normalisation."""
+    return write_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@torch.no_grad()
+def test_a_teacher_speaks_of_the_classes_that_it_knows_in_the_students_order(breeds: Path) -> None:
+    teacher = Teacher(str(breeds), BREEDS, SPEC)
+    assert teacher.classes.tolist() == [1, 2, 4]
+    checkpoint = load_checkpoint(str(breeds))
+    places = [checkpoint.config.labels.index(label) for label in ("Collie", "Beagle", "Boxer")]
+    images = random(4, 3, 64, 64)
+    torch.testing.assert_close(teacher.logits(images), checkpoint.model(images)[:, places])
+
+
+@torch.no_grad()
+def test_a_backbone_teaches_by_the_head_it_was_trained_with(backbone: Path) -> None:
+    teacher = Teacher(str(backbone), BREEDS, SPEC)
+    assert teacher.classes.tolist() == [1, 2, 3, 4]
+    it = load_backbone(backbone, "it")
+    pixels = torch.rand(4, 3, 64, 64)
+    theirs = it.head(it.pooled(normalise(pixels, it.input)))
+    places = [imagenet_classes([label])[label] for label in ("Collie", "Beagle", "Pug", "Boxer")]
+    taught = teacher.logits(normalise(pixels, SPEC))
+    torch.testing.assert_close(taught, theirs[:, places], rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+def test_several_teachers_speak_of_the_classes_that_all_of_them_know(breeds: Path, backbone: Path) -> None:
+    labels = ("Border_Collie", "Pug", "Boxer", "Beagle")
+    both = Teachers([str(breeds), str(backbone)], labels, SPEC)
+    assert both.classes.tolist() == [0, 2, 3]
+    images = random(4, 3, 64, 64)
+    one = Teacher(str(breeds), labels, SPEC).logits(images)
+    two = Teacher(str(backbone), labels, SPEC).logits(images)[:, [0, 2, 3]]
+    expected = (one.softmax(dim=1) * two.softmax(dim=1)).sqrt()
+    torch.testing.assert_close(
+        both.logits(images).softmax(dim=1), expected / expected.sum(dim=1, keepdim=True)
+    )
+
+
+def test_teachers_without_two_classes_in_common_are_refused(breeds: Path, trained: Path) -> None:
+    labels = ("Beagle", "Boxer", "blue", "red")
+    with pytest.raises(TrainingError, match="have 0 of the 4 classes in common; use teachers of the same"):
+        Teachers([str(breeds), str(trained)], labels, SPEC)
+
+
+def test_only_classes_that_the_teacher_knows_are_taught(breeds: Path) -> None:
+    """An image of another class counts nothing, and no answer about another class is pulled."""
+    teachers = Teachers([str(breeds)], BREEDS, SPEC)
+    taught, targets = random(4, 3), torch.tensor([0, 1, 3, 4])  # the first and third are unknown
+    logits = random(4, 5).requires_grad_()
+    loss = teachers.loss(logits, targets, taught, 2.0)
+    expected = distillation_loss(logits[:, [1, 2, 4]], taught, 2.0, torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    torch.testing.assert_close(loss, expected)
+    known = distillation_loss(logits[[1, 3]][:, [1, 2, 4]], taught[[1, 3]], 2.0)
+    torch.testing.assert_close(loss, known / 2)  # the mean is over all images
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert not gradient[[0, 2]].any()
+    assert not gradient[:, [0, 3]].any()
+    assert bool((gradient[[1, 3]][:, [1, 2, 4]] != 0).all())
+
+
+def test_a_mixed_image_counts_by_its_share_of_known_classes(breeds: Path) -> None:
+    teachers = Teachers([str(breeds)], BREEDS, SPEC)
+    taught, logits = random(2, 3), random(2, 5)
+    shares = torch.tensor([[0.3, 0.5, 0.2, 0.0, 0.0], [0.6, 0.0, 0.0, 0.4, 0.0]])
+    expected = distillation_loss(logits[:, [1, 2, 4]], taught, 1.0, torch.tensor([0.7, 0.0]))
+    torch.testing.assert_close(teachers.loss(logits, shares, taught, 1.0), expected)
+
+
+def test_variants_together_are_taught_as_each_alone(breeds: Path) -> None:
+    teachers = Teachers([str(breeds)], BREEDS, SPEC)
+    taught, targets = random(4, 3), torch.tensor([0, 1, 2, 4])
+    logits = random(3, 4, 5)
+    alone = torch.stack([teachers.loss(one, targets, taught, 2.0) for one in logits])
+    torch.testing.assert_close(teachers.loss(logits.flatten(0, 1), targets, taught, 2.0), alone.mean())
 
 
 def test_a_teacher_is_looked_at_before_a_base_is_trained(data: Path, tmp_path: Path) -> None:
