@@ -2,8 +2,8 @@
 
 python -m benchmarks.views --data photos/ [--backbone efficientnet_lite2] [--sizes 192 224 240 260]
 
-The folder has one subfolder for each class, named as ImageNet names it. Nothing is trained: the head's 1000 logits
-are read among the folders' classes.
+The folder has one subfolder for each class, named as ImageNet names it. Nothing is trained: the head's 1000
+logits are read among the folders' classes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from pawmatch.checkpoint.backbone import Backbone, backbone_folder, imagenet_classes, load_backbone
 from pawmatch.errors import BadOption
+from pawmatch.evaluation.metrics import top_k_accuracy
 from pawmatch.images import open_image
-from pawmatch.metrics import top_k_accuracy
 from pawmatch.preprocess import RESIZE_RULES, InputSpec
 from pawmatch.training.data import list_classes
 
@@ -59,9 +59,8 @@ def main() -> None:
     names = sorted({name for _, name in kept})
     targets = np.array([names.index(name) for _, name in kept])
     rows = [known[name] for name in names]
-    print(
-        f"{len(kept)} photos of {len(names)} classes\n\n| size | what is seen | top-1 | top-5 |\n|---|---|---|---|"
-    )
+    print(f"{len(kept)} photos of {len(names)} classes\n\n| size | what is seen | top-1 | top-5 |")
+    print("|---|---|---|---|")
     for size in args.sizes:
         for rule in RESIZE_RULES:
             spec = InputSpec(size=size, resize=rule, mean=backbone.input.mean, std=backbone.input.std)

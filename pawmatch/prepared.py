@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,11 @@ class Prepared:
     """
 
     pixels: Mapping[InputSpec, NDArray[np.uint8]]
-    canvases: Mapping[InputSpec, NDArray[np.uint8]]
     width: int
     height: int
     warnings: tuple[str, ...]
     decode_ms: float
+    canvases: Mapping[InputSpec, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 def prepare(source: ImageSource, specs: Sequence[InputSpec]) -> Prepared:
@@ -41,4 +41,4 @@ def prepare(source: ImageSource, specs: Sequence[InputSpec]) -> Prepared:
     pixels = {spec: spec.pixels(loaded.image) for spec in dict.fromkeys(specs)}
     canvases = {spec: spec.canvas(loaded.image) for spec in pixels if spec.has_focus}
     decode_ms = 1000 * (time.perf_counter() - started)
-    return Prepared(pixels, canvases, loaded.width, loaded.height, loaded.warnings, decode_ms)
+    return Prepared(pixels, loaded.width, loaded.height, loaded.warnings, decode_ms, canvases)

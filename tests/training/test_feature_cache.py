@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,18 @@ def images(count: int) -> LabelledImages:
 def cached(model: nn.Module, recipe: Recipe = RECIPE, teachers: Teachers | None = None) -> FeatureCache:
     batches = TrainingBatches(images(10), recipe)
     spec = InputSpec.from_dict(recipe.input)
-    return FeatureCache(model, batches, recipe, spec, teachers, engine="torch", device="cpu", report=silently)
+    with TemporaryDirectory() as folder:
+        return FeatureCache(
+            model,
+            batches,
+            recipe,
+            spec,
+            teachers,
+            Path(folder),
+            engine="torch",
+            device="cpu",
+            report=silently,
+        )
 
 
 def prepared(number: int, recipe: Recipe = RECIPE) -> Tensor:
@@ -232,3 +244,20 @@ def test_a_teacher_that_sees_or_is_something_else_runs_on_the_images(folder: Pat
     with torch.no_grad():
         next(model.backbone.parameters()).add_(0.1)
     assert Teachers([str(folder)], LABELS, SPEC).on_map(model) is None
+
+
+def test_another_run_with_the_same_views_finds_them(tmp_path: Path) -> None:
+    """Whatever its seed and learning rate; other crops are other views."""
+    model, spec = build(), InputSpec.from_dict(RECIPE.input)
+
+    def files(recipe: Recipe) -> set[str]:
+        batches = TrainingBatches(images(10), recipe)
+        FeatureCache(
+            model, batches, recipe, spec, None, tmp_path, engine="torch", device="cpu", report=silently
+        )
+        return {str(path) for path in tmp_path.rglob("*.npy")}
+
+    first = files(RECIPE)
+    assert files(replace(RECIPE, seed=5, learning_rate=0.5)) == first
+    assert len(files(replace(RECIPE, crop_scale=(0.3, 0.9)))) == 2 * len(first)
+    assert not list(tmp_path.rglob("*.part"))
