@@ -16,18 +16,18 @@ PACKAGE = ROOT / "pawmatch"
 # import each other, those of one package may, as long as there is no circle. The numbers are the levels
 # of the design, which puts several rows on one level.
 LADDER: tuple[tuple[int, tuple[str, ...]], ...] = (
-    (0, ("errors", "results")),
+    (0, ("errors", "metrics", "results")),
     (1, ("phrasing",)),
-    (1, ("calibration", "containers", "cores", "deadline", "filetypes", "labels", "pixels")),
+    (1, ("containers", "cores", "deadline", "filetypes", "labels", "pixels")),
     (1, ("settings", "tasks", "token_bucket")),
+    (1, ("calibration",)),
     (1, ("hub", "images", "models", "preprocess")),
     (1, ("prepared",)),
     (1, ("readers",)),
-    (2, ("checkpoint", "confidence", "engines")),
+    (2, ("checkpoint", "engines")),
     (3, ("importing", "predict")),
     (4, ("explain",)),
-    (5, ("loading", "evaluation.drawing", "evaluation.metrics")),
-    (5, ("evaluation.intervals", "evaluation.sets")),
+    (5, ("loading", "evaluation.drawing")),
     (5, ("training",)),
     (5, ("evaluation",)),
     (5, ("training.heat",)),

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from pawmatch.preprocess import InputSpec
 
 KIND = "backbone"
 HEAD_FILE = "imagenet_head.safetensors"
+MAX_GAP = 3  # between the numbers of two classes that are related
 PREFIX = "backbone."  # of its keys in a file, so that a hybrid's parameters are a plain union of files
 CONFIG_KEYS = ("format_version", "kind", "backbone", "input", "files", "license", "about")
 FORMAT_VERSION = 2
@@ -150,3 +152,17 @@ def imagenet_classes(labels: Iterable[str]) -> dict[str, int]:
                 key=lambda index: float((sure - index).abs().float().median()) if len(sure) else index,
             )
     return chosen
+
+
+def subject_classes(labels: Iterable[str]) -> tuple[int, ...]:
+    """The ImageNet classes that show what the labels are about; none where ImageNet has few of the labels.
+
+    They are the labels' own and those between them: related classes stand side by side in ImageNet's order,
+    so that a gap of one or two is a relative that the labels lack.
+    """
+    names = list(labels)
+    own = sorted(set(imagenet_classes(names).values()))
+    if len(own) < max(2, len(names) / 2):
+        return ()
+    between = [place for a, b in pairwise(own) if b - a <= MAX_GAP for place in range(a + 1, b)]
+    return tuple(sorted({*own, *between}))
