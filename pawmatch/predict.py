@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -16,15 +15,16 @@ from torch import Tensor
 from pawmatch.calibration.apply import calibrated
 from pawmatch.calibration.decide import Observed, decide, know
 from pawmatch.checkpoint import Checkpoint, main_variant
-from pawmatch.checkpoint.backbone import imagenet_classes, imagenet_names
+from pawmatch.checkpoint.backbone import imagenet_classes, imagenet_head, imagenet_names, subject_classes
 from pawmatch.engines import Engine, create_engine
 from pawmatch.errors import BadOption, ImageError, KeyMismatch, NotACheckpoint, PawMatchError
 from pawmatch.images import ImageSource
 from pawmatch.labels import display_name
 from pawmatch.models import ImageModel
 from pawmatch.prepared import Prepared, prepare
-from pawmatch.preprocess import InputSpec
+from pawmatch.preprocess import Box, InputSpec
 from pawmatch.results import Candidate, LookAlike, ModelInfo, Prediction, VariantAnswer
+from pawmatch.subjects import Subject, closer_look, find_subject
 from pawmatch.tasks import VARIANT_NAMES
 
 BATCH_SIZE = 16
@@ -65,13 +65,17 @@ class Examined:
     """What every variant made of one image.
 
     Feature maps (1, C, h, w) are those of the plain view, which is what a heatmap shows; `pooled` (C,) is the
-    average-pooled map and logits (classes,) the model's, both averaged over the views.
+    average-pooled map and logits (classes,) the model's, both averaged over the views. `imagenet` (1000,) are
+    the probabilities of the backbone's own head, likewise, where the main variant's backbone is a bundled
+    one, and `subject` is where that head sees what the task is about.
     """
 
     prepared: Prepared
     feature_maps: dict[str, Tensor]
     pooled: dict[str, NDArray[np.float32]]
     logits: dict[str, NDArray[np.float32]]
+    imagenet: NDArray[np.float32] | None
+    subject: Subject | None
     timing_ms: dict[str, float]
 
 
@@ -111,6 +115,11 @@ class Classifier:
         self.members = {c.config.variant: Member(c, engines[_extractor(c)]) for c in checkpoints}
         self.main = self.members[main_variant([c.config for c in checkpoints])]
         config = self.main.checkpoint.config
+        self.imagenet_head = imagenet_head(self.main.checkpoint, device)
+        self.subject_classes = subject_classes(config.labels) if self.imagenet_head else ()
+        self.own_classes = (
+            tuple(sorted(set(imagenet_classes(config.labels).values()))) if self.subject_classes else ()
+        )
         self.labels = config.labels
         self.names = tuple(display_name(label) for label in self.labels)
         self.variants = tuple(self.members)
@@ -191,31 +200,28 @@ class Classifier:
         if not prepared:
             return []
         started = time.perf_counter()
-        inputs = {spec: self._input(prepared, spec) for spec in self.specs}
-        maps: dict[object, Tensor] = {}
-        plain: dict[object, list[Tensor]] = {}
+        looks: dict[object, _Look] = {}
         for member in self.members.values():
-            if member.extractor not in maps:
-                found = member.engine.features(inputs[member.spec])
-                maps[member.extractor] = found
-                # Copies: with a part of it, each image would keep the map of the whole batch in memory.
-                plain[member.extractor] = [
-                    found[row : row + 1].clone() for row in range(0, len(found), len(member.spec.views))
-                ]
-        feature_maps = {variant: maps[member.extractor] for variant, member in self.members.items()}
+            if member.extractor not in looks:
+                looks[member.extractor] = self._look(member, prepared)
         after_features = time.perf_counter()
-        views = {variant: len(member.spec.views) for variant, member in self.members.items()}
+        main = looks[self.main.extractor]
         with torch.no_grad():
             logits = {
-                variant: _mean_of_views(member.model.forward_head(feature_maps[variant]), views[variant])
+                variant: looks[member.extractor].mean(member.model.forward_head)
                 for variant, member in self.members.items()
             }
             pooled = {
-                member.extractor: _mean_of_views(feature_maps[variant].mean(dim=(2, 3)), views[variant])
-                for variant, member in self.members.items()
+                extractor: look.mean(lambda maps: maps.mean(dim=(2, 3))) for extractor, look in looks.items()
             }
+            imagenet = main.mean(self.imagenet_head.probabilities) if self.imagenet_head else None
         after_head = time.perf_counter()
         share = 1000 / len(prepared)
+        # Copies: with a part of it, each image would keep the map of the whole batch in memory.
+        plain = {
+            extractor: [look.maps[row : row + 1].clone() for row in look.plain]
+            for extractor, look in looks.items()
+        }
         return [
             Examined(
                 prepared=entry,
@@ -224,6 +230,8 @@ class Classifier:
                 },
                 pooled={variant: pooled[member.extractor][row] for variant, member in self.members.items()},
                 logits={variant: values[row] for variant, values in logits.items()},
+                imagenet=imagenet[row] if imagenet is not None else None,
+                subject=main.subjects[row],
                 timing_ms={
                     "decode": round(entry.decode_ms, 1),
                     "features": round((after_features - started) * share, 1),
@@ -233,9 +241,33 @@ class Classifier:
             for row, entry in enumerate(prepared)
         ]
 
-    def _input(self, prepared: Sequence[Prepared], spec: InputSpec) -> Tensor:
-        """The views of a batch of N images, normalised: (N * V, 3, size, size)."""
-        return spec.normalise(torch.from_numpy(np.concatenate([entry.pixels[spec] for entry in prepared])))
+    def _look(self, member: Member, prepared: Sequence[Prepared]) -> _Look:
+        """The feature maps of all views of a batch, a closer one where the subject is small."""
+        spec, count, views = member.spec, len(prepared), len(member.spec.fixed_views)
+        pixels = np.concatenate([entry.pixels[spec] for entry in prepared])
+        maps = member.engine.features(spec.normalise(torch.from_numpy(pixels)))
+        owners = [row for row in range(count) for _ in range(views)]
+        plain = list(range(0, len(maps), views))
+        subjects: list[Subject | None] = [None] * count
+        head = self.imagenet_head if member.extractor == self.main.extractor else None
+        if head is not None and self.subject_classes:
+            with torch.no_grad():
+                masses = head.mass(maps[plain], self.subject_classes).float().cpu().numpy()
+            for row, entry in enumerate(prepared):
+                left, top, right, bottom = spec.box(entry.width, entry.height)
+                seen = Box(left / entry.width, top / entry.height, right / entry.width, bottom / entry.height)
+                subjects[row] = find_subject(masses[row], seen)
+        if spec.has_focus:
+            closer: list[NDArray[np.uint8]] = []
+            for row, (entry, subject) in enumerate(zip(prepared, subjects, strict=True)):
+                box = closer_look(subject, entry.width, entry.height) if subject else None
+                if box is not None:
+                    closer.append(spec.closer(entry.canvases[spec], box))
+                    owners.append(row)
+            if closer:
+                further = member.engine.features(spec.normalise(torch.from_numpy(np.stack(closer))))
+                maps = torch.cat([maps, further])
+        return _Look(maps, torch.tensor(owners), plain, subjects)
 
     def probabilities(self, variant: str, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Calibrated probabilities (classes,) of one variant's logits (classes,)."""
@@ -246,14 +278,14 @@ class Classifier:
         """The answer that is given for an examined image."""
         main, calibration = self.main.variant, self.main.checkpoint.config.calibration
         choices = [[int(self.probabilities(v, row).argmax())] for v, row in examined.logits.items()]
-        imagenet: NDArray[np.float32] | None = getattr(examined, "imagenet", None)
+        imagenet = examined.imagenet
         observed = Observed(
             logits=examined.logits[main][None],
             choices=np.array(choices, dtype=np.int64),
             pooled=examined.pooled[main][None],
             imagenet=None if imagenet is None else imagenet[None],
         )
-        known = know(calibration, observed, self.own_classes if imagenet is not None else ())
+        known = know(calibration, observed, self.own_classes)
         looks_like = () if imagenet is None else _look_alikes(imagenet)
         decision = decide(
             calibration,
@@ -282,11 +314,6 @@ class Classifier:
             warnings=examined.prepared.warnings,
         )
 
-    @cached_property
-    def own_classes(self) -> tuple[int, ...]:
-        """The ImageNet classes that are labels."""
-        return tuple(sorted(set(imagenet_classes(self.labels).values())))
-
     def _answer(self, variant: str, logits: NDArray[np.float32]) -> VariantAnswer:
         probabilities = self.probabilities(variant, logits)
         best = int(probabilities.argmax())
@@ -298,10 +325,25 @@ def _extractor(checkpoint: Checkpoint) -> object:
     return (checkpoint.features_digest, checkpoint.config.input)
 
 
-def _mean_of_views(rows: Tensor, views: int) -> NDArray[np.float32]:
-    """(N * V, ...) -> (N, ...) on the CPU: the mean over each image's views."""
-    mean: NDArray[np.float32] = rows.float().reshape(-1, views, *rows.shape[1:]).mean(dim=1).cpu().numpy()
-    return mean
+@dataclass(frozen=True)
+class _Look:
+    """Feature maps (M, C, h, w) of a batch of N images, each in one view or more.
+
+    `owners` (M,) says whose view each map is, `plain` (N) which is each image's plain one.
+    """
+
+    maps: Tensor
+    owners: Tensor
+    plain: list[int]
+    subjects: list[Subject | None]
+
+    def mean(self, what: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
+        """What is computed of the maps, averaged over each image's views: (N, ...) on the CPU."""
+        rows = what(self.maps).float().cpu()
+        total = torch.zeros(len(self.plain), *rows.shape[1:]).index_add_(0, self.owners, rows)
+        counts = torch.bincount(self.owners, minlength=len(self.plain)).view(-1, *[1] * (rows.ndim - 1))
+        mean: NDArray[np.float32] = (total / counts).numpy()
+        return mean
 
 
 def _deviation(pixels: NDArray[np.uint8]) -> float:

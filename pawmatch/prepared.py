@@ -18,11 +18,13 @@ class Prepared:
     """What the models see of one image, and what is known about how it came to be.
 
     `pixels` has for each input rule the image's views, uint8 (V, size, size, 3): small, whatever the size of
-    the photo, so that it can wait in a queue or come from another process. `width` and `height` are those
+    the photo, so that it can wait in a queue or come from another process. `canvases` has the image itself,
+    shrunk, for each rule by which a closer look may follow. `width` and `height` are those
     of the whole upright picture; `decode_ms` is what it took to read, decode and shrink it.
     """
 
     pixels: Mapping[InputSpec, NDArray[np.uint8]]
+    canvases: Mapping[InputSpec, NDArray[np.uint8]]
     width: int
     height: int
     warnings: tuple[str, ...]
@@ -37,5 +39,6 @@ def prepare(source: ImageSource, specs: Sequence[InputSpec]) -> Prepared:
     started = time.perf_counter()
     loaded = read_image(source, min_side=max(spec.least_side for spec in specs))
     pixels = {spec: spec.pixels(loaded.image) for spec in dict.fromkeys(specs)}
+    canvases = {spec: spec.canvas(loaded.image) for spec in pixels if spec.has_focus}
     decode_ms = 1000 * (time.perf_counter() - started)
-    return Prepared(pixels, loaded.width, loaded.height, loaded.warnings, decode_ms)
+    return Prepared(pixels, canvases, loaded.width, loaded.height, loaded.warnings, decode_ms)

@@ -25,8 +25,10 @@ INTERPOLATIONS = {
 }
 LARGEST_INPUT = 2048
 # Looks at one image whose logits are averaged. "plain" is what `resize` says; the others are parts or
-# reflections of it.
-VIEWS = ("plain", "mirror", "square", "middle")
+# reflections of it. "focus" is closer to the subject, where it is small; it is known only once the plain view
+# has been looked at.
+VIEWS = ("plain", "mirror", "square", "middle", "focus")
+FOCUS = "focus"
 MIDDLE = 0.7  # share of width and height that the middle shows
 
 
@@ -48,7 +50,8 @@ class InputSpec:
 
     A model looks at an image once for each of `views`, and its logits are averaged: "plain", always first,
     "mirror" (left and right swapped), "square" (the centred square of the short side) and "middle" (70 % of
-    width and height, which a small subject in a whole photo fills better).
+    width and height, which a small subject in a whole photo fills better). "focus" is a square around the
+    subject, taken only where that is small; see pawmatch.subjects.
     """
 
     size: int = 224
@@ -86,18 +89,43 @@ class InputSpec:
         return Box(0, 0, width, height)
 
     @property
+    def fixed_views(self) -> tuple[str, ...]:
+        """The views that do not depend on what is seen."""
+        return tuple(view for view in self.views if view != FOCUS)
+
+    @property
+    def has_focus(self) -> bool:
+        """Whether a closer look may follow the plain one."""
+        return FOCUS in self.views
+
+    @property
     def least_side(self) -> int:
         """How long the shorter side of an image must be for no view to suffer if it was shrunk before.
 
         Twice what the closest view needs, so that the last step still has two pixels for each that it makes.
         """
-        boxes = [self.box(1, 1, view) for view in self.views]
+        boxes = [self.box(1, 1, view) for view in self.fixed_views]
         return round(2 * self.size / min(box.right - box.left for box in boxes))
 
+    def canvas(self, image: Image.Image) -> NDArray[np.uint8]:
+        """An image as far shrunk as a closer look allows: its shorter side twice the model's, (H, W, 3)."""
+        scale = min(1.0, 2 * self.size / min(image.size))
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        return np.asarray(image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0), dtype=np.uint8)
+
+    def closer(self, canvas: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+        """A part of a canvas (H, W, 3) as the model sees it; `box` is in shares of its width and height."""
+        height, width = canvas.shape[:2]
+        part = (box.left * width, box.top * height, box.right * width, box.bottom * height)
+        small = Image.fromarray(canvas).resize(
+            (self.size, self.size), INTERPOLATIONS[self.interpolation], box=part, reducing_gap=3.0
+        )
+        return np.asarray(small, dtype=np.uint8)
+
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Upright RGB image -> its views as the model sees them, (V, size, size, 3), the plain one first."""
+        """Upright RGB image -> its fixed views as the model sees them, (V, size, size, 3), plain first."""
         views: dict[str, NDArray[np.uint8]] = {}
-        for view in self.views:
+        for view in self.fixed_views:
             views[view] = views["plain"][:, ::-1] if view == "mirror" else self._resized(image, view)
         return np.stack(list(views.values()))
 

@@ -28,6 +28,7 @@ TASKS: dict[str, Task] = {
     for task in (
         Task("breed", "Dog breed", "dog", "breed", "breeds"),
         Task("artist", "Artist", "painting", "artist", "artists"),
+        Task("artist-chae", "Artist (CHAE)", "painting", "artist", "artists"),
     )
 }
 

@@ -1,10 +1,8 @@
-"""The example pictures are complete, sane in size, and drawn the same way every time."""
+"""The example pictures are complete, sane in size, and described."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -33,17 +31,3 @@ def test_picture_opens_and_is_described(entry: dict[str, str]) -> None:
     alt = entry["alt"]
     assert 30 < len(alt) < 200
     assert alt.endswith(".")
-
-
-@pytest.mark.parametrize("name", ["husky", "starry_field"])
-def test_drawing_is_deterministic(name: str, tmp_path: Path) -> None:
-    drawn = []
-    for run in ("first", "second"):
-        out = tmp_path / run
-        out.mkdir()
-        command = [sys.executable, str(EXAMPLES / "draw.py"), name, "--long-side", "160", "--out", str(out)]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
-        drawn.append((out / f"{name}.jpg").read_bytes())
-    assert drawn[0] == drawn[1]
-    with Image.open(tmp_path / "first" / f"{name}.jpg") as picture:
-        assert max(picture.size) == 160

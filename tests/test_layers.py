@@ -22,7 +22,7 @@ LADDER: tuple[tuple[int, tuple[str, ...]], ...] = (
     (1, ("settings", "tasks", "token_bucket")),
     (1, ("calibration",)),
     (1, ("hub", "images", "models", "preprocess")),
-    (1, ("prepared",)),
+    (1, ("prepared", "subjects")),
     (1, ("readers",)),
     (2, ("checkpoint", "engines")),
     (3, ("importing", "predict")),

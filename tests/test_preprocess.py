@@ -90,3 +90,21 @@ def test_round_trip_through_json_values() -> None:
 def test_impossible_values_are_named(values: dict[str, Any], named: str) -> None:
     with pytest.raises(BadOption, match=named):
         InputSpec.from_dict(values)
+
+
+def test_a_canvas_is_shrunk_to_what_a_closer_look_needs_and_never_enlarged() -> None:
+    spec = InputSpec(size=32, views=("plain", "focus"))
+    assert spec.has_focus
+    assert spec.fixed_views == ("plain",)
+    assert spec.canvas(Image.new("RGB", (400, 200))).shape == (64, 128, 3)
+    assert spec.canvas(Image.new("RGB", (50, 40))).shape == (40, 50, 3)
+
+
+def test_a_closer_look_shows_the_part_that_was_asked_for() -> None:
+    spec = InputSpec(size=16, views=("plain", "focus"))
+    canvas = np.zeros((40, 80, 3), dtype=np.uint8)
+    canvas[10:30, 20:60] = 200
+    seen = spec.closer(canvas, Box(0.25, 0.25, 0.75, 0.75))
+    assert seen.shape == (16, 16, 3)
+    assert (seen[2:-2, 2:-2] == 200).all()
+    assert spec.pixels(Image.fromarray(canvas)).shape == (1, 16, 16, 3)

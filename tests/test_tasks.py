@@ -10,7 +10,11 @@ from pawmatch.tasks import TASKS, VARIANT_NAMES, find_task, new_task
 
 
 def test_tasks_are_found_by_name() -> None:
-    assert {name: find_task(name).title for name in TASKS} == {"breed": "Dog breed", "artist": "Artist"}
+    assert {name: find_task(name).title for name in TASKS} == {
+        "breed": "Dog breed",
+        "artist": "Artist",
+        "artist-chae": "Artist (CHAE)",
+    }
 
 
 def test_a_task_that_is_not_in_the_table_gets_general_words() -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 HERE = Path(__file__).parent
-EXAMPLE = HERE.parents[1] / "examples" / "husky.jpg"
+EXAMPLE = HERE.parents[1] / "examples" / "bernese_mountain_dog.jpg"
 SHOTS = {"desktop": (1280, 900, "light"), "dark": (1280, 900, "dark"), "phone": (390, 844, "light")}
 
 

@@ -7,7 +7,7 @@ and its head says what a picture shows where it does not show what a task is abo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -18,14 +18,22 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
-from pawmatch.checkpoint.bundled import BACKBONE_FILE, BACKBONES, bundled_weights
+from pawmatch.checkpoint.bundled import (
+    BACKBONE_FILE,
+    BACKBONES,
+    bundled_backbone,
+    bundled_weights,
+    find_bundled,
+    is_bundled_backbone,
+)
 from pawmatch.checkpoint.codec import decode
 from pawmatch.checkpoint.config import CONFIG_FILE
+from pawmatch.checkpoint.folder import Checkpoint
 from pawmatch.checkpoint.values import check_keys, text, wrong
 from pawmatch.checkpoint.weights import file_digest, read_tensors, replace_file, write_tensors
 from pawmatch.errors import CheckpointNotFound, DigestMismatch, NotACheckpoint
 from pawmatch.labels import spelling_key
-from pawmatch.models.hybrid import create_backbone
+from pawmatch.models.hybrid import Hybrid, create_backbone
 from pawmatch.preprocess import InputSpec
 
 KIND = "backbone"
@@ -70,6 +78,38 @@ def backbone_folder(source: str) -> Path | None:
     except (OSError, ValueError, RecursionError):
         return None
     return folder if isinstance(config, dict) and config.get("kind") == KIND else None
+
+
+@dataclass(frozen=True)
+class ImagenetHead:
+    """What a backbone's own head says, on the feature maps (N, C, h, w) of a model that has that backbone."""
+
+    head: nn.Linear
+
+    def probabilities(self, feature_map: Tensor) -> Tensor:
+        """Probabilities (N, 1000) of the average-pooled map."""
+        answer: Tensor = self.head(feature_map.mean(dim=(2, 3))).softmax(dim=-1)
+        return answer
+
+    def mass(self, feature_map: Tensor, classes: Sequence[int]) -> Tensor:
+        """The probability (N, h, w) of some of the classes together, at each position of the map."""
+        cells = self.head(feature_map.permute(0, 2, 3, 1)).softmax(dim=-1)  # (N, h, w, 1000)
+        mass: Tensor = cells[..., list(classes)].sum(dim=-1)
+        return mass
+
+
+def imagenet_head(checkpoint: Checkpoint, device: str = "cpu") -> ImagenetHead | None:
+    """The ImageNet head of the bundled backbone that a checkpoint stands on; None where it has its own."""
+    path = next((path for path in checkpoint.paths if is_bundled_backbone(path)), None)
+    if path is None and not checkpoint.paths and isinstance(checkpoint.model, Hybrid):  # not written yet
+        features = checkpoint.model.features().state_dict()
+        named = {PREFIX + name: tensor for name, tensor in features.items()}
+        found = bundled_backbone(named, half=True)
+        path = find_bundled(found.sha256) if found else None
+    if path is None:
+        return None
+    backbone = load_backbone(path.parent, path.parent.name)
+    return ImagenetHead(backbone.head.to(device))
 
 
 def load_backbone(folder: Path, source: str) -> Backbone:

@@ -95,23 +95,40 @@ class Augment:
     ) -> Tensor:
         """Read the views' pixels; `matrix` (N, 2, 3) is of `geometry`."""
         device = images.device
-        factor = 2 if float(matrix[:, :, :2].abs().amax()) * 2 > SUPERSAMPLED * self.size else 1
-        side = self.size * factor
+        steps = matrix[:, :, :2].abs().amax(dim=(1, 2)) * 2 / self.size  # image pixels to a view pixel
+        factors = torch.where(steps > SUPERSAMPLED, 2, 1)
+        views = torch.empty(len(images), 3, self.size, self.size, device=device)
+        chosen = torch.zeros(len(images), dtype=torch.long)
+        if self.backgrounds is not None:
+            chosen = torch.randint(len(self.backgrounds), (len(images),), generator=generator)
+        for factor in torch.unique(factors).tolist():
+            rows = (factors == factor).nonzero().flatten()
+            here = rows.to(device)
+            views[here] = self._sampled_at(
+                factor, images[here], sizes[rows], matrix[rows], zoomed_out[rows], chosen[rows]
+            )
+        return views
+
+    def _sampled_at(
+        self, factor: int, images: Tensor, sizes: Tensor, matrix: Tensor, zoomed_out: Tensor, chosen: Tensor
+    ) -> Tensor:
+        """Views of which each pixel is the mean of factor x factor samples."""
+        device, side = images.device, self.size * factor
         line = (torch.arange(side, device=device) + 0.5) * (2 / side) - 1
         rows, columns = torch.meshgrid(line, line, indexing="ij")
         places = torch.stack([columns, rows, torch.ones_like(rows)], dim=-1).view(1, -1, 3)
-        matrix = matrix.to(device)
-        pixels = (places @ matrix.transpose(1, 2)).view(-1, side, side, 2)  # x and y, from the outer edge
+        pixels = (places @ matrix.to(device).transpose(1, 2)).view(-1, side, side, 2)  # x, y from the edge
         ends = sizes.to(device).flip(1).view(-1, 1, 1, 2).float()
-        outside = ((pixels < 0) | (pixels > ends)).any(dim=-1)
         inside = torch.minimum(pixels.clamp(min=0.5), ends - 0.5)
         extent = torch.tensor([images.shape[3], images.shape[2]], device=device)
         views = _sampled(images, inside / extent * 2 - 1)
         if self.backgrounds is not None and bool(zoomed_out.any()):
-            chosen = torch.randint(len(self.backgrounds), (len(images),), generator=generator)
-            scenes = _sampled(self.backgrounds[chosen.to(device)], places.view(1, side, side, 3)[..., :2])
-            behind = (outside & zoomed_out.to(device).view(-1, 1, 1))[:, None]
-            views = torch.where(behind, scenes, views)
+            small = zoomed_out.nonzero().flatten().to(device)
+            scenes = _sampled(
+                self.backgrounds[chosen.to(device)[small]], places.view(1, side, side, 3)[..., :2]
+            )
+            outside = ((pixels[small] < 0) | (pixels[small] > ends[small])).any(dim=-1)[:, None]
+            views[small] = torch.where(outside, scenes, views[small])
         return avg_pool2d(views, factor) if factor > 1 else views
 
     def jitter(self, views: Tensor, plain: Tensor, generator: torch.Generator) -> Tensor:

@@ -52,8 +52,9 @@ class TrainingBatches:
             yield augment(images, self.sizes[rows], generator), self.targets[rows].to(self.device)
 
     def in_order(self, number: int, batch_size: int = 64) -> Iterator[Tensor]:
-        """The views that epoch `number` draws, of every image once and in order, in [0, 1]."""
+        """A view of every image once and in order, in [0, 1]; the same ones whatever the recipe's seed."""
         augment, generator = self._augment(number, 0)
+        generator.manual_seed(number)
         for rows in torch.split(torch.arange(len(self.targets)), batch_size):
             yield augment(self.images[rows.to(self.device)], self.sizes[rows], generator)
 

@@ -6,10 +6,14 @@ epoch.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -36,7 +40,9 @@ class CachedBatch:
 class FeatureCache:
     """For `cached_views` random views of each training image, the map before the first layer that learns.
 
-    Epochs take turns with the views. Memory: 2 bytes a value; a map of 7 x 7 x 1280 has 125 kB.
+    Epochs take turns with the views. They are kept in `folder`, where a run that goes on, or another one with
+    the same images, views and frozen layers, finds them. Disk: 2 bytes a value; a map of 7 x 7 x 1280 has
+    125 kB.
     """
 
     def __init__(
@@ -46,6 +52,7 @@ class FeatureCache:
         recipe: Recipe,
         spec: InputSpec,
         teachers: Teachers | None,
+        folder: Path,
         *,
         engine: str,
         device: str,
@@ -59,40 +66,56 @@ class FeatureCache:
                 '"unfreeze=[[0.0, 0]]" --set mixup=0.0 --set cutmix=0.0, or --set cached_views=0.'
             )
         model.eval()
-        self.device, self.learning = device, learning
+        self.device, self.learning, self.targets = device, learning, batches.targets
         self._frozen = split(member, learning)[0]
         if learning == 0 and device == "cpu":
             self._frozen = create_engine(engine, [member], device, spec).features
-        self._maps: list[Tensor] = []
+        self._own_head = teachers.on_map(member) if teachers is not None and learning == 0 else None
+        asked = teachers if self._own_head is None else None
+        place = folder / _key(member, batches, recipe, engine)
+        place.mkdir(parents=True, exist_ok=True)
+        self._maps: list[NDArray[np.float16]] = []
         self._taught: list[Tensor] = []
-        own_head = teachers.on_map(member) if teachers is not None and learning == 0 else None
-        report(f"running {recipe.cached_views} views of {len(batches.targets)} images through what is frozen")
         for number in range(recipe.cached_views):
-            maps: list[Tensor] = []
-            taught: list[Tensor] = []
-            with torch.inference_mode():
-                for views in tqdm(batches.in_order(number), leave=False, disable=None, unit="batch"):
-                    images = normalise(views, spec).contiguous(memory_format=torch.channels_last)
-                    found = self._frozen(images)
-                    maps.append(found.to(torch.float16))
-                    if own_head is not None:
-                        taught.append(own_head(found.float()))
-                    elif teachers is not None:
-                        taught.append(teachers.logits(images))
-            self._maps.append(torch.cat(maps))
-            if taught:
-                self._taught.append(torch.cat(taught))
-        self.targets = batches.targets
+            path = place / f"view{number}.npy"
+            if not path.is_file():
+                report(f"view {number + 1} of {recipe.cached_views}: running {len(self.targets)} images")
+                self._write(path, batches.in_order(number), spec)
+            self._maps.append(np.load(path, mmap_mode="r"))
+            if asked is not None:
+                with torch.inference_mode():
+                    answers = [asked.logits(self._ready(views, spec)) for views in batches.in_order(number)]
+                self._taught.append(torch.cat(answers))
+
+    def _ready(self, views: Tensor, spec: InputSpec) -> Tensor:
+        return normalise(views, spec).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def _write(self, path: Path, batches: Iterator[Tensor], spec: InputSpec) -> None:
+        """Write the maps of all images; the file has its name only once it is whole."""
+        partial, start = path.with_suffix(".part"), 0
+        kept: NDArray[np.float16] | None = None
+        for views in tqdm(batches, leave=False, disable=None, unit="batch"):
+            found = self._frozen(self._ready(views, spec)).to(torch.float16).cpu().numpy()
+            if kept is None:
+                shape = (len(self.targets), *found.shape[1:])
+                kept = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
+            kept[start : start + len(found)] = found
+            start += len(found)
+        del kept  # written out
+        partial.replace(path)
 
     def epoch(self, order: list[list[int]], number: int) -> Iterator[CachedBatch]:
         """The batches of epoch `number`, counted from 0, of the images that `order` lists for each."""
         turn = number % len(self._maps)
         for rows in order:
-            maps = self._maps[turn][rows].to(self.device, torch.float32, copy=True)
-            taught = self._taught[turn][rows].to(self.device) if self._taught else None
-            yield CachedBatch(
-                maps.contiguous(memory_format=torch.channels_last), self.targets[rows].to(self.device), taught
-            )
+            maps = torch.from_numpy(self._maps[turn][rows]).to(self.device, torch.float32)
+            taught: Tensor | None = self._taught[turn][rows].to(self.device) if self._taught else None
+            if self._own_head is not None:
+                with torch.no_grad():
+                    taught = self._own_head(maps)
+            maps = maps.contiguous(memory_format=torch.channels_last)
+            yield CachedBatch(maps, self.targets[rows].to(self.device), taught)
 
     def maps_of(self, batches: Sequence[Tensor]) -> list[Tensor]:
         """The maps of prepared batches, kept as those of the training images are."""
@@ -148,3 +171,18 @@ def split(model: ImageModel, learning: int) -> tuple[Callable[[Tensor], Tensor],
     first = len(blocks) - learning
     stem = [getattr(backbone, name) for name in ("conv_stem", "bn1")]
     return nn.Sequential(*stem, *blocks[:first]), nn.Sequential(*blocks[first:], *head)
+
+
+VIEW_KEYS = (
+    "input", "crop_scale", "crop_ratio", "rotation", "shear", "zoom", "plain", "flip", "color_jitter",
+    "rand_augment", "zoom_out", "zoom_out_factor", "unfreeze",
+)  # fmt: skip
+
+
+def _key(member: ImageModel, batches: TrainingBatches, recipe: Recipe, engine: str) -> str:
+    """A name for everything that cached maps depend on."""
+    digest = hashlib.sha256(repr([engine, *(getattr(recipe, key) for key in VIEW_KEYS)]).encode())
+    tensors = [batches.images, *([batches.backgrounds] if batches.backgrounds is not None else [])]
+    for tensor in (*tensors, *member.features().state_dict().values()):
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -20,7 +20,6 @@ from pawmatch.checkpoint.backbone import imagenet_classes, subject_classes
 from pawmatch.checkpoint.format import ONLY
 from pawmatch.errors import TrainingError
 from pawmatch.models import ImageModel
-from pawmatch.preprocess import InputSpec
 from pawmatch.training.calibration_plot import draw_calibration
 from pawmatch.training.card import plot_file, write_card
 from pawmatch.training.data import Images
@@ -69,18 +68,18 @@ def finish(
             f"{len(images.unknown.images)} images of unknown classes are too few; "
             f"give {FEWEST_UNKNOWN} or more."
         )
-    specs = {name: config.input for name, config in configs.items()}
     if refit:
+        specs = {name: config.input for name, config in configs.items()}
         estimate_statistics(models, images.train.sample(STATISTICS_IMAGES), specs, device)
-    own = run_models(models, images.val, specs, device)
+    own = run_models(models, images.val, configs, device)
     labels = np.asarray(images.val.targets)
     if refit:
         training = images.train.sample(_most(own))
-        inside = run_models(models, training, specs, device)
+        inside = run_models(models, training, configs, device)
         own = without_favor(models, inside, np.asarray(training.targets), own, labels)
     fitted = {
         name: fit_and_measure(evidence)
-        for name, evidence in _gather(models, images, specs, device, own, labels).items()
+        for name, evidence in _gather(models, images, configs, device, own, labels).items()
     }
     done = {
         name: replace(configs[name], calibration=fit.calibration, metrics=fit.metrics)
@@ -119,7 +118,7 @@ def _write_about(
 def _gather(
     models: Mapping[str, ImageModel],
     images: Images,
-    specs: Mapping[str, InputSpec],
+    configs: Mapping[str, CheckpointConfig],
     device: str,
     own: AllOutputs,
     labels: NDArray[np.int64],
@@ -132,10 +131,10 @@ def _gather(
     names = images.val.labels
     subject = subject_classes(names)
     own_classes = tuple(sorted(set(imagenet_classes(names).values()))) if subject else ()
-    unknown = run_models(models, images.unknown, specs, device) if images.unknown else None
-    outside = run_models(models, images.outside, specs, device) if images.outside else None
-    blind = {name: model for name, model in models.items() if not subject or _imagenet(own[name]) is None}
-    gates = _fit_gates(blind, images, specs, device, own) if images.outside and blind else {}
+    unknown = run_models(models, images.unknown, configs, device) if images.unknown else None
+    outside = run_models(models, images.outside, configs, device) if images.outside else None
+    blind = {name: model for name, model in models.items() if not subject or own[name].imagenet is None}
+    gates = _fit_gates(blind, images, configs, device, own) if images.outside and blind else {}
     return {
         name: Evidence(
             own=_observed(own, name),
@@ -154,16 +153,16 @@ def _gather(
 def _fit_gates(
     models: Mapping[str, ImageModel],
     images: Images,
-    specs: Mapping[str, InputSpec],
+    configs: Mapping[str, CheckpointConfig],
     device: str,
     own: AllOutputs,
 ) -> dict[str, tuple[ScopeGate, ...]]:
     assert images.outside is not None
     most = _most(own)
-    inside = run_models(models, images.train.sample(most), specs, device)
-    elsewhere = run_models(models, images.outside.sample(most), specs, device)
+    inside = run_models(models, images.train.sample(most), configs, device)
+    elsewhere = run_models(models, images.outside.sample(most), configs, device)
     stand_ins = {
-        kind: run_models(models, data, specs, device)
+        kind: run_models(models, data, configs, device)
         for kind, data in stand_in_images(images.train.sample(most // 2)).items()
     }
     return {
@@ -186,13 +185,7 @@ def _observed(outputs: AllOutputs, name: str) -> Observed:
     """What one variant gave, with the first choices of all."""
     one = outputs[name]
     choices = np.stack([entry.logits.argmax(axis=1) for entry in outputs.values()])
-    return Observed(one.logits, choices, one.pooled, _imagenet(one))
-
-
-def _imagenet(outputs: Outputs) -> NDArray[np.float32] | None:
-    """The probabilities (N, 1000) of the backbone's own head, where it has one."""
-    found: NDArray[np.float32] | None = getattr(outputs, "imagenet", None)
-    return found
+    return Observed(one.logits, choices, one.pooled, one.imagenet)
 
 
 def git_commit() -> str:

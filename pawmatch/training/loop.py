@@ -80,7 +80,9 @@ def train(
     )
     state = RunState(run, recipe, identity or {}, model, optimisation)
     history = state.resume()
-    runner = _Runner(model, optimisation, recipe, spec, train_data, settings, backgrounds, report, teachers)
+    runner = _Runner(
+        model, optimisation, recipe, spec, train_data, settings, backgrounds, report, teachers, run
+    )
     held_out = eval_batches(val_data, spec)
     if runner.cache is not None:
         held_out = runner.cache.maps_of(held_out)
@@ -139,6 +141,7 @@ class _Runner:
         backgrounds: Sequence[NDArray[np.uint8]],
         report: Callable[[str], None],
         teachers: Teachers | None,
+        run: Path,
     ) -> None:
         self.model, self.optimisation, self.recipe, self.spec = model, optimisation, recipe, spec
         self.settings, self.report = settings, report
@@ -151,6 +154,7 @@ class _Runner:
                 recipe,
                 spec,
                 teachers,
+                run.parent / "cached_views",
                 engine=settings.engine,
                 device=settings.device,
                 report=report,

@@ -1,4 +1,4 @@
-"""The pictures to click on: drawn for this project, listed in examples/index.json."""
+"""The pictures to click on, listed in examples/index.json."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def test_a_recipe_and_a_calibration_can_ask_for_it(data: Path, tmp_path: Path) -
     later = recalibrate(RECIPE.task, plain.source, data, tmp_path / "later", refit=True, report=silently)
     val = decode_all(find_split([data])[1], long_side=40)
     logits = {
-        name: run_models({"cnn": model}, val, {"cnn": SPEC}, "cpu")["cnn"].logits
+        name: run_models({"cnn": model}, val, {"cnn": plain.config}, "cpu")["cnn"].logits
         for name, model in (
             ("plain", plain.model),
             ("run", refitted.model),

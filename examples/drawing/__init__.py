@@ -1,1 +1,0 @@
-"""Procedural drawing used to make the example pictures."""

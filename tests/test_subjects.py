@@ -1,0 +1,53 @@
+"""Where a subject is found, and when a closer look follows."""
+
+import numpy as np
+import pytest
+
+from pawmatch.preprocess import Box
+from pawmatch.subjects import MAX_SIDE, MIN_SIDE, closer_look, find_subject
+
+WHOLE = Box(0, 0, 1, 1)
+
+
+def blob(rows: slice, columns: slice, grid: int = 10) -> np.ndarray:
+    mass = np.zeros((grid, grid), dtype=np.float32)
+    mass[rows, columns] = 0.9
+    return mass
+
+
+def test_the_box_covers_what_was_seen_and_little_else() -> None:
+    subject = find_subject(blob(slice(2, 6), slice(5, 9)), WHOLE)
+    assert subject is not None
+    assert subject.score == pytest.approx(0.9)
+    assert subject.box == pytest.approx((0.5, 0.2, 0.9, 0.6), abs=0.03)
+
+
+def test_a_box_is_given_in_shares_of_the_picture_not_of_the_view() -> None:
+    """The middle half of a picture, seen whole, is a box from 0.25 to 0.75."""
+    subject = find_subject(blob(slice(0, 10), slice(0, 10)), Box(0.25, 0, 0.75, 1))
+    assert subject is not None
+    assert subject.box == pytest.approx((0.25, 0, 0.75, 1), abs=0.02)
+
+
+def test_nothing_likely_is_no_subject() -> None:
+    assert find_subject(np.full((7, 7), 0.29, dtype=np.float32), WHOLE) is None
+
+
+def test_a_small_subject_is_looked_at_closer_and_lies_within() -> None:
+    subject = find_subject(blob(slice(1, 3), slice(7, 9)), WHOLE)
+    assert subject is not None
+    box = closer_look(subject, 400, 300)
+    assert box is not None
+    side = MIN_SIDE * 300
+    assert ((box.right - box.left) * 400, (box.bottom - box.top) * 300) == pytest.approx((side, side))
+    assert box.left <= subject.box.left
+    assert box.right >= subject.box.right
+    assert box.top >= 0
+    assert box.right <= 1 + 1e-9
+
+
+def test_a_large_subject_is_not_looked_at_again() -> None:
+    subject = find_subject(blob(slice(0, 9), slice(0, 9)), WHOLE)
+    assert subject is not None
+    assert closer_look(subject, 300, 300) is None
+    assert MAX_SIDE < 1
