@@ -12,24 +12,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pawmatch.calibration.apply import calibrated
+from pawmatch.calibration.decide import Observed, decide, know
 from pawmatch.checkpoint import Checkpoint, main_variant
-from pawmatch.checkpoint.backbone import imagenet_head, subject_classes
-from pawmatch.confidence import calibrated, candidate_set, decide_review, scope_margin
+from pawmatch.checkpoint.backbone import imagenet_classes, imagenet_head, imagenet_names, subject_classes
 from pawmatch.engines import Engine, create_engine
 from pawmatch.errors import BadOption, ImageError, KeyMismatch, NotACheckpoint, PawMatchError
 from pawmatch.images import ImageSource
 from pawmatch.labels import display_name
 from pawmatch.models import ImageModel
-from pawmatch.phrasing import verdict_text
 from pawmatch.prepared import Prepared, prepare
 from pawmatch.preprocess import Box, InputSpec
-from pawmatch.results import Candidate, ModelInfo, Prediction, VariantAnswer, Verdict
+from pawmatch.results import Candidate, LookAlike, ModelInfo, Prediction, VariantAnswer
 from pawmatch.subjects import Subject, closer_look, find_subject
 from pawmatch.tasks import VARIANT_NAMES
 
 BATCH_SIZE = 16
-# Review reasons that leave no answer, with the verdict's code.
-WITHOUT_ANSWER = {"poor_image": "poor_image", "out_of_scope": "outside"}
+LOOK_ALIKES = 3  # that are named of a picture without the subject
+MIN_LOOK_ALIKE = 0.05  # their confidence
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,9 @@ class Classifier:
         config = self.main.checkpoint.config
         self.imagenet_head = imagenet_head(self.main.checkpoint, device)
         self.subject_classes = subject_classes(config.labels) if self.imagenet_head else ()
+        self.own_classes = (
+            tuple(sorted(set(imagenet_classes(config.labels).values()))) if self.subject_classes else ()
+        )
         self.labels = config.labels
         self.names = tuple(display_name(label) for label in self.labels)
         self.variants = tuple(self.members)
@@ -273,40 +276,40 @@ class Classifier:
 
     def conclude(self, examined: Examined, top_k: int = 5) -> Prediction:
         """The answer that is given for an examined image."""
-        config = self.main.checkpoint.config
-        calibration = config.calibration
-        probabilities = self.probabilities(self.main.variant, examined.logits[self.main.variant])
-        order = np.argsort(-probabilities, kind="stable")[:top_k]
-        answers = tuple(self._answer(variant, row) for variant, row in examined.logits.items())
-        review = decide_review(
-            task=self.task.name,
-            calibration=calibration,
-            probabilities=probabilities,
-            answers=answers,
-            names=self.names,
-            in_scope=scope_margin(calibration.scope_gates, examined.pooled[self.main.variant]) >= 0,
+        main, calibration = self.main.variant, self.main.checkpoint.config.calibration
+        choices = [[int(self.probabilities(v, row).argmax())] for v, row in examined.logits.items()]
+        imagenet = examined.imagenet
+        observed = Observed(
+            logits=examined.logits[main][None],
+            choices=np.array(choices, dtype=np.int64),
+            pooled=examined.pooled[main][None],
+            imagenet=None if imagenet is None else imagenet[None],
+        )
+        known = know(calibration, observed, self.own_classes)
+        looks_like = () if imagenet is None else _look_alikes(imagenet)
+        decision = decide(
+            calibration,
+            self.task,
+            self.labels,
+            known,
             size=(examined.prepared.width, examined.prepared.height),
+            deviation=_deviation(examined.prepared.pixels[self.main.spec][0]),
+            looks_like=looks_like[0].name if looks_like else "",
         )
-        candidates = candidate_set(probabilities, calibration.conformal_quantile)
-        reasons = {reason.code for reason in review.reasons}
-        code = next((verdict for reason, verdict in WITHOUT_ANSWER.items() if reason in reasons), "answer")
-        text = verdict_text(
-            code,
-            subject=self.task.subject,
-            noun=self.task.noun,
-            name=self.names[order[0]],
-            confidence=float(probabilities[order[0]]),
-        )
+        probabilities = known.probabilities[0]
+        order = np.argsort(-probabilities, kind="stable")[:top_k]
         return Prediction(
             task=self.task.name,
             model=self.info,
-            verdict=Verdict(code, text),
+            verdict=decision.verdict,
             predictions=tuple(
                 Candidate(self.labels[i], self.names[i], float(probabilities[i])) for i in order.tolist()
             ),
-            review=review,
-            candidates_90=tuple(self.names[index] for index in candidates),
-            variants=answers,
+            review=decision.review,
+            candidates_90=tuple(self.names[index] for index in decision.candidates),
+            variants=tuple(self._answer(variant, row) for variant, row in examined.logits.items()),
+            group=decision.group,
+            looks_like=looks_like if decision.verdict.code == "outside" else (),
             timing_ms=examined.timing_ms,
             warnings=examined.prepared.warnings,
         )
@@ -341,3 +344,18 @@ class _Look:
         counts = torch.bincount(self.owners, minlength=len(self.plain)).view(-1, *[1] * (rows.ndim - 1))
         mean: NDArray[np.float32] = (total / counts).numpy()
         return mean
+
+
+def _deviation(pixels: NDArray[np.uint8]) -> float:
+    """The standard deviation of pixels (H, W, 3) in the channel where it is largest."""
+    return float(pixels.reshape(-1, pixels.shape[-1]).std(axis=0).max())
+
+
+def _look_alikes(imagenet: NDArray[np.float32]) -> tuple[LookAlike, ...]:
+    """The likeliest classes of ImageNet probabilities (1000,)."""
+    best = np.argsort(-imagenet, kind="stable")[:LOOK_ALIKES]
+    return tuple(
+        LookAlike(imagenet_names()[index], float(imagenet[index]))
+        for index in best.tolist()
+        if imagenet[index] >= MIN_LOOK_ALIKE
+    )

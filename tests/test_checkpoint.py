@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pawmatch.calibration import Calibration, ScopeGate
+from pawmatch.calibration import Calibration, LabelGroup, OutsideRule, ScopeGate, UnknownRule
 from pawmatch.checkpoint import Answers, CheckpointConfig, WeightsFile, load_checkpoint, save_checkpoint
 from pawmatch.checkpoint.format import config_values, parse_config, parse_values
 from pawmatch.errors import (
@@ -58,6 +58,10 @@ CONFIG = CheckpointConfig(
         close_call_margin=0.05,
         conformal_quantile=0.8,
         scope_gates=(ScopeGate(weight=(0.5,) * 8, bias=-1.0, threshold=0.1, fitted_on="paintings, photos"),),
+        outside=OutsideRule(classes=(3, 999), threshold=0.2, fitted_on="photos"),
+        unknown=UnknownRule((1.0, 0.5, -0.5), 0.1, (0.0, 0.5, -0.5), -1.0, 0.5, "other painters"),
+        groups=(LabelGroup("Spaniard", (0, 2)), LabelGroup("", (0, 1))),
+        group_threshold=0.8,
     ),
     metrics={"top1": 0.5, "data": "artists/val", "per_class": [0.1, 0.9, None]},
     training={"recipe": "quick", "epochs": 2, "seed": 0, "commit": None},
@@ -100,6 +104,18 @@ def test_a_config_from_before_confidence_was_mapped_still_loads() -> None:
     (config,) = parse_values(values)
     assert config.calibration.top_label == (1.0, 1.0, 0.0)
     assert config.answers == Answers("cnn_transformer", "as in the first edition")
+
+
+def test_a_config_from_before_groups_and_unknown_classes_still_loads() -> None:
+    later = ("outside", "unknown", "groups", "group_threshold")
+    values = config_values([replace(CONFIG, files=(WeightsFile("cnn.safetensors", "0" * 64),))])
+    first = as_format_1(CONFIG)
+    for key in later:
+        del only(values)["calibration"][key], first["calibration"][key]
+    for (config,) in (parse_values(values), parse_values(first)):
+        assert config.calibration == replace(
+            CONFIG.calibration, outside=None, unknown=None, groups=(), group_threshold=1.0
+        )
 
 
 def test_config_and_model_come_back(folder: Path, model: nn.Module) -> None:
@@ -168,7 +184,7 @@ def test_an_interrupted_save_keeps_the_old_checkpoint(
 
 def test_what_could_not_be_loaded_is_not_saved(tmp_path: Path, model: nn.Module) -> None:
     with pytest.raises(LabelCountMismatch, match="3 outputs and there are 2 labels"):
-        save_checkpoint(tmp_path / "a", model, replace(CONFIG, labels=("x", "y")))
+        save_checkpoint(tmp_path / "a", model, replace(CONFIG, labels=("x", "y"), calibration=Calibration()))
     with pytest.raises(KeyMismatch):
         save_checkpoint(tmp_path / "b", model, replace(CONFIG, variant="cnn_transformer"))
     broken = build_model(family="chae", variant="cnn", num_classes=3, **CONFIG.architecture)
@@ -183,6 +199,14 @@ def only(values: dict[str, Any]) -> dict[str, Any]:
     (entry,) = values["variants"].values()
     assert isinstance(entry, dict)
     return entry
+
+
+def rule(values: dict[str, Any], *place: str | int) -> Any:
+    """A part of the only variant's calibration."""
+    found: Any = only(values)["calibration"]
+    for key in place:
+        found = found[key]
+    return found
 
 
 @pytest.mark.parametrize(
@@ -256,6 +280,34 @@ def only(values: dict[str, Any]) -> dict[str, Any]:
             "7 values and the feature",
         ),
         (lambda c: only(c)["calibration"]["scope_gates"][0].update(weight=[math.nan] * 8), "scope_gates"),
+        (lambda c: rule(c, "outside").update(classes=[]), r"outside\.classes must hold one or more"),
+        (lambda c: rule(c, "outside").update(classes=[3, 3]), r"outside\.classes must hold .* each once"),
+        (lambda c: rule(c, "outside").update(classes=[1000]), r"outside\.classes must hold .* 0 to 999"),
+        (lambda c: rule(c, "outside").update(threshold=1.5), r"outside\.threshold 1\.5 is outside 0 to 1"),
+        (lambda c: rule(c, "outside").pop("threshold"), r"lacks the key .*outside\.threshold"),
+        (lambda c: rule(c, "outside").update(fitted_on=""), r"outside\.fitted_on"),
+        (lambda c: only(c)["calibration"].update(outside=[]), "outside must be an object"),
+        (
+            lambda c: rule(c, "unknown").update(weights=[1.0] * 5),
+            r"unknown\.weights has 5 numbers, not 3 or 4",
+        ),
+        (
+            lambda c: rule(c, "unknown").update(label_offsets=[0.0]),
+            r"label_offsets has 1 numbers for 3 labels",
+        ),
+        (lambda c: rule(c, "unknown").update(label_offsets=[0.0, 0.0, math.nan]), "must be a finite number"),
+        (lambda c: rule(c, "unknown").update(bias=1e301), r"calibration\.unknown must be a finite number"),
+        (lambda c: rule(c, "unknown").update(fitted_on=""), r"unknown\.fitted_on"),
+        (lambda c: rule(c, "groups", 0).update(labels=[0, 3]), r"groups\[0\]\.labels must hold .* 0 to 2"),
+        (lambda c: rule(c, "groups", 0).update(labels=[-1, 0]), r"groups\[0\]\.labels must hold .* 0 to 2"),
+        (lambda c: rule(c, "groups", 1).update(labels=[1]), r"groups\[1\]\.labels has 1 labels, not 2 to 64"),
+        (lambda c: rule(c, "groups", 1).update(labels=[1, 1]), r"groups\[1\]\.labels must hold .* each once"),
+        (lambda c: rule(c, "groups", 1).update(name="a\nb"), r"groups\[1\]\.name is not a printable"),
+        (
+            lambda c: only(c)["calibration"].update(groups=[{"name": "", "labels": [0, 1]}] * 2001),
+            "more than 2,000 groups",
+        ),
+        (lambda c: only(c)["calibration"].update(group_threshold=-0.1), "group_threshold -0.1 is outside"),
         (lambda c: only(c).update(metrics=[]), "metrics must be an object"),
         (lambda c: only(c)["metrics"].update(top1=math.nan), r"metrics\.top1 must be a finite"),
         (lambda c: c.update(license=""), "license"),
@@ -334,7 +386,11 @@ def test_another_shape_is_named(folder: Path) -> None:
 
 
 def test_labels_and_classifier_must_agree(folder: Path) -> None:
-    change_config(folder, lambda c: c["labels"].append("Rembrandt"))
+    def change(values: dict[str, Any]) -> None:
+        values["labels"].append("Rembrandt")
+        only(values)["calibration"]["unknown"] = None  # which has a number for each label
+
+    change_config(folder, change)
     with pytest.raises(LabelCountMismatch, match="3 outputs and there are 4 labels"):
         load_checkpoint(folder)
 

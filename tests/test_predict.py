@@ -3,7 +3,9 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 
 from pawmatch import load
+from pawmatch.calibration import Calibration, LabelGroup, OutsideRule, UnknownRule
 from pawmatch.checkpoint import load_checkpoint
 from pawmatch.errors import (
     BadOption,
@@ -207,3 +210,68 @@ def test_a_feature_extractor_that_variants_share_runs_once(
     together = grouped.predict(photo)
     assert len(runs) == 1
     assert np.allclose([a.confidence for a in together.variants], [a.variants[0].confidence for a in apart])
+
+
+def with_calibration(classifier: Classifier, **changes: Any) -> Classifier:
+    """The same classifier whose main variant has a calibration of our own."""
+    members = {
+        variant: replace(
+            member.checkpoint,
+            config=replace(
+                member.checkpoint.config, calibration=Calibration(review_threshold=0.0, **changes)
+            ),
+        )
+        for variant, member in classifier.members.items()
+    }
+    return Classifier(classifier.task.name, list(members.values()))
+
+
+def test_an_unknown_class_gets_no_answer(classifier: Classifier, photo: Image.Image) -> None:
+    offsets = (0.0,) * len(classifier.labels)
+    rule = UnknownRule((0.0, 0.0, 0.0), 1.0, offsets, 2.0, 3.0, "numbers")
+    found = with_calibration(classifier, unknown=rule).predict(photo)
+    assert found.verdict.code == "unknown"
+    assert found.review.reasons[0].code == "unknown_class"
+    doubtful = with_calibration(classifier, unknown=replace(rule, threshold=0.0)).predict(photo)
+    assert doubtful.verdict.code == "answer"
+    assert doubtful.review.reasons[0].code == "unknown_class"
+
+
+def test_look_alikes_get_a_group(classifier: Classifier, photo: Image.Image) -> None:
+    pair = classifier.predict(photo, 2).predictions
+    labels = tuple(sorted(classifier.labels.index(candidate.label) for candidate in pair))
+    quantile = 1 - pair[1].confidence * 0.999
+    found = with_calibration(
+        classifier,
+        groups=(LabelGroup("look-alike", labels),),
+        group_threshold=0.0,
+        conformal_quantile=quantile,
+        close_call_margin=1.0,
+    ).predict(photo)
+    assert found.verdict.code == "group"
+    assert found.group is not None
+    assert found.group.labels == tuple(candidate.label for candidate in pair)
+    assert found.verdict.text.startswith("A look-alike: ")
+
+
+def test_what_shows_another_subject_is_said_to_look_like_it(
+    classifier: Classifier, photo: Image.Image
+) -> None:
+    rule = OutsideRule((151,), 0.5, "numbers")
+    strict = with_calibration(classifier, outside=rule)
+    seen = examined(strict, photo)
+    assert strict.conclude(seen).verdict.code == "answer"  # no ImageNet head, so that the rule says nothing
+    imagenet = np.zeros(1000, dtype=np.float32)
+    imagenet[[281, 282]] = 0.7, 0.3
+    found = strict.conclude(replace(seen, imagenet=imagenet))
+    assert found.verdict.code == "outside"
+    assert [one.name for one in found.looks_like] == ["tabby", "tiger cat"]
+    assert found.verdict.text.endswith("this looks like a tabby")
+    imagenet[[281, 151]] = 0.0, 0.7
+    assert strict.conclude(replace(seen, imagenet=imagenet)).looks_like == ()
+
+
+def test_a_blank_picture_is_poor(classifier: Classifier) -> None:
+    found = classifier.predict(Image.new("RGB", (200, 200), "teal"))
+    assert found.verdict.code == "poor_image"
+    assert "one color" in found.review.reasons[0].message

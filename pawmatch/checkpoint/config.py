@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pawmatch.calibration import Calibration
+from pawmatch.calibration import Calibration, LabelGroup, OutsideRule, UnknownRule
 from pawmatch.checkpoint.values import (
     LONGEST_LIST,
     check_architecture,
@@ -27,6 +27,10 @@ from pawmatch.tasks import Task
 
 CONFIG_FILE = "config.json"
 STEEPEST = 100  # what a map of confidence may multiply log odds by
+IMAGENET_CLASSES = 1000
+MAX_FEATURES = 4  # of an unknown score
+MAX_GROUPS = 2_000
+MAX_GROUP_LABELS = 64
 TASK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 WEIGHTS_NAME = re.compile(rf"{FILE_NAME.pattern}\.safetensors")
@@ -86,7 +90,7 @@ class CheckpointConfig:
         text("license", self.license)
         for part in (*self.input.mean, *self.input.std, self.input.crop_pct):
             number("input", part)  # InputSpec checks its own ranges, yet lets NaN pass
-        check_calibration(self.calibration)
+        check_calibration(self.calibration, len(self.labels))
         if self.answers is not None:
             text("answers.why", self.answers.why)
         check_files(self.files)
@@ -123,8 +127,8 @@ def check_files(files: Sequence[WeightsFile]) -> None:
         raise wrong("a variant names a file twice.")
 
 
-def check_calibration(calibration: Calibration) -> None:
-    """Raise NotACheckpoint, naming the key, for a value out of range."""
+def check_calibration(calibration: Calibration, classes: int) -> None:
+    """Raise NotACheckpoint, naming the key, for a value out of range; `classes` is the number of labels."""
     if number("calibration.temperature", calibration.temperature) <= 0:
         raise wrong(f"calibration.temperature {calibration.temperature} must be above 0.")
     a, b, c = (number("calibration.top_label", value) for value in calibration.top_label)
@@ -136,6 +140,7 @@ def check_calibration(calibration: Calibration) -> None:
         "review_threshold": calibration.review_threshold,
         "close_call_margin": calibration.close_call_margin,
         "conformal_quantile": calibration.conformal_quantile,
+        "group_threshold": calibration.group_threshold,
     }
     for key, value in shares.items():
         if not 0 <= number(f"calibration.{key}", value) <= 1:
@@ -144,6 +149,55 @@ def check_calibration(calibration: Calibration) -> None:
     for index, gate in enumerate(calibration.scope_gates):
         for value in (*gate.weight, gate.bias, gate.threshold):
             number(f"calibration.scope_gates[{index}]", value)
+    if calibration.outside is not None:
+        check_outside(calibration.outside)
+    if calibration.unknown is not None:
+        check_unknown(calibration.unknown, classes)
+    check_groups(calibration.groups, classes)
+
+
+def check_outside(rule: OutsideRule) -> None:
+    """Raise NotACheckpoint, naming the key, unless the rule's classes are different ones of ImageNet."""
+    key = "calibration.outside"
+    check_indices(f"{key}.classes", rule.classes, IMAGENET_CLASSES)
+    if not 0 <= number(f"{key}.threshold", rule.threshold) <= 1:
+        raise wrong(f"{key}.threshold {rule.threshold} is outside 0 to 1.")
+    text(f"{key}.fitted_on", rule.fitted_on)
+
+
+def check_unknown(rule: UnknownRule, classes: int) -> None:
+    """Raise NotACheckpoint, naming the key, unless the rule has the numbers that its score needs."""
+    key = "calibration.unknown"
+    if len(rule.weights) not in (MAX_FEATURES - 1, MAX_FEATURES):
+        raise wrong(
+            f"{key}.weights has {len(rule.weights)} numbers, not {MAX_FEATURES - 1} or {MAX_FEATURES}."
+        )
+    if len(rule.label_offsets) != classes:
+        raise wrong(f"{key}.label_offsets has {len(rule.label_offsets)} numbers for {classes} labels.")
+    for value in (*rule.weights, rule.bias, *rule.label_offsets, rule.threshold, rule.answer_threshold):
+        number(key, value)
+    text(f"{key}.fitted_on", rule.fitted_on)
+
+
+def check_groups(groups: Sequence[LabelGroup], classes: int) -> None:
+    """Raise NotACheckpoint, naming the key, unless each group has a name to show and different labels."""
+    if len(groups) > MAX_GROUPS:
+        raise wrong(f"calibration.groups has more than {MAX_GROUPS:,} groups.")
+    for index, group in enumerate(groups):
+        key = f"calibration.groups[{index}]"
+        if group.name:
+            check_name(f"{key}.name", group.name)
+        if not 2 <= len(group.labels) <= MAX_GROUP_LABELS:
+            raise wrong(f"{key}.labels has {len(group.labels)} labels, not 2 to {MAX_GROUP_LABELS}.")
+        check_indices(f"{key}.labels", group.labels, classes)
+
+
+def check_indices(key: str, indices: Sequence[int], count: int) -> None:
+    """Raise NotACheckpoint unless `indices` are one or more different ones of `count`."""
+    if not indices or len(set(indices)) < len(indices):
+        raise wrong(f"{key} must hold one or more indices, each once.")
+    if min(indices) < 0 or max(indices) >= count:
+        raise wrong(f"{key} must hold indices from 0 to {count - 1}.")
 
 
 def main_variant(configs: Sequence[CheckpointConfig]) -> str:

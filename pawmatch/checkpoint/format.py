@@ -25,6 +25,7 @@ LARGEST_CONFIG = 8 * 2**20  # bytes; 20,000 long labels and their metrics fit
 # Which variants of the tasks of version 1 answer, since its configs do not say.
 FIRST_ANSWERS = {"breed": "cnn_transformer_mfe", "artist": "cnn_transformer"}
 ONLY = "the only variant"
+LATER_KEYS = ("outside", "unknown", "groups", "group_threshold")
 COMMON = ("task", "family", "labels", "architecture", "input", "license", "training")
 
 
@@ -100,7 +101,24 @@ def parse_values(values: Any) -> tuple[CheckpointConfig, ...]:
         raise NotACheckpoint(
             "config.json is a pretrained backbone's; start a run from it with `pawmatch train --init`."
         )
-    return (_first(values),) if version == 1 else _second(decode(ConfigFile, values))
+    return (_first(values),) if version == 1 else _second(decode(ConfigFile, _with_later_keys(values)))
+
+
+def _with_later_keys(values: dict[str, Any]) -> dict[str, Any]:
+    """The object with the keys of a calibration that were added while version 2 was written."""
+    variants = values.get("variants")
+    if not isinstance(variants, dict):
+        return values
+    defaults = encode(Calibration())
+    later = {key: defaults[key] for key in LATER_KEYS}
+    return values | {
+        "variants": {
+            name: entry | {"calibration": later | entry["calibration"]}
+            if isinstance(entry, dict) and isinstance(entry.get("calibration"), dict)
+            else entry
+            for name, entry in variants.items()
+        }
+    }
 
 
 def config_values(configs: Sequence[CheckpointConfig]) -> dict[str, Any]:

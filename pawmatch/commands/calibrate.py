@@ -18,7 +18,7 @@ to mean something. They must not have been used to train the weights.
 All variants that the source has are written to --out, with a new model card.
 
 example:
-  pawmatch calibrate --source runs/original --data photos --outside paintings --out runs/calibrated
+  pawmatch calibrate --source runs/original --data photos --outside paintings --unknown others --out runs/new
 """
 
 
@@ -30,8 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--outside",
         type=Path,
         metavar="DIR",
-        help="images that do not belong to the task, from which the scope gates learn to say no "
-        "(default: no gates)",
+        help="images, flat or in subfolders, that do not belong to the task, from which it learns to say no",
+    )
+    parser.add_argument(
+        "--unknown",
+        type=Path,
+        metavar="DIR",
+        help="images of classes that the source does not know, from which it learns to say so (default: it "
+        "takes each for one it knows)",
     )
     parser.add_argument(
         "--refit",
@@ -53,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         args.data,
         args.out,
         outside=args.outside,
+        unknown=args.unknown,
         refit=args.refit,
         device=resolve_device(args.device),
         report=say,

@@ -9,8 +9,8 @@ from pawmatch.labels import display_name
 from pawmatch.tasks import VARIANT_NAMES
 
 if TYPE_CHECKING:
-    from pawmatch.evaluation.intervals import Estimate
     from pawmatch.evaluation.report import Evaluation
+    from pawmatch.metrics import Estimate
 
 SHOWN = 10  # confusions and classes
 FIRST, COLUMN = 38, 26  # widths

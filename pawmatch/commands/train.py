@@ -78,7 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--outside",
         type=Path,
         metavar="DIR",
-        help="images that do not belong to the task, from which the scope gate learns to say no",
+        help="images that do not belong to the task, from which it learns to say no",
+    )
+    parser.add_argument(
+        "--unknown",
+        type=Path,
+        metavar="DIR",
+        help="images of classes that the data does not have, from which the checkpoint learns to say so",
     )
     parser.add_argument(
         "--scenes",
@@ -143,6 +149,7 @@ def run(args: argparse.Namespace) -> int:
             init=args.init,
             teachers=args.teachers,
             outside=args.outside,
+            unknown=args.unknown,
             scenes=args.scenes,
             settings=settings,
             report=say,

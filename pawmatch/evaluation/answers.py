@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pawmatch.confidence import scope_margin
+from pawmatch.calibration.apply import scope_margin
 from pawmatch.errors import PawMatchError
 from pawmatch.evaluation.folders import Unreadable
 from pawmatch.predict import Classifier
@@ -66,7 +66,7 @@ def collect(classifier: Classifier, files: Iterable[Path]) -> Answers:
         for variant, values in entry.logits.items():
             logits[variant].append(values)
         for variant in scope:
-            scope[variant].append(scope_margin(gates[variant], entry.pooled[variant]))
+            scope[variant].append(float(scope_margin(gates[variant], entry.pooled[variant])))
     classes = len(classifier.labels)
     return Answers(
         rows=np.array(rows, dtype=np.int64),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from pawmatch.confidence import calibrated
+from pawmatch.calibration.apply import calibrated
 from pawmatch.evaluation.perturbation import area_under, deleted, inserted
 from pawmatch.evaluation.road import road_images, road_score
 from pawmatch.evaluation.saliency import Map, centre_map, enlarge, random_map, ranked

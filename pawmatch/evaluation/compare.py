@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawmatch.errors import CheckpointError, ImageNotFound
-from pawmatch.evaluation.metrics import wilson_interval
+from pawmatch.metrics import wilson_interval
 from pawmatch.results import Review, VariantAnswer
 
 BINS = 10

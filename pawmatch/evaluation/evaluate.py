@@ -16,7 +16,6 @@ from pawmatch.evaluation.judgement import CALIBRATIONS, judge, judge_by_halves, 
 from pawmatch.evaluation.measure import measure_review, measure_variant
 from pawmatch.evaluation.report import Evaluation
 from pawmatch.predict import Classifier
-from pawmatch.training.finish import OTHER_REVIEW_TARGET, REVIEW_TARGETS
 
 Follow = Callable[[Sequence[Any], str], Iterable[Any]]
 
@@ -65,10 +64,9 @@ def evaluate(
         backgrounds = [outside[row] for row in beyond.rows]
     own = {v: member.checkpoint.config.calibration for v, member in classifier.members.items()}
     if calibration == "own":
-        judgements = {variant: judge(own[variant], answers.logits[variant]) for variant in own}
+        judgements = {variant: judge(own[variant], answers, variant) for variant in own}
     else:
-        target = REVIEW_TARGETS.get(classifier.task.name, OTHER_REVIEW_TARGET)
-        judgements = {v: judge_by_halves(own[v], answers, v, targets, target=target) for v in own}
+        judgements = {v: judge_by_halves(classifier.labels, answers, v, targets) for v in own}
     main = classifier.main.variant
     tested = spread(read, faithfulness)
     return Evaluation(

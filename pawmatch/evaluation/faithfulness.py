@@ -19,12 +19,11 @@ from PIL import Image
 
 from pawmatch.evaluation.case import Case, probabilities
 from pawmatch.evaluation.folders import LabelledFile
-from pawmatch.evaluation.intervals import Estimate, mean, share
 from pawmatch.evaluation.randomisation import with_random_head
-from pawmatch.evaluation.ranking import rank_correlation
 from pawmatch.evaluation.scenes import Pointing, compose, pointing
 from pawmatch.explain import grad_cam
 from pawmatch.images import open_image
+from pawmatch.metrics import Estimate, mean, rank_correlation, share
 from pawmatch.predict import Classifier, Member
 from pawmatch.results import Heatmap
 

@@ -21,9 +21,9 @@ from pawmatch.evaluation.drawing import (
     percent_axis,
     style,
 )
-from pawmatch.evaluation.metrics import wilson_interval
 from pawmatch.evaluation.report import Evaluation, Reliability, RiskPoint, VariantReport
 from pawmatch.labels import display_name
+from pawmatch.metrics import wilson_interval
 from pawmatch.tasks import VARIANT_NAMES
 
 PAIRS = 15  # confusions shown

@@ -8,26 +8,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawmatch.calibration import Calibration
-from pawmatch.confidence import calibrated, tempered
+from pawmatch.calibration.apply import calibrated, tempered
 from pawmatch.evaluation.answers import Answers
 from pawmatch.evaluation.classes import class_scores, confusions
-from pawmatch.evaluation.intervals import Estimate, bootstrap, mean, perfect_calibration_errors, share
 from pawmatch.evaluation.judgement import Judgement
-from pawmatch.evaluation.metrics import (
+from pawmatch.evaluation.report import Reliability, ReviewReport, RiskPoint, ScopeReport, VariantReport
+from pawmatch.metrics import (
     Bools,
     CalibrationBins,
+    Estimate,
     Floats,
+    RiskCoverage,
+    auroc,
+    bootstrap,
     brier_scores,
     calibration_bins,
     confusion_matrix,
     expected_calibration_error,
     log_losses,
     macro_f1,
+    mean,
+    perfect_calibration_errors,
+    risk_coverage,
+    share,
     top_k_hits,
 )
-from pawmatch.evaluation.ranking import auroc
-from pawmatch.evaluation.report import Reliability, ReviewReport, RiskPoint, ScopeReport, VariantReport
-from pawmatch.evaluation.selective import RiskCoverage, risk_coverage
 
 CURVE_POINTS = 200
 
@@ -52,7 +57,7 @@ def measure_variant(
     predicted = probabilities.argmax(axis=1)
     correct = predicted == targets
     confidence, confidence_before = probabilities.max(axis=1), before.max(axis=1)
-    kept = ~judgement.low_confidence
+    kept = ~judgement.reasons["low_confidence"]
     matrix = confusion_matrix(predicted, targets, classes)
 
     def calibration_error(of: Floats) -> Estimate:

@@ -10,7 +10,7 @@ from typing import Any
 from pawmatch.evaluation.classes import ClassScore, Confusion
 from pawmatch.evaluation.faithfulness import Faithfulness
 from pawmatch.evaluation.folders import Unreadable
-from pawmatch.evaluation.intervals import Estimate
+from pawmatch.metrics import Estimate
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pawmatch.calibration.crossfit import Halves
+from pawmatch.calibration.fit import confidence_and_hits
 from pawmatch.evaluation.drawing import COLORS, INK, MUTED, headline, percent_axis, style
-from pawmatch.evaluation.metrics import calibration_bins, expected_calibration_error, wilson_interval
+from pawmatch.metrics import calibration_bins, expected_calibration_error, wilson_interval
 from pawmatch.tasks import VARIANT_NAMES
-from pawmatch.training.crossfit import Judged, confidence_and_hits
 
 DPI = 110  # about 30 kB: a checkpoint is pushed with it
 
 
-def draw_calibration(judged: Judged, labels: NDArray[np.int64], variant: str, path: Path) -> None:
-    """Draw a variant's judged validation images, whose true classes are `labels` (N,), as a PNG at `path`."""
-    confidence, correct = confidence_and_hits(judged.probabilities, labels)
+def draw_calibration(halves: Halves, labels: NDArray[np.int64], variant: str, path: Path) -> None:
+    """Draw what fits on halves say of a variant's images, of classes `labels` (N,), as a PNG at `path`."""
+    confidence, correct = confidence_and_hits(halves.probabilities, labels)
     bins = calibration_bins(confidence, correct)
     filled = bins.count > 0
     hits = np.round(bins.accuracy[filled] * bins.count[filled]).astype(int)

@@ -52,7 +52,7 @@ def card_text(configs: Sequence[CheckpointConfig], about: str, again: str) -> st
         "",
         *_metric_rows(configs),
         "",
-        "Temperature, map of confidence, review threshold and candidate sets are fitted on all validation "
+        "Temperature, map of confidence, thresholds, groups and candidate sets are fitted on all validation "
         "images. The figures for them come from fits on random halves: each image is judged by fits that it "
         "took no part in. The validation images also served to pick the recipe, so expect slightly less on "
         "new photos.",
@@ -117,7 +117,13 @@ ROWS = (
     ("below_threshold", "Share below the review threshold", "{:.1%}"),
     ("flagged", "Share flagged for review, for any reason", "{:.1%}"),
     ("unflagged_accuracy", "Accuracy of the answers not flagged", "{:.1%}"),
+    ("group_share", "Share answered with a group of look-alikes", "{:.1%}"),
+    ("group_accuracy", "Truth in that group", "{:.1%}"),
+    ("own_turned_away", "Share wrongly turned away as unknown or outside", "{:.1%}"),
     ("own_out_of_scope", "Share wrongly flagged as out of scope", "{:.1%}"),
+    ("answered_unknown", "Images of unknown classes that get an answer not flagged", "{:.1%}"),
+    ("unknown_auroc", "AUROC of the unknown score", "{:.3f}"),
+    ("outside_caught", "Images from outside that are turned away", "{:.1%}"),
 )
 
 

@@ -53,11 +53,15 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class Images:
-    """What a run learns from, what it is measured on and, where there are any, images from elsewhere."""
+    """What a run learns from and what it is measured on, and where there are any, images of something else.
+
+    Those of `outside` do not show the task's subject, those of `unknown` do, of classes without a label.
+    """
 
     train: LabelledImages
     val: LabelledImages
     outside: LabelledImages | None
+    unknown: LabelledImages | None = None
 
 
 def list_classes(folder: Path, labels: Sequence[str] | None = None) -> LabelledFiles:
@@ -80,6 +84,21 @@ def list_classes(folder: Path, labels: Sequence[str] | None = None) -> LabelledF
         files += inside
         targets += [index] * len(inside)
     return LabelledFiles(tuple(names), tuple(files), tuple(targets))
+
+
+def list_images(folder: Path) -> LabelledFiles:
+    """List a folder of images, flat or nested, in sorted order; its subfolders count as classes.
+
+    Raises TrainingError where the folder is missing or holds no image.
+    """
+    if not folder.is_dir():
+        raise TrainingError(f"There is no folder {folder}; name a folder of images.")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not found:
+        raise TrainingError(f"Folder {folder} holds no image; name a folder of images.")
+    places = [path.parent.relative_to(folder).as_posix() for path in found]
+    labels = sorted(set(places))
+    return LabelledFiles(tuple(labels), tuple(found), tuple(labels.index(place) for place in places))
 
 
 def find_split(folders: Sequence[Path], val: Sequence[Path] = ()) -> tuple[LabelledFiles, LabelledFiles]:

@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 import subprocess
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pawmatch.calibration import Calibration, ScopeGate
+from pawmatch.calibration.decide import Observed
+from pawmatch.calibration.fit import Evidence
+from pawmatch.calibration.measure import Fitted, fit_and_measure
+from pawmatch.calibration.parameters import ScopeGate
+from pawmatch.calibration.scope import fit_scope_gates
 from pawmatch.checkpoint import Answers, Checkpoint, CheckpointConfig, save_again, save_task
+from pawmatch.checkpoint.backbone import imagenet_classes, subject_classes
 from pawmatch.checkpoint.format import ONLY
-from pawmatch.confidence import scope_margin, tempered
-from pawmatch.evaluation.intervals import perfect_calibration_errors
-from pawmatch.evaluation.metrics import (
-    expected_calibration_error,
-    macro_f1,
-    negative_log_likelihood,
-    top_k_accuracy,
-    wilson_interval,
-)
+from pawmatch.errors import TrainingError
 from pawmatch.models import ImageModel
-from pawmatch.training.calibrate import fit_temperature
 from pawmatch.training.calibration_plot import draw_calibration
 from pawmatch.training.card import plot_file, write_card
-from pawmatch.training.crossfit import Judged, confidence_and_hits, fit_calibration, judge_halves
 from pawmatch.training.data import Images
 from pawmatch.training.outputs import Outputs, run_models
-from pawmatch.training.refit import add_offsets, class_offsets, estimate_statistics
-from pawmatch.training.scope import fit_scope_gates, stand_in_images
+from pawmatch.training.refit import estimate_statistics, without_favor
+from pawmatch.training.stand_ins import stand_in_images
 
-Floats = NDArray[np.float32]
-Flags = NDArray[np.bool_]
-
-# How often unflagged answers are to be right on data like the validation set. 85 and 95 % are wanted; the aim
-# is a point higher, because a threshold picked on some hundred images misses its aim by about as much.
-REVIEW_TARGETS = {"breed": 0.86, "artist": 0.96}
-OTHER_REVIEW_TARGET = 0.9
-MOST_CONFUSED = 8  # mistakes that the card names
 # Images on each side of a gate, for every weight that is fitted; against stand-ins, where weights are
 # penalised more, half as many.
 IMAGES_PER_WEIGHT = 12
 STATISTICS_IMAGES = 512  # for BatchNorm; all their views and positions count
+FEWEST_UNKNOWN = 20  # images of unknown classes from which anything can be learnt
+
+AllOutputs = Mapping[str, Outputs]
 
 
 @dataclass(frozen=True)
@@ -71,66 +59,39 @@ def finish(
 
     `configs` say all of a checkpoint but its calibration, metrics and which variant answers: the one with the
     lowest negative log-likelihood. Where the models are those of `loaded` checkpoints, and there is no
-    `refit`, the files of weights are copied as they are. The scope gates learn from the images
-    from elsewhere; without them there are none. `refit` first fits BatchNorm's statistics and the class
-    offsets, in place, to training images as they are seen when answering.
+    `refit`, the files of weights are copied as they are. `refit` first fits BatchNorm's statistics and the
+    class offsets, in place, to training images as they are seen when answering. Raises TrainingError where
+    there are too few images of unknown classes.
     """
-    specs = {name: config.input for name, config in configs.items()}
-    if refit:
-        estimate_statistics(models, images.train.sample(STATISTICS_IMAGES), specs, device)
-    outputs = run_models(models, images.val, configs, device)
-    labels = np.asarray(images.val.targets)
-    most = IMAGES_PER_WEIGHT * max(entry.pooled.shape[1] for entry in outputs.values())
-    own_data = images.train.sample(most)
-    inside = run_models(models, own_data, configs, device) if refit or images.outside else {}
-    if refit:
-        outputs = _without_favour(models, inside, np.asarray(own_data.targets), outputs, labels)
-    gates: dict[str, tuple[ScopeGate, ...]] = dict.fromkeys(models, ())
-    if images.outside:
-        elsewhere = run_models(models, images.outside.sample(most), configs, device)
-        stand_ins = {
-            kind: run_models(models, data, configs, device)
-            for kind, data in stand_in_images(images.train.sample(most // 2)).items()
-        }
-        gates = {
-            name: fit_scope_gates(
-                inside[name].pooled,
-                elsewhere[name].pooled,
-                {kind: made[name].pooled for kind, made in stand_ins.items()},
-                outputs[name].pooled,
-            )
-            for name in models
-        }
-    task = next(iter(configs.values())).task.name
-    target = REVIEW_TARGETS.get(task, OTHER_REVIEW_TARGET)
-    choices = np.stack([entry.logits.argmax(axis=1) for entry in outputs.values()])
-    disagree = (choices != choices[0]).any(axis=0)
-    done: dict[str, CheckpointConfig] = {}
-    plots: dict[str, Judged] = {}
-    for name in models:
-        own = outputs[name]
-        out_of_scope = _out_of_scope(gates[name], own.pooled)
-        calibration, judged, metrics = calibrate_and_measure(
-            own.logits,
-            labels,
-            target=target,
-            flagged=disagree | out_of_scope,
-            gates=gates[name],
-            names=images.val.labels,
+    if images.unknown and len(images.unknown.images) < FEWEST_UNKNOWN:
+        raise TrainingError(
+            f"{len(images.unknown.images)} images of unknown classes are too few; "
+            f"give {FEWEST_UNKNOWN} or more."
         )
-        if gates[name]:
-            metrics["own_out_of_scope"] = float(out_of_scope.mean())
-        done[name] = replace(configs[name], calibration=calibration, metrics=metrics)
-        plots[name] = judged
+    if refit:
+        specs = {name: config.input for name, config in configs.items()}
+        estimate_statistics(models, images.train.sample(STATISTICS_IMAGES), specs, device)
+    own = run_models(models, images.val, configs, device)
+    labels = np.asarray(images.val.targets)
+    if refit:
+        training = images.train.sample(_most(own))
+        inside = run_models(models, training, configs, device)
+        own = without_favor(models, inside, np.asarray(training.targets), own, labels)
+    fitted = {
+        name: fit_and_measure(evidence)
+        for name, evidence in _gather(models, images, configs, device, own, labels).items()
+    }
+    done = {
+        name: replace(configs[name], calibration=fit.calibration, metrics=fit.metrics)
+        for name, fit in fitted.items()
+    }
     answers = choose_answers({name: config.metrics["nll"] for name, config in done.items()}, len(labels))
     done = {name: replace(config, answers=answers) for name, config in done.items()}
     if loaded and not refit:
         save_again(folder, loaded, done)
     else:
         save_task(folder, models, done)
-    for name, judged in plots.items():
-        draw_calibration(judged, labels, name, folder / plot_file(name))
-    write_card(folder, list(done.values()), story.about, story.again)
+    _write_about(folder, fitted, done, labels, story)
 
 
 def choose_answers(losses: Mapping[str, float], images: int) -> Answers:
@@ -142,79 +103,89 @@ def choose_answers(losses: Mapping[str, float], images: int) -> Answers:
     return Answers(best, f"lowest negative log-likelihood on {images} validation images: {measured}")
 
 
-def calibrate_and_measure(
-    logits: Floats,
+def _write_about(
+    folder: Path,
+    fitted: Mapping[str, Fitted],
+    configs: Mapping[str, CheckpointConfig],
     labels: NDArray[np.int64],
-    *,
-    target: float,
-    flagged: Flags,
-    gates: tuple[ScopeGate, ...],
-    names: Sequence[str],
-) -> tuple[Calibration, Judged, dict[str, Any]]:
-    """Fit the calibration on all images, and measure what it promises by fits on halves.
-
-    `flagged` (N,) are the images that a person checks for another reason than low confidence.
-    """
-    calibration = fit_calibration(logits, labels, flagged, target=target, gates=gates)
-    judged = judge_halves(logits, labels, flagged, target=target)
-    confidence, correct = confidence_and_hits(judged.probabilities, labels)
-    raw_confidence, _ = confidence_and_hits(tempered(logits, 1.0), labels)
-    n, right = len(labels), int(correct.sum())
-    metrics: dict[str, Any] = {
-        "validation_images": n,
-        "top1": right / n,
-        "top1_interval_95": list(wilson_interval(right, n)),
-        "top5": top_k_accuracy(logits, labels, 5),
-        "macro_f1": macro_f1(logits.argmax(axis=1), labels, logits.shape[1]),
-        "nll": negative_log_likelihood(judged.probabilities, labels),
-        "ece_before": expected_calibration_error(raw_confidence, correct),
-        "ece": expected_calibration_error(confidence, correct),
-        "ece_of_perfect": float(perfect_calibration_errors(confidence).mean()),
-        "coverage_of_90": float(judged.sets[np.arange(n), labels].mean()),
-        "mean_size_of_90": float(judged.sets.sum(axis=1).mean()),
-        "below_threshold": float(judged.below_threshold.mean()),
-        "flagged": float(judged.flagged.mean()),
-        "unflagged_accuracy": _mean(correct[~judged.flagged]),
-        "most_confused": _most_confused(judged.probabilities.argmax(axis=1), labels, names),
-    }
-    return calibration, judged, metrics
+    story: Story,
+) -> None:
+    for name, fit in fitted.items():
+        draw_calibration(fit.halves, labels, name, folder / plot_file(name))
+    write_card(folder, list(configs.values()), story.about, story.again)
 
 
-def _most_confused(
-    predicted: NDArray[np.int64], labels: NDArray[np.int64], names: Sequence[str]
-) -> list[list[str | int]]:
-    """The MOST_CONFUSED most frequent mistakes: true label, answer, how often, of how many images."""
-    wrong = predicted != labels
-    pairs = Counter(zip(labels[wrong].tolist(), predicted[wrong].tolist(), strict=True))
-    support = Counter(labels.tolist())
-    return [
-        [names[truth], names[answer], count, support[truth]]
-        for (truth, answer), count in pairs.most_common(MOST_CONFUSED)
-    ]
-
-
-def _mean(values: Flags) -> float | None:
-    return float(values.mean()) if len(values) else None
-
-
-def _out_of_scope(gates: tuple[ScopeGate, ...], pooled: Floats) -> Flags:
-    return np.array([scope_margin(gates, row) < 0 for row in pooled])
-
-
-def _without_favour(
+def _gather(
     models: Mapping[str, ImageModel],
-    inside: Mapping[str, Outputs],
-    targets: NDArray[np.int64],
-    outputs: Mapping[str, Outputs],
+    images: Images,
+    configs: Mapping[str, CheckpointConfig],
+    device: str,
+    own: AllOutputs,
     labels: NDArray[np.int64],
-) -> dict[str, Outputs]:
-    """Give every model the class offsets that its training images ask for; the outputs with them."""
-    changed: dict[str, Outputs] = {}
-    for name, own in outputs.items():
-        offsets = class_offsets(inside[name].logits, targets, fit_temperature(own.logits, labels))
-        add_offsets(models[name], offsets)
-        changed[name] = replace(own, logits=own.logits + offsets)
-    return changed
+) -> dict[str, Evidence]:
+    """The evidence for each variant's calibration.
+
+    Where a variant's backbone has no ImageNet head to tell what a picture shows, scope gates learn it from
+    the images from outside.
+    """
+    names = images.val.labels
+    subject = subject_classes(names)
+    own_classes = tuple(sorted(set(imagenet_classes(names).values()))) if subject else ()
+    unknown = run_models(models, images.unknown, configs, device) if images.unknown else None
+    outside = run_models(models, images.outside, configs, device) if images.outside else None
+    blind = {name: model for name, model in models.items() if not subject or own[name].imagenet is None}
+    gates = _fit_gates(blind, images, configs, device, own) if images.outside and blind else {}
+    return {
+        name: Evidence(
+            own=_observed(own, name),
+            labels=labels,
+            names=names,
+            unknown=_observed(unknown, name) if unknown else None,
+            outside=_observed(outside, name) if outside else None,
+            own_classes=own_classes,
+            subject_classes=subject,
+            gates=gates.get(name, ()),
+        )
+        for name in models
+    }
+
+
+def _fit_gates(
+    models: Mapping[str, ImageModel],
+    images: Images,
+    configs: Mapping[str, CheckpointConfig],
+    device: str,
+    own: AllOutputs,
+) -> dict[str, tuple[ScopeGate, ...]]:
+    assert images.outside is not None
+    most = _most(own)
+    inside = run_models(models, images.train.sample(most), configs, device)
+    elsewhere = run_models(models, images.outside.sample(most), configs, device)
+    stand_ins = {
+        kind: run_models(models, data, configs, device)
+        for kind, data in stand_in_images(images.train.sample(most // 2)).items()
+    }
+    return {
+        name: fit_scope_gates(
+            inside[name].pooled,
+            elsewhere[name].pooled,
+            {kind: made[name].pooled for kind, made in stand_ins.items()},
+            own[name].pooled,
+        )
+        for name in models
+    }
+
+
+def _most(outputs: AllOutputs) -> int:
+    """How many images a gate or the class offsets learn from."""
+    return IMAGES_PER_WEIGHT * max(int(entry.pooled.shape[1]) for entry in outputs.values())
+
+
+def _observed(outputs: AllOutputs, name: str) -> Observed:
+    """What one variant gave, with the first choices of all."""
+    one = outputs[name]
+    choices = np.stack([entry.logits.argmax(axis=1) for entry in outputs.values()])
+    return Observed(one.logits, choices, one.pooled, one.imagenet)
 
 
 def git_commit() -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pawmatch.confidence import tempered
-from pawmatch.evaluation.metrics import macro_f1, negative_log_likelihood, top_k_accuracy
+from pawmatch.calibration.apply import tempered
+from pawmatch.metrics import macro_f1, negative_log_likelihood, top_k_accuracy
 from pawmatch.training.recipe import Recipe
 
 CURVE_FILE = "history.csv"

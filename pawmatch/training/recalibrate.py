@@ -9,7 +9,7 @@ from typing import Any
 
 from pawmatch.calibration import Calibration
 from pawmatch.checkpoint import Checkpoint, load_task
-from pawmatch.training.data import DECODED_SIDE, Images, decode_all, find_split, list_classes, relabelled
+from pawmatch.training.data import DECODED_SIDE, Images, decode_all, find_split, list_images, relabelled
 from pawmatch.training.finish import Story, finish, git_commit
 from pawmatch.training.recipe import RECIPES, read_recipe, training_command
 
@@ -21,6 +21,7 @@ def recalibrate(
     out: Path,
     *,
     outside: Path | None = None,
+    unknown: Path | None = None,
     refit: bool = False,
     device: str = "cpu",
     report: Callable[[str], None] = print,
@@ -28,21 +29,24 @@ def recalibrate(
     """Fit confidence, review threshold, candidate sets and scope gates of every variant that `source` has.
 
     All are fitted on the validation half of the folder `data`, the gates on its training half and on
-    `outside`, a folder of images that do not belong to the task; without one there are no gates. The files
-    of weights stay the same, byte by byte, but that `refit` fits BatchNorm's statistics and the class offsets
-    to training images as they are seen when answering. Writes the checkpoint to `out`, which is returned.
+    `outside`, a folder of images that do not belong to the task; without one there are no gates. `unknown` is
+    a folder of images of classes that have no label, for the rule that says so. The files of weights stay the
+    same, byte by byte, but that `refit` fits BatchNorm's statistics and the class offsets to training images
+    as they are seen when answering. Writes the checkpoint to `out`, which is returned.
     Raises CheckpointError or HubError where the source cannot be loaded, and TrainingError where the data
     does not have the source's classes.
     """
     checkpoints = load_task(source, task, device, strict=True)
     labels = checkpoints[0].config.labels
     train_files, val_files = (relabelled(half, labels) for half in find_split([data]))
-    outside_files = list_classes(outside) if outside else None
+    outside_files = list_images(outside) if outside else None
+    unknown_files = list_images(unknown) if unknown else None
     side = max(DECODED_SIDE, *(checkpoint.config.input.size for checkpoint in checkpoints))
     val_data = decode_all(val_files, long_side=side)
     # Nothing else looks at training images, and the gates need the images from outside too.
     train_data = decode_all(train_files, long_side=side) if outside_files or refit else val_data
     outside_data = decode_all(outside_files, long_side=side) if outside_files else None
+    unknown_data = decode_all(unknown_files, long_side=side) if unknown_files else None
     missing = len(set(labels)) - len(set(val_data.targets))
     report(
         f"{len(val_data.images)} validation images of {len(labels) - missing} of {len(labels)} classes, "
@@ -58,7 +62,7 @@ def recalibrate(
         for checkpoint in checkpoints
     }
     models = {checkpoint.config.variant: checkpoint.model for checkpoint in checkpoints}
-    images = Images(train_data, val_data, outside_data)
+    images = Images(train_data, val_data, outside_data, unknown_data)
     story = _story(checkpoints[0], refit)
     finish(models, configs, out, images, story, device, refit=refit, loaded=checkpoints)
     report(f"wrote {out}")
@@ -79,8 +83,8 @@ def _story(checkpoint: Checkpoint, refit: bool) -> Story:
     name = checkpoint.config.training.get("recipe")
     task, flag = checkpoint.config.task.name, " --refit" if refit else ""
     again = (
-        f"`pawmatch calibrate --task {task} --source SRC --data DIR --outside DIR --out DIR{flag}` "
-        "for the calibration"
+        f"`pawmatch calibrate --task {task} --source SRC --data DIR --outside DIR --unknown DIR "
+        f"--out DIR{flag}` for the calibration"
     )
     # A name out of a stranger's config: looked up among ours, never made into a path.
     if not isinstance(name, str) or name not in {path.stem for path in RECIPES.glob("*.toml")}:

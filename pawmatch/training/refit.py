@@ -8,6 +8,7 @@ Training images, seen as photos are when they are answered, tell by how much; va
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,10 +17,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pawmatch.calibration.minimise import minimise
+from pawmatch.calibration.temperature import fit_temperature
 from pawmatch.models import ImageModel
 from pawmatch.preprocess import InputSpec
 from pawmatch.training.data import LabelledImages, view_batches
-from pawmatch.training.minimise import minimise
+from pawmatch.training.outputs import Outputs
 
 Floats = NDArray[np.float32]
 
@@ -56,6 +59,26 @@ def estimate_statistics(
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
         model.eval()
+
+
+def without_favor(
+    models: Mapping[str, ImageModel],
+    training: Mapping[str, Outputs],
+    targets: NDArray[np.int64],
+    outputs: Mapping[str, Outputs],
+    labels: NDArray[np.int64],
+) -> dict[str, Outputs]:
+    """Give every model the class offsets that its training images ask for; the `outputs` with them.
+
+    `training` is what the models say of training images of classes `targets` (N,), `outputs` of validation
+    images of classes `labels` (M,).
+    """
+    changed: dict[str, Outputs] = {}
+    for name, own in outputs.items():
+        offsets = class_offsets(training[name].logits, targets, fit_temperature(own.logits, labels))
+        add_offsets(models[name], offsets)
+        changed[name] = replace(own, logits=own.logits + offsets)
+    return changed
 
 
 def class_offsets(logits: Floats, labels: NDArray[np.int64], temperature: float) -> Floats:

@@ -14,7 +14,15 @@ from pawmatch.errors import TrainingError, UnknownVariant
 from pawmatch.models import VARIANTS
 from pawmatch.preprocess import InputSpec
 from pawmatch.tasks import new_task
-from pawmatch.training.data import DECODED_SIDE, Images, decode_all, find_split, fingerprint, list_classes
+from pawmatch.training.data import (
+    DECODED_SIDE,
+    Images,
+    decode_all,
+    find_split,
+    fingerprint,
+    list_classes,
+    list_images,
+)
 from pawmatch.training.distributed import rank, silent, wait_for_all, world
 from pawmatch.training.finish import Story, finish, git_commit
 from pawmatch.training.loop import Settings, train
@@ -40,6 +48,7 @@ def run_training(
     init: str | None = None,
     teachers: Sequence[str] = (),
     outside: Path | None = None,
+    unknown: Path | None = None,
     scenes: Path | None = None,
     settings: Settings = DEFAULTS,
     report: Callable[[str], None] = print,
@@ -49,10 +58,11 @@ def run_training(
     "all" trains the three variants together on one shared feature extractor. `val` are folders to validate
     on instead of the data's own. `init` is a pretrained backbone, or a checkpoint whose weights are taken
     over wherever name and shape agree; without it, a recipe with a base trains that first, beside `out`, or
-    takes it from there. `outside` is a folder of images that do not belong to the task, for the scope gate,
-    and `scenes` one of images that a recipe with `zoom_out` shrinks others into; `teachers` are checkpoints
-    or backbones from whose answers a recipe with `distillation` learns. Cut at any moment, the same call goes
-    on. Where several processes share the run, the first one reports and writes.
+    takes it from there. `outside` is a folder of images that do not show the task's subject and `unknown` one
+    of images that do, of classes without a label, for the rules that say so, and `scenes` one
+    of images that a recipe with `zoom_out` shrinks others into; `teachers` are checkpoints or backbones from
+    whose answers a recipe with `distillation` learns. Cut at any moment, the same call goes on. Where several
+    processes share the run, the first one reports and writes.
     """
     if rank() != 0:
         report = silent
@@ -69,8 +79,9 @@ def run_training(
     side = max(DECODED_SIDE, int(recipe.input.get("size", 224)))
     train_data = decode_all(train_files, long_side=side)
     val_data = decode_all(val_files, long_side=side)
-    outside_data = decode_all(list_classes(outside), long_side=side) if outside else None
-    halves = [half for half in (train_data, val_data, outside_data) if half is not None]
+    outside_data = decode_all(list_images(outside), long_side=side) if outside else None
+    unknown_data = decode_all(list_images(unknown), long_side=side) if unknown else None
+    halves = [half for half in (train_data, val_data, outside_data, unknown_data) if half is not None]
     skipped = [line for half in halves for line in half.skipped]
     report(
         f"{len(train_data.labels)} classes, {len(train_data.images)} training and "
@@ -118,7 +129,7 @@ def run_training(
         for name in names
     }
     story = Story(" ".join(recipe.about.split()), training_command(recipe, variant))
-    images = Images(train_data, val_data, outside_data)
+    images = Images(train_data, val_data, outside_data, unknown_data)
     finish(models, configs, out, images, story, settings.device, refit=recipe.refit)
     report(f"wrote {out}")
     summary.write(out)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pawmatch import loading
+from pawmatch import loading, metrics
 from pawmatch.cli import main
-from pawmatch.evaluation import intervals
 from pawmatch.evaluation.drawing import STYLE
 
 VARIANTS = ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
@@ -34,7 +33,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, loaded: dict[tuple[object, ...], obje
         return loaded[options]
 
     monkeypatch.setattr(loading, "load", load_once)
-    monkeypatch.setattr(intervals, "RESAMPLES", 10)
+    monkeypatch.setattr(metrics, "RESAMPLES", 10)
     monkeypatch.setitem(STYLE, "savefig.dpi", 40)
 
 

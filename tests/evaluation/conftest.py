@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pawmatch import metrics
 from pawmatch.calibration import Calibration
-from pawmatch.evaluation import intervals
 from pawmatch.evaluation.answers import Answers
 from pawmatch.evaluation.judgement import judge
 from pawmatch.evaluation.measure import measure_review, measure_variant
@@ -21,7 +21,7 @@ from pawmatch.tasks import VARIANT_NAMES
 @pytest.fixture
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals from 20 resamples: their ends are rough, and nothing else changes."""
-    monkeypatch.setattr(intervals, "RESAMPLES", 20)
+    monkeypatch.setattr(metrics, "RESAMPLES", 20)
 
 
 @pytest.fixture
@@ -61,9 +61,7 @@ def made_up(few_resamples: None) -> Callable[..., Evaluation]:
             outside_images=count,
             review=measure_review(own, targets, outside),
             variants={
-                v: measure_variant(
-                    v, calibration, labels, own, targets, judge(calibration, own.logits[v]), outside
-                )
+                v: measure_variant(v, calibration, labels, own, targets, judge(calibration, own, v), outside)
                 for v in variants
             },
             faithfulness={},

@@ -9,7 +9,7 @@ from torchmetrics.functional.classification import (
 )
 
 from pawmatch.evaluation.classes import class_scores, confusions
-from pawmatch.evaluation.metrics import confusion_matrix
+from pawmatch.metrics import confusion_matrix
 
 LABELS = ("a", "b", "c", "d")
 

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from pawmatch.evaluation import intervals
-from pawmatch.evaluation.intervals import Estimate, bootstrap, mean, perfect_calibration_errors, share
-from pawmatch.evaluation.metrics import expected_calibration_error, wilson_interval
+from pawmatch import metrics
+from pawmatch.metrics import (
+    Estimate,
+    bootstrap,
+    expected_calibration_error,
+    mean,
+    perfect_calibration_errors,
+    share,
+    wilson_interval,
+)
 
 
 def test_share_is_wilsons() -> None:
@@ -31,7 +38,7 @@ def test_the_same_data_give_the_same_interval() -> None:
 
 
 def test_an_interval_holds_its_value_and_keeps_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "RESAMPLES", 100)
+    monkeypatch.setattr(metrics, "RESAMPLES", 100)
     rng = np.random.default_rng(0)
     confidence = rng.random(20)
     correct = rng.random(20) < confidence
@@ -42,14 +49,14 @@ def test_an_interval_holds_its_value_and_keeps_its_bounds(monkeypatch: pytest.Mo
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "RESAMPLES", 200)
+    monkeypatch.setattr(metrics, "RESAMPLES", 200)
     rng = np.random.default_rng(1)
     held = [(e := mean(rng.normal(1, 1, 50))).low <= 1 <= e.high for _ in range(120)]
     assert 0.87 <= np.mean(held) <= 0.99
 
 
 def test_errors_are_those_that_perfect_models_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intervals, "RESAMPLES", 300)
+    monkeypatch.setattr(metrics, "RESAMPLES", 300)
     rng = np.random.default_rng(2)
     confidence = rng.uniform(0.2, 0.9, 150)
     shown = [expected_calibration_error(confidence, rng.random(150) < confidence) for _ in range(300)]

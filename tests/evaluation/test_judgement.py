@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from pawmatch.calibration import Calibration
-from pawmatch.confidence import candidate_set, tempered
+from pawmatch.calibration.apply import candidate_set, tempered
+from pawmatch.calibration.decide import Observed
+from pawmatch.calibration.fit import Evidence, fit_calibration
 from pawmatch.errors import BadOption
 from pawmatch.evaluation.answers import Answers
 from pawmatch.evaluation.judgement import judge, judge_by_halves, with_reasons_of
-from pawmatch.evaluation.metrics import expected_calibration_error
-from pawmatch.training.crossfit import fit_calibration
+from pawmatch.metrics import expected_calibration_error
 
+NAMES = ("a", "b", "c", "d")
 CALIBRATION = Calibration(
     temperature=2.0, review_threshold=0.5, close_call_margin=0.2, conformal_quantile=0.8
 )
@@ -31,11 +33,16 @@ def answers(count: int = 120, classes: int = 4) -> tuple[Answers, np.ndarray]:
 
 
 def test_own_calibration_is_that_of_serving() -> None:
-    logits = answers()[0].logits["cnn"]
-    judged = judge(CALIBRATION, logits)
+    given, _ = answers()
+    logits = given.logits["cnn"]
+    judged = judge(CALIBRATION, given, "cnn")
     np.testing.assert_array_equal(judged.probabilities, tempered(logits, 2.0))
     for row, members, low, close in zip(
-        judged.probabilities, judged.sets, judged.low_confidence, judged.close_call, strict=True
+        judged.probabilities,
+        judged.sets,
+        judged.reasons["low_confidence"],
+        judged.reasons["close_call"],
+        strict=True,
     ):
         best = sorted(row)[::-1]
         assert set(np.flatnonzero(members)) == set(candidate_set(row, 0.8))
@@ -46,9 +53,10 @@ def test_own_calibration_is_that_of_serving() -> None:
 def test_halves_are_judged_by_fits_on_others() -> None:
     given, targets = answers(count=600)
     logits = given.logits["cnn"]
-    judged = judge_by_halves(CALIBRATION, given, "cnn", targets, target=0.6)
+    judged = judge_by_halves(NAMES, given, "cnn", targets)
     flagged = np.array(["out_of_scope" in codes for codes in given.reasons])
-    fit = fit_calibration(logits, targets, flagged, target=0.6)
+    observed = Observed(logits, logits.argmax(axis=1)[None])
+    fit = fit_calibration(Evidence(observed, targets, NAMES, flagged=flagged))
     np.testing.assert_allclose(judged.probabilities, tempered(logits, fit.temperature), atol=0.05)
     assert 2 < fit.temperature < 5
     confidence, correct = judged.probabilities.max(axis=1), judged.probabilities.argmax(axis=1) == targets
@@ -60,14 +68,14 @@ def test_halves_are_judged_by_fits_on_others() -> None:
 def test_too_few_images_for_halves_are_refused() -> None:
     given, targets = answers(count=19)
     with pytest.raises(BadOption, match=r"19 images are too few .* use --calibration own"):
-        judge_by_halves(CALIBRATION, given, "cnn", targets, target=0.9)
+        judge_by_halves(NAMES, given, "cnn", targets)
 
 
 def test_reasons_follow_the_judgement() -> None:
     given, _ = answers(count=3)
-    judged = judge(CALIBRATION, given.logits["cnn"])
+    judged = judge(CALIBRATION, given, "cnn")
     judged = replace(
-        judged, low_confidence=np.array([False, True, False]), close_call=np.array([False, True, False])
+        judged, reasons={"low_confidence": np.array([0, 1, 0], bool), "close_call": np.array([0, 1, 0], bool)}
     )
     # Those that no calibration decides on stay.
     assert with_reasons_of(judged, given).reasons == (

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pawmatch.calibration import Calibration
-from pawmatch.confidence import candidate_set, tempered
+from pawmatch.calibration.apply import candidate_set, tempered
 from pawmatch.evaluation.answers import Answers
 from pawmatch.evaluation.judgement import judge
 from pawmatch.evaluation.measure import measure_review, measure_variant
@@ -32,7 +32,7 @@ CALIBRATION = Calibration(temperature=2.0, review_threshold=0.55, conformal_quan
 
 
 def test_a_variant_of_known_answers(few_resamples: None) -> None:
-    report = measure_variant("cnn", CALIBRATION, LABELS, ANSWERS, TARGETS, judge(CALIBRATION, LOGITS))
+    report = measure_variant("cnn", CALIBRATION, LABELS, ANSWERS, TARGETS, judge(CALIBRATION, ANSWERS, "cnn"))
     probabilities = tempered(LOGITS, 2.0)
     sets = [candidate_set(row, 0.6) for row in probabilities]
     assert report.top1.value == 0.75
@@ -60,14 +60,14 @@ def test_only_an_error_beyond_chance_is_improbable(few_resamples: None) -> None:
     answers = replace(ANSWERS, rows=np.arange(300), logits={"cnn": logits}, reasons=((),) * 300)
     for temperature, is_rare in ((1.0, False), (0.2, True)):
         own = Calibration(temperature=temperature)
-        report = measure_variant("cnn", own, LABELS, answers, targets, judge(own, logits))
+        report = measure_variant("cnn", own, LABELS, answers, targets, judge(own, answers, "cnn"))
         assert (report.ece_p_value < 0.05) == is_rare
         assert (report.ece.value > 2 * report.ece_floor) == is_rare
 
 
 def test_none_above_the_threshold(few_resamples: None) -> None:
     strict = replace(CALIBRATION, review_threshold=1.0)
-    report = measure_variant("cnn", strict, LABELS, ANSWERS, TARGETS, judge(strict, LOGITS))
+    report = measure_variant("cnn", strict, LABELS, ANSWERS, TARGETS, judge(strict, ANSWERS, "cnn"))
     assert report.kept.value == 0
     assert report.kept_accuracy is None
 

@@ -15,8 +15,8 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
-from pawmatch.confidence import tempered
-from pawmatch.evaluation.metrics import (
+from pawmatch.calibration.apply import tempered
+from pawmatch.metrics import (
     brier_scores,
     calibration_bins,
     confusion_matrix,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from torchmetrics.functional.classification import binary_auroc
 
-from pawmatch.evaluation.ranking import auroc, rank_correlation
+from pawmatch.metrics import auroc, rank_correlation
 
 some = st.lists(st.integers(-4, 4), min_size=1, max_size=30)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pawmatch.evaluation.selective import risk_coverage
+from pawmatch.metrics import risk_coverage
 
 answers = st.lists(st.tuples(st.sampled_from([0.1, 0.4, 0.4001, 0.9]), st.booleans()), min_size=1)
 

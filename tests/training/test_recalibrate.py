@@ -7,13 +7,15 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pawmatch.calibration import Calibration
 from pawmatch.checkpoint import load_checkpoint, load_task, save_again
 from pawmatch.errors import CheckpointNotFound, NotACheckpoint, TrainingError
-from pawmatch.training.data import LabelledFiles, relabelled
+from pawmatch.training.data import LabelledFiles, list_images, relabelled
 from pawmatch.training.recalibrate import recalibrate
 from pawmatch.training.run import run_training
 from tests.support.training import RECIPE, SETTINGS, silently
@@ -68,6 +70,53 @@ def test_gives_back_what_training_had_fitted_and_leaves_the_weights(
         assert f"{ours.config.metrics['top1']:.1%}" in card
         assert (out / f"calibration_{ours.config.variant}.png").is_file()
     assert weights(out) == weights(bare) == weights(trained)
+
+
+def pictures(folder: Path, count: int) -> Path:
+    """Green noise: a class that the checkpoint does not know."""
+    rng = np.random.default_rng(1)
+    folder.mkdir(parents=True)
+    for index in range(count):
+        pixels = rng.integers(0, 120, (40, 40, 3), dtype=np.uint8)
+        pixels[..., 1] += 100
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return folder
+
+
+def test_images_of_unknown_classes_and_from_outside_teach_their_rules(
+    data: Path, bare: Path, tmp_path: Path
+) -> None:
+    """Flat folders or nested ones."""
+    flat, nested = (
+        pictures(tmp_path / "unknown", 24),
+        pictures(tmp_path / "outside" / "a" / "b", 30).parents[1],
+    )
+    out = recalibrate(
+        RECIPE.task, str(bare), data, tmp_path / "out", outside=nested, unknown=flat, report=silently
+    )
+    for checkpoint in load_task(out, RECIPE.task):
+        calibration, metrics = checkpoint.config.calibration, checkpoint.config.metrics
+        assert calibration.unknown is not None
+        assert "against 24 of unknown classes" in calibration.unknown.fitted_on
+        assert len(calibration.unknown.label_offsets) == 2
+        assert calibration.scope_gates
+        assert metrics["unknown_images"] == 24
+        assert metrics["outside_images"] == 30
+        assert 0 <= metrics["unknown_auroc"] <= 1
+    assert "AUROC of the unknown score" in (out / "README.md").read_text()
+    few = pictures(tmp_path / "few", 19)
+    with pytest.raises(TrainingError, match="19 images of unknown classes are too few; give 20 or more"):
+        recalibrate(RECIPE.task, str(bare), data, tmp_path / "no", unknown=few, report=silently)
+
+
+def test_folders_of_pictures_are_checked(tmp_path: Path) -> None:
+    files = list_images(pictures(tmp_path / "some" / "deep", 3).parent)
+    assert (files.labels, files.targets) == (("deep",), (0, 0, 0))
+    with pytest.raises(TrainingError, match="There is no folder"):
+        list_images(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(TrainingError, match="holds no image"):
+        list_images(tmp_path / "empty")
 
 
 def test_a_source_may_be_calibrated_where_it_lies(data: Path, bare: Path) -> None:

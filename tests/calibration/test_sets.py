@@ -7,9 +7,8 @@ import pytest
 from mapie.classification import SplitConformalClassifier
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from pawmatch.confidence import candidate_set
-from pawmatch.evaluation.sets import candidate_sets
-from pawmatch.training.calibrate import conformal_quantile
+from pawmatch.calibration.apply import candidate_set, candidate_sets
+from pawmatch.calibration.temperature import conformal_quantile
 
 
 class Lookup(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

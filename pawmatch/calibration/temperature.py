@@ -1,4 +1,4 @@
-"""Fitting on held-out images: temperature, map of confidence, conformal quantile, review threshold."""
+"""Fitting confidence on held-out images: temperature, map of confidence, conformal quantile."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from pawmatch.confidence import TINY
-from pawmatch.training.minimise import minimise
+from pawmatch.calibration.apply import TINY
+from pawmatch.calibration.minimise import minimise
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 PRIOR = 1.0
-FEWEST_KEPT = 20  # a share measured on fewer images says nothing
 
 
 def fit_temperature(logits: Floats, labels: Ints) -> float:
@@ -33,7 +32,7 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
 
 
 def fit_top_label(confidence: Doubles, correct: NDArray[np.bool_]) -> tuple[float, float, float]:
-    """The (a, b, c) for `confidence.with_top_label`, from confidence (N,) and whether it is right (N,).
+    """The (a, b, c) for `apply.with_top_label`, from confidence (N,) and whether it is right (N,).
 
     Maximises the likelihood of which first choices are right (Kull et al. 2017), with ln a, ln b and c held
     near 0, no change at all, as by a normal prior of standard deviation PRIOR: few images bend it little.
@@ -62,18 +61,3 @@ def conformal_quantile(probabilities: Doubles, labels: Ints, coverage: float = 0
     scores = np.sort(1 - probabilities[np.arange(len(labels)), labels])
     rank = math.ceil((len(scores) + 1) * coverage)
     return float(scores[rank - 1]) if rank <= len(scores) else 1.0
-
-
-def review_threshold(confidence: Doubles, correct: NDArray[np.bool_], target: float) -> float:
-    """The lowest confidence at or above which answers are right at a rate of at least `target`.
-
-    Read off the risk-coverage curve: images are sorted by confidence, and the longest prefix whose accuracy
-    reaches the target is kept. One more wrong answer is counted than there is, as in conformal risk control
-    (Angelopoulos et al. 2022, eq. 4), because the longest of many prefixes is picked for being good. 1.0,
-    flag everything, where no prefix of FEWEST_KEPT reaches the target.
-    """
-    order = np.argsort(-confidence, kind="stable")
-    accuracy = np.cumsum(correct[order]) / (np.arange(1, len(order) + 1) + 1)
-    good = np.flatnonzero(accuracy >= target)
-    good = good[good >= FEWEST_KEPT - 1]
-    return float(confidence[order[good[-1]]]) if len(good) else 1.0

@@ -1,15 +1,13 @@
-"""Fitting the calibration."""
+"""Fitting temperature, map of confidence and conformal quantile."""
 
 import numpy as np
 import pytest
 
-from pawmatch.confidence import candidate_set, tempered, with_top_label
-from pawmatch.training.calibrate import (
-    FEWEST_KEPT,
+from pawmatch.calibration.apply import candidate_set, tempered, with_top_label
+from pawmatch.calibration.temperature import (
     conformal_quantile,
     fit_temperature,
     fit_top_label,
-    review_threshold,
 )
 
 
@@ -32,10 +30,10 @@ def test_the_map_of_confidence_is_recovered() -> None:
     rng = np.random.default_rng(0)
     true = (0.7, 1.6, -0.4)
     rows = rng.dirichlet(np.full(6, 0.4), size=20_000)
-    right = rng.random(len(rows)) < with_top_label(rows, true).max(axis=1)
-    found = with_top_label(rows, fit_top_label(rows.max(axis=1), right)).max(axis=1)
-    before = abs(rows.max(axis=1) - with_top_label(rows, true).max(axis=1)).mean()
-    after = abs(found - with_top_label(rows, true).max(axis=1)).mean()
+    right = rng.random(len(rows)) < with_top_label(np.log(rows), true).max(axis=1)
+    found = with_top_label(np.log(rows), fit_top_label(rows.max(axis=1), right)).max(axis=1)
+    before = abs(rows.max(axis=1) - with_top_label(np.log(rows), true).max(axis=1)).mean()
+    after = abs(found - with_top_label(np.log(rows), true).max(axis=1)).mean()
     assert before > 0.05
     assert after < 0.01
 
@@ -43,7 +41,7 @@ def test_the_map_of_confidence_is_recovered() -> None:
 def test_few_images_bend_confidence_little() -> None:
     """Five right answers out of five would ask for no doubt at all."""
     rows = np.tile([0.6, 0.3, 0.1], (5, 1))
-    mapped = with_top_label(rows, fit_top_label(rows.max(axis=1), np.ones(5, dtype=bool)))
+    mapped = with_top_label(np.log(rows), fit_top_label(rows.max(axis=1), np.ones(5, dtype=bool)))
     assert 0.6 < mapped[0, 0] < 0.95
 
 
@@ -64,20 +62,3 @@ def test_conformal_quantile_uses_the_finite_sample_rank() -> None:
     # The rank is ceil(10 * 0.8), the eighth of nine.
     assert conformal_quantile(probabilities, labels, coverage=0.8) == pytest.approx(0.8)
     assert conformal_quantile(probabilities[:3], labels[:3]) == 1.0
-
-
-def test_review_threshold_keeps_the_longest_good_prefix() -> None:
-    confidence = np.linspace(1, 0, 100)
-    correct = np.arange(100) < 50
-    threshold = review_threshold(confidence, correct, 0.8)
-    kept = confidence >= threshold
-    assert correct[kept].mean() >= 0.8
-    # 50 right answers of 61, and one more wrong one than there is: 50 / 62. The next would be 50 / 63.
-    assert kept.sum() == 61
-
-
-def test_review_threshold_flags_everything_when_nothing_is_good_enough() -> None:
-    assert review_threshold(np.linspace(1, 0, 50), np.zeros(50, dtype=bool), 0.8) == 1.0
-    few = np.zeros(50, dtype=bool)
-    few[: FEWEST_KEPT // 2] = True
-    assert review_threshold(np.linspace(1, 0, 50), few, 0.9) == 1.0

@@ -1,0 +1,171 @@
+"""From logits to what may be said about them: probabilities, candidate sets, scope, and the unknown score.
+
+Only arithmetic on fitted numbers happens here, for any number of images at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pawmatch.calibration.parameters import Calibration, OutsideRule, ScopeGate, UnknownRule
+
+Floats = NDArray[np.floating[Any]]
+Doubles = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+TINY = 1e-12  # what rounding may cost a probability
+MAX_LOG_ODDS = 30.0  # of a mapped confidence: further up, the others would vanish
+MIN_RISE = 1e-4  # of a mapped confidence above 1 / classes, which takes an infinite temperature
+MAX_SPREAD = 600.0  # of a row's logits over its temperature: further apart, the last label would vanish
+LOG_TEMPERATURES = 60.0  # from the least one up
+BISECTIONS = 48  # of that interval: to 2e-13
+MAX_FEATURE = 12.0  # what a logarithm among the features of the unknown score is cut to
+
+
+def calibrated(logits: Floats, calibration: Calibration) -> Doubles:
+    """Probabilities (..., classes) of logits (..., classes), by temperature and map of confidence."""
+    return with_top_label(logits.astype(np.float64) / calibration.temperature, calibration.top_label)
+
+
+def tempered(logits: Floats, temperature: float) -> Doubles:
+    """Probabilities (..., classes) of logits (..., classes): softmax of logits / temperature."""
+    return softmax(logits.astype(np.float64) / temperature)
+
+
+def softmax(logits: Doubles) -> Doubles:
+    """Probabilities (..., classes) of logits (..., classes)."""
+    exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: Doubles = exp / exp.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
+def with_top_label(logits: Doubles, top_label: tuple[float, float, float]) -> Doubles:
+    """Probabilities (..., classes) of logits (..., classes) in which the likeliest label's p is mapped.
+
+    It becomes sigmoid(a ln p - b ln(1 - p) + c) with (a, b, c) = `top_label`: beta calibration (Kull et al.
+    2017) of the confidence (Gupta and Ramdas 2022), whose curve one temperature cannot bend. Each row gets
+    the one temperature at which its softmax has that confidence, or comes nearest to it without making labels
+    vanish. So all labels keep their order, and none that differ become equal. Rows in which several labels
+    share the first place, so that no temperature takes them there, stay as they are.
+    """
+    classes = logits.shape[-1]
+    if tuple(top_label) == Calibration.top_label or classes < 2:
+        return softmax(logits)
+    gaps = logits.max(axis=-1, keepdims=True) - logits
+    wanted = _mapped_odds_against(gaps, top_label)
+    wanted = np.clip(wanted, np.exp(-MAX_LOG_ODDS), classes / (1 + MIN_RISE) - 1)
+    spread = gaps.max(axis=-1, keepdims=True)
+    low = np.log(np.where(spread > 0, spread, 1) / MAX_SPREAD)
+    high = low + LOG_TEMPERATURES
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        too_sure = _odds_against(gaps * np.exp(-middle)) < wanted
+        low, high = np.where(too_sure, middle, low), np.where(too_sure, high, middle)
+    reachable = (gaps == 0).sum(axis=-1, keepdims=True) - 1 < wanted
+    return softmax(-gaps * np.exp(np.where(reachable, -(low + high) / 2, 0.0)))
+
+
+def _odds_against(gaps: Doubles) -> Doubles:
+    """(1 - p) / p of the likeliest label, (..., 1), from how far the logits (..., classes) lie below it."""
+    odds: Doubles = np.maximum(np.exp(-gaps).sum(axis=-1, keepdims=True) - 1, 0)
+    return odds
+
+
+def _mapped_odds_against(gaps: Doubles, top_label: tuple[float, float, float]) -> Doubles:
+    """The odds against the likeliest label, (..., 1), after the map of confidence."""
+    a, b, c = top_label
+    odds = np.maximum(_odds_against(gaps), TINY)
+    log_top = -np.log1p(odds)
+    score = a * log_top - b * (np.log(odds) + log_top) + c
+    mapped: Doubles = np.exp(np.clip(-score, -500, 500))
+    return mapped
+
+
+def candidate_sets(probabilities: Doubles, quantile: float) -> Flags:
+    """Which labels (N, classes) belong to each image's conformal set; none is empty.
+
+    A label belongs if its score 1 - p is at most `quantile` (LAC, Sadinle et al. 2019). The most likely
+    label is always kept: an empty answer helps nobody, and adding to a set cannot lower its coverage.
+    """
+    sets: Flags = 1 - probabilities <= quantile
+    sets[range(len(sets)), probabilities.argmax(axis=1)] = True
+    return sets
+
+
+def candidate_set(probabilities: Doubles, quantile: float) -> list[int]:
+    """Indices of the conformal set of one row (classes,), most likely first."""
+    members = candidate_sets(probabilities[None], quantile)[0]
+    return [int(index) for index in np.argsort(-probabilities, kind="stable") if members[index]]
+
+
+def scope_score(gate: ScopeGate, pooled: Floats) -> Doubles:
+    """The gate's score (...) of average-pooled maps (..., C): higher means more like the task's images."""
+    scores: Doubles = pooled.astype(np.float64) @ np.asarray(gate.weight) + gate.bias
+    return scores
+
+
+def scope_margin(gates: Sequence[ScopeGate], pooled: Floats) -> Doubles:
+    """The least (...) of the gates' scores above their thresholds; negative means out of scope.
+
+    Infinite where there is no gate. `pooled` is (..., C).
+    """
+    margins = [scope_score(gate, pooled) - gate.threshold for gate in gates]
+    least: Doubles = np.min([np.full(pooled.shape[:-1], np.inf), *margins], axis=0)
+    return least
+
+
+def outside_mass(rule: OutsideRule, imagenet: Floats) -> Doubles:
+    """The probability (...) of the rule's classes in all, from ImageNet probabilities (..., 1000)."""
+    mass: Doubles = imagenet[..., list(rule.classes)].sum(axis=-1, dtype=np.float64)
+    return mass
+
+
+def own_share(imagenet: Floats, own: Sequence[int], subject: Sequence[int]) -> Doubles:
+    """How much (...) of the subject's ImageNet probability lies on the labels' own classes, in (0, 1].
+
+    `imagenet` is (..., 1000), `own` the classes that are labels, `subject` all that show the subject.
+    """
+    mine, all_of_it = (
+        imagenet[..., list(classes)].sum(axis=-1, dtype=np.float64) for classes in (own, subject)
+    )
+    share: Doubles = np.clip((mine + TINY) / (all_of_it + TINY), TINY, 1)
+    return share
+
+
+def unknown_features(logits: Floats, probabilities: Doubles, share: Doubles | None) -> Doubles:
+    """What the unknown score is made of, (..., 3), or (..., 4) with the `share` of `own_share`.
+
+    In order: log odds of the first label's calibrated probability, largest logit, logsumexp of the logits
+    (the energy score of Liu et al. 2020), and the logarithm of the share.
+    """
+    top = np.clip(probabilities.max(axis=-1), TINY, 1 - TINY)
+    raw = logits.astype(np.float64)
+    largest = raw.max(axis=-1)
+    columns = [
+        np.clip(np.log(top / (1 - top)), -MAX_FEATURE, MAX_FEATURE),
+        largest,
+        largest + np.log(np.exp(raw - largest[..., None]).sum(axis=-1)),
+    ]
+    if share is not None:
+        columns.append(np.maximum(np.log(share), -MAX_FEATURE))
+    return np.stack(columns, axis=-1)
+
+
+def unknown_score(
+    rule: UnknownRule, logits: Floats, probabilities: Doubles, share: Doubles | None
+) -> Doubles:
+    """The rule's score (...) of logits and calibrated probabilities (..., classes).
+
+    A rule that was fitted with the `share` of `own_share` says nothing, infinity, where there is none.
+    """
+    if share is None and len(rule.weights) > 3:
+        return np.full(logits.shape[:-1], np.inf)
+    given = share if len(rule.weights) > 3 else None
+    offsets = np.asarray(rule.label_offsets)[probabilities.argmax(axis=-1)]
+    features = unknown_features(logits, probabilities, given)
+    scores: Doubles = features @ np.asarray(rule.weights) + rule.bias + offsets
+    return scores

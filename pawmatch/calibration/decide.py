@@ -1,0 +1,254 @@
+"""From what is known of an image to its verdict, and to whether a person should check and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pawmatch.calibration.apply import (
+    Doubles,
+    Flags,
+    Floats,
+    calibrated,
+    candidate_sets,
+    outside_mass,
+    own_share,
+    scope_margin,
+    unknown_score,
+)
+from pawmatch.calibration.groups import enclosing_groups
+from pawmatch.calibration.parameters import Calibration, LabelGroup
+from pawmatch.labels import display_name
+from pawmatch.phrasing import verdict_text
+from pawmatch.results import Group, Review, ReviewReason, Verdict
+from pawmatch.tasks import Task
+
+Ints = NDArray[np.int64]
+
+MIN_SIDE = 64  # pixels; below it a dog's coat or a brush stroke is not resolved
+MAX_ASPECT = 4.0
+MIN_DEVIATION = 3.0  # of 255: what the pixels of a nearly blank picture stay under
+MIN_AGREED = 0.9  # confidence from which other variants' doubts do not count
+# Candidates that a group may stand for.
+MIN_CANDIDATES = 2
+MAX_CANDIDATES = 6
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What models gave for N images, averaged over the views.
+
+    Of one variant the logits (N, classes) and the average-pooled map (N, C), of the backbone's own head the
+    ImageNet probabilities (N, 1000), and of every variant the first choice: `choices` (variants, N).
+    """
+
+    logits: Floats
+    choices: Ints
+    pooled: Floats | None = None
+    imagenet: Floats | None = None
+
+    def rows(self, chosen: Flags) -> Observed:
+        """The same of some of the images, by flags (N,)."""
+        return Observed(
+            self.logits[chosen],
+            self.choices[:, chosen],
+            None if self.pooled is None else self.pooled[chosen],
+            None if self.imagenet is None else self.imagenet[chosen],
+        )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What follows from it: `probabilities` (N, classes), and for each image (N,) how far it is in scope.
+
+    `margin` is the least margin by which it passes the scope gates and `mass` its outside mass; `score` is
+    its unknown score. None stands for a rule that is missing. `choices` is (variants, N).
+    """
+
+    probabilities: Doubles
+    choices: Ints
+    margin: Doubles | None = None
+    mass: Doubles | None = None
+    score: Doubles | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a calibration says of N images: candidate sets (N, classes), and flags (N,).
+
+    `reasons` has for each code of a review which images it holds for. `outside` and `unknown` are those
+    turned away, `group` (N,) is the number of the group that is answered or -1.
+    """
+
+    sets: Flags
+    outside: Flags
+    unknown: Flags
+    reasons: Mapping[str, Flags]
+    group: Ints
+
+    @property
+    def flagged(self) -> Flags:
+        """Whether any reason holds: the answer is not plain, or there is none."""
+        flagged: Flags = np.any(list(self.reasons.values()), axis=0)
+        return flagged
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is said of one image; `candidates` are the class indices of its conformal set, likeliest first."""
+
+    verdict: Verdict
+    group: Group | None
+    review: Review
+    candidates: tuple[int, ...]
+
+
+def know(calibration: Calibration, observed: Observed, own_classes: Sequence[int] = ()) -> Known:
+    """Apply a calibration to what was observed; `own_classes` are the ImageNet classes that are labels."""
+    probabilities = calibrated(observed.logits, calibration)
+    outside, unknown = calibration.outside, calibration.unknown
+    mass, share = None, None
+    if outside is not None and observed.imagenet is not None:
+        mass = outside_mass(outside, observed.imagenet)
+        share = own_share(observed.imagenet, own_classes, outside.classes) if own_classes else None
+    gates = calibration.scope_gates
+    return Known(
+        probabilities=probabilities,
+        choices=observed.choices,
+        margin=None if observed.pooled is None or not gates else scope_margin(gates, observed.pooled),
+        mass=mass,
+        score=None if unknown is None else unknown_score(unknown, observed.logits, probabilities, share),
+    )
+
+
+def judge(calibration: Calibration, known: Known) -> Judged:
+    """Judge N images."""
+    probabilities = known.probabilities
+    first, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    none = np.zeros(len(first), dtype=bool)
+    outside, unknown, doubtful = none, none, none
+    if known.margin is not None:
+        outside = known.margin < 0
+    if known.mass is not None and calibration.outside is not None:
+        outside = outside | (known.mass < calibration.outside.threshold)
+    if known.score is not None and calibration.unknown is not None:
+        unknown = ~outside & (known.score < calibration.unknown.threshold)
+        doubtful = unknown | (~outside & (known.score < calibration.unknown.answer_threshold))
+    reasons = {
+        "out_of_scope": outside,
+        "unknown_class": doubtful,
+        "low_confidence": confidence < calibration.review_threshold,
+        "close_call": close_calls(probabilities, calibration.close_call_margin),
+        "variants_disagree": (known.choices != first).any(axis=0) & (confidence < MIN_AGREED),
+    }
+    sets = candidate_sets(probabilities, calibration.conformal_quantile)
+    open_to_groups = np.any(list(reasons.values()), axis=0) & ~outside & ~unknown
+    size = sets.sum(axis=1)
+    open_to_groups &= (size >= MIN_CANDIDATES) & (size <= MAX_CANDIDATES)
+    group = np.where(open_to_groups, enclosing_groups(calibration.groups, sets), -1)
+    sure = group_mass(calibration.groups, group, probabilities) >= calibration.group_threshold
+    return Judged(sets, outside, unknown, reasons, np.where(sure, group, -1))
+
+
+def group_mass(groups: Sequence[LabelGroup], chosen: Ints, probabilities: Doubles) -> Doubles:
+    """The summed probability (N,) of each row's chosen group, 0 where it is -1."""
+    return np.array(
+        [
+            row[list(groups[number].labels)].sum() if number >= 0 else 0.0
+            for number, row in zip(chosen.tolist(), probabilities, strict=True)
+        ]
+    )
+
+
+def close_calls(probabilities: Doubles, margin: float) -> Flags:
+    """Whether the two likeliest classes of each row (N, classes) lie within `margin`."""
+    if probabilities.shape[1] < 2:
+        return np.zeros(len(probabilities), dtype=bool)
+    best = np.partition(probabilities, -2, axis=1)[:, -2:]
+    close: Flags = best[:, 1] - best[:, 0] < margin
+    return close
+
+
+def poor_image(size: tuple[int, int], deviation: float | None = None) -> str | None:
+    """What is wrong with a picture of that width and height, in words, or None.
+
+    `deviation` is the standard deviation of its pixels, 0 to 255, in the channel where it is largest.
+    """
+    if min(size) < MIN_SIDE:
+        return f"The picture is very small ({size[0]} x {size[1]} pixels); try a larger one."
+    if max(size) / min(size) > MAX_ASPECT:
+        return "The picture is a very narrow strip; try one nearer to a square."
+    if deviation is not None and deviation < MIN_DEVIATION:
+        return "The picture is almost of one color; try one that shows more."
+    return None
+
+
+def decide(
+    calibration: Calibration,
+    task: Task,
+    labels: Sequence[str],
+    known: Known,
+    *,
+    size: tuple[int, int],
+    deviation: float | None = None,
+    looks_like: str = "",
+) -> Decision:
+    """Say what there is to say of one image: the first row of `known`.
+
+    `labels` are in class order; `size` and `deviation` are those of `poor_image`, and `looks_like` is the
+    name of what the picture shows where it is outside. The gravest reason for a review comes first.
+    """
+    judged, probabilities = judge(calibration, known), known.probabilities[0]
+    order = np.argsort(-probabilities, kind="stable")
+    first, confidence = int(order[0]), float(probabilities[order[0]])
+    names = [display_name(labels[index]) for index in order[:2]]
+    poor = poor_image(size, deviation)
+    others = sorted({display_name(labels[index]) for index in known.choices[:, 0].tolist() if index != first})
+    messages = {
+        "out_of_scope": f"This does not look like a {task.subject}.",
+        "unknown_class": f"This may be a {task.noun} that the model does not know.",
+        "low_confidence": f"The model is only {100 * confidence:.0f} % sure of its first choice; "
+        f"below {100 * calibration.review_threshold:.0f} % a person should check.",
+        "close_call": f"It is a close call between {' and '.join(names)}.",
+        "variants_disagree": f"The models do not agree on the {task.noun}: another says "
+        f"{' or '.join(others)}.",
+    }
+    reasons = [ReviewReason("poor_image", poor)] if poor else []
+    reasons += [ReviewReason(code, messages[code]) for code, flags in judged.reasons.items() if flags[0]]
+    chosen = None if poor else _group(calibration.groups, int(judged.group[0]), labels, probabilities)
+    code = (
+        ("poor_image" if poor else None)
+        or ("outside" if judged.outside[0] else None)
+        or ("unknown" if judged.unknown[0] else None)
+        or ("group" if chosen else "answer")
+    )
+    text = verdict_text(
+        code,
+        subject=task.subject,
+        noun=task.noun,
+        name=names[0],
+        confidence=confidence,
+        group_name=chosen.name if chosen else "",
+        names=[display_name(label) for label in chosen.labels] if chosen else (),
+        looks_like_name=looks_like,
+    )
+    return Decision(
+        verdict=Verdict(code, text),
+        group=chosen if code == "group" else None,
+        review=Review(bool(reasons), tuple(reasons), calibration.review_threshold),
+        candidates=tuple(int(index) for index in order if judged.sets[0, index]),
+    )
+
+
+def _group(
+    groups: Sequence[LabelGroup], number: int, labels: Sequence[str], probabilities: Doubles
+) -> Group | None:
+    """The group of that number with its labels sorted by probability; None for -1."""
+    if number < 0:
+        return None
+    members = sorted(groups[number].labels, key=lambda index: -probabilities[index])
+    mass = min(1.0, float(probabilities[members].sum()))
+    return Group(groups[number].name, tuple(labels[index] for index in members), mass)
