@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pawmatch.checkpoint.backbone import Backbone, backbone_folder, imagenet_classes, load_backbone
 from pawmatch.errors import BadOption
-from pawmatch.evaluation.metrics import top_k_accuracy
+from pawmatch.metrics import top_k_accuracy
 from pawmatch.images import open_image
 from pawmatch.preprocess import RESIZE_RULES, InputSpec
 from pawmatch.training.data import list_classes

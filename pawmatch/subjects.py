@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pawmatch.preprocess import Box
 
 SPREAD = 1.8  # half a box, in standard deviations of the mass; sqrt(3) for mass spread evenly over it
-MIN_SIDE = 0.5  # of a closer look, in shorter sides of the picture: below it there are no more pixels
-MAX_SIDE = 0.75  # of a closer look: a subject that fills more than that gains nothing by one
+MIN_SIDE = 0.35  # of a closer look, in shorter sides of the picture: below it there are too few pixels
+MAX_SIDE = 0.95  # of a closer look: a subject that fills more than that is seen large already
 MIN_MASS = 0.3  # at the likeliest position: below it there is no subject to look at
 EVEN = 1e-4  # mass at every position besides, so that a sum is never 0
 

@@ -47,7 +47,7 @@ def test_a_small_subject_is_looked_at_closer_and_lies_within() -> None:
 
 
 def test_a_large_subject_is_not_looked_at_again() -> None:
-    subject = find_subject(blob(slice(0, 9), slice(0, 9)), WHOLE)
+    subject = find_subject(blob(slice(0, 10), slice(0, 10)), WHOLE)
     assert subject is not None
     assert closer_look(subject, 300, 300) is None
     assert MAX_SIDE < 1

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from pawmatch.commands.console import add_source_options, say
+from pawmatch.errors import BadOption
 
 SUMMARY = "Fit confidence, review flag and scope gates of a source anew, on labelled images."
 EPILOG = """\
@@ -25,15 +26,34 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `calibrate`."""
     add_source_options(parser)
-    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of labelled images")
+    parser.add_argument(
+        "--data",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="folder of labelled images; may be given several times",
+    )
+    parser.add_argument(
+        "--val",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="folder of labelled images to fit on instead of the data's val/; may be given several times",
+    )
     parser.add_argument(
         "--outside",
+        action="append",
+        default=[],
         type=Path,
         metavar="DIR",
         help="images, flat or in subfolders, that do not belong to the task, from which it learns to say no",
     )
     parser.add_argument(
         "--unknown",
+        action="append",
+        default=[],
         type=Path,
         metavar="DIR",
         help="images of classes that the source does not know, from which it learns to say so (default: it "
@@ -45,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also fit BatchNorm's statistics and the class offsets, which are weights, to the training half "
         "as it is seen when answering",
     )
+    parser.add_argument("--engine", default="torch", help="torch or openvino (default: torch)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the checkpoint")
 
 
@@ -53,15 +74,19 @@ def run(args: argparse.Namespace) -> int:
     from pawmatch.engines import resolve_device
     from pawmatch.training.recalibrate import recalibrate
 
+    if not args.data and not args.val:
+        raise BadOption("There is nothing to fit on; give --data or --val.")
     recalibrate(
         args.task,
         args.source,
         args.data,
         args.out,
+        val=args.val,
         outside=args.outside,
         unknown=args.unknown,
         refit=args.refit,
         device=resolve_device(args.device),
+        engine=args.engine,
         report=say,
     )
     return 0

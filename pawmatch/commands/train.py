@@ -22,7 +22,7 @@ Several processes share a run, one per GPU, when torchrun starts them; the recip
   torchrun --nproc-per-node 2 -m pawmatch train --recipe breed-full --data photos --out runs/full
 
 example:
-  pawmatch train --recipe breed-starter --data photos --out runs/breed --set epochs=2
+  pawmatch train --recipe breed --data photos --out runs/breed --set epochs=2
 """
 PRECISIONS = ("bfloat16", "float16")
 

@@ -24,6 +24,8 @@ from pawmatch.training.distributed import rank
 logger = logging.getLogger(__name__)
 
 DECODED_SIDE = 288  # pixels; a random crop of a third of the area still has more than the model sees
+# Of images that are answered as in use: shrinking them first would cost what answering does not.
+ANSWERED_SIDE = 640
 HELD_OUT = 0.2  # share kept for validation where a folder has no split of its own
 
 
@@ -86,11 +88,15 @@ def list_classes(folder: Path, labels: Sequence[str] | None = None) -> LabelledF
     return LabelledFiles(tuple(names), tuple(files), tuple(targets))
 
 
-def list_images(folder: Path) -> LabelledFiles:
-    """List a folder of images, flat or nested, in sorted order; its subfolders count as classes.
+def list_images(folders: Sequence[Path]) -> LabelledFiles:
+    """List folders of images, flat or nested, in sorted order; their subfolders count as classes.
 
-    Raises TrainingError where the folder is missing or holds no image.
+    Raises TrainingError where a folder is missing or holds no image.
     """
+    return joined_files([_images_below(folder) for folder in folders])
+
+
+def _images_below(folder: Path) -> LabelledFiles:
     if not folder.is_dir():
         raise TrainingError(f"There is no folder {folder}; name a folder of images.")
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())

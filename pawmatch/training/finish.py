@@ -53,6 +53,7 @@ def finish(
     device: str,
     *,
     refit: bool = False,
+    engine: str = "torch",
     loaded: Sequence[Checkpoint] = (),
 ) -> None:
     """Calibrate and measure the variants of one task, then write them into one folder, with their card.
@@ -71,15 +72,15 @@ def finish(
     if refit:
         specs = {name: config.input for name, config in configs.items()}
         estimate_statistics(models, images.train.sample(STATISTICS_IMAGES), specs, device)
-    own = run_models(models, images.val, configs, device)
+    own = run_models(models, images.val, configs, device, engine)
     labels = np.asarray(images.val.targets)
     if refit:
         training = images.train.sample(_most(own))
-        inside = run_models(models, training, configs, device)
+        inside = run_models(models, training, configs, device, engine)
         own = without_favor(models, inside, np.asarray(training.targets), own, labels)
     fitted = {
         name: fit_and_measure(evidence)
-        for name, evidence in _gather(models, images, configs, device, own, labels).items()
+        for name, evidence in _gather(models, images, configs, device, engine, own, labels).items()
     }
     done = {
         name: replace(configs[name], calibration=fit.calibration, metrics=fit.metrics)
@@ -120,6 +121,7 @@ def _gather(
     images: Images,
     configs: Mapping[str, CheckpointConfig],
     device: str,
+    engine: str,
     own: AllOutputs,
     labels: NDArray[np.int64],
 ) -> dict[str, Evidence]:
@@ -131,10 +133,10 @@ def _gather(
     names = images.val.labels
     subject = subject_classes(names)
     own_classes = tuple(sorted(set(imagenet_classes(names).values()))) if subject else ()
-    unknown = run_models(models, images.unknown, configs, device) if images.unknown else None
-    outside = run_models(models, images.outside, configs, device) if images.outside else None
+    unknown = run_models(models, images.unknown, configs, device, engine) if images.unknown else None
+    outside = run_models(models, images.outside, configs, device, engine) if images.outside else None
     blind = {name: model for name, model in models.items() if not subject or own[name].imagenet is None}
-    gates = _fit_gates(blind, images, configs, device, own) if images.outside and blind else {}
+    gates = _fit_gates(blind, images, configs, device, engine, own) if images.outside and blind else {}
     return {
         name: Evidence(
             own=_observed(own, name),
@@ -155,14 +157,15 @@ def _fit_gates(
     images: Images,
     configs: Mapping[str, CheckpointConfig],
     device: str,
+    engine: str,
     own: AllOutputs,
 ) -> dict[str, tuple[ScopeGate, ...]]:
     assert images.outside is not None
     most = _most(own)
-    inside = run_models(models, images.train.sample(most), configs, device)
-    elsewhere = run_models(models, images.outside.sample(most), configs, device)
+    inside = run_models(models, images.train.sample(most), configs, device, engine)
+    elsewhere = run_models(models, images.outside.sample(most), configs, device, engine)
     stand_ins = {
-        kind: run_models(models, data, configs, device)
+        kind: run_models(models, data, configs, device, engine)
         for kind, data in stand_in_images(images.train.sample(most // 2)).items()
     }
     return {

@@ -203,14 +203,18 @@ class _Runner:
         with self.optimisation.autocast():
             logits = self.step_model(inputs)  # (N, classes), or (V, N, classes) for variants together
             rows = logits.flatten(0, -2)
-            loss = self.loss(rows, repeat_targets(targets, logits))
+            variants = len(rows) // len(inputs)
+            own = self.loss(rows, repeat_targets(targets, logits))
+            loss = own.mean()
             if self.teachers is not None:
                 if taught is None:
                     taught = self.teachers.logits(inputs)
+                # Labels have all of the loss for classes that no teacher knows.
+                share = self.recipe.distillation
+                left = 1 - share * self.teachers.known_share(targets, rows.shape[-1]).repeat(variants)
                 further = self.teachers.loss(rows, targets, taught, self.recipe.distillation_temperature)
-                loss = (1 - self.recipe.distillation) * loss + self.recipe.distillation * further
+                loss = (left * own).mean() + share * further
         # Variants together count as much as each would alone: the loss is a mean over them too.
-        variants = len(rows) // len(inputs)
         return loss.item(), self.optimisation.step(loss * variants), len(inputs)
 
     def _thaw(self, index: int) -> None:

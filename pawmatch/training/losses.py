@@ -13,7 +13,7 @@ class FocalLoss(nn.Module):
     """Cross-entropy that counts an image less the surer the model is of it (Lin et al. 2017, equation 4).
 
     logits (N, C); targets are class indices (N,) or shares (N, C), as mixing gives them: each class's
-    part of the cross-entropy, t * -log p, is weighted by (1 - p) ** gamma. The mean over the images.
+    part of the cross-entropy, t * -log p, is weighted by (1 - p) ** gamma. Gives each image's loss (N,).
     """
 
     def __init__(self, gamma: float, label_smoothing: float = 0.0) -> None:
@@ -29,14 +29,14 @@ class FocalLoss(nn.Module):
         log_p = log_softmax(logits.float(), dim=-1)
         # exp may round to just above 1, and a negative base has no fractional power
         weight = (1 - log_p.exp()).clamp(min=0) ** self.gamma
-        return -(targets * weight * log_p).sum(dim=-1).mean()
+        return -(targets * weight * log_p).sum(dim=-1)
 
 
 def build_loss(recipe: Recipe) -> nn.Module:
-    """The recipe's loss, for targets as indices (N,) or as shares (N, C)."""
+    """The recipe's loss of each image (N,), for targets as indices (N,) or as shares (N, C)."""
     if recipe.focal_gamma:
         return FocalLoss(recipe.focal_gamma, recipe.label_smoothing)
-    return nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+    return nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
 
 
 def build_mixer(recipe: Recipe, classes: int) -> Mixup | None:

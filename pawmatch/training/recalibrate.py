@@ -9,7 +9,7 @@ from typing import Any
 
 from pawmatch.calibration import Calibration
 from pawmatch.checkpoint import Checkpoint, load_task
-from pawmatch.training.data import DECODED_SIDE, Images, decode_all, find_split, list_images, relabelled
+from pawmatch.training.data import ANSWERED_SIDE, Images, decode_all, find_split, list_images, relabelled
 from pawmatch.training.finish import Story, finish, git_commit
 from pawmatch.training.recipe import RECIPES, read_recipe, training_command
 
@@ -17,34 +17,38 @@ from pawmatch.training.recipe import RECIPES, read_recipe, training_command
 def recalibrate(
     task: str,
     source: str | None,
-    data: Path,
+    data: Sequence[Path],
     out: Path,
     *,
-    outside: Path | None = None,
-    unknown: Path | None = None,
+    val: Sequence[Path] = (),
+    outside: Sequence[Path] = (),
+    unknown: Sequence[Path] = (),
     refit: bool = False,
     device: str = "cpu",
+    engine: str = "torch",
     report: Callable[[str], None] = print,
 ) -> Path:
     """Fit confidence, review threshold, candidate sets and scope gates of every variant that `source` has.
 
-    All are fitted on the validation half of the folder `data`, the gates on its training half and on
-    `outside`, a folder of images that do not belong to the task; without one there are no gates. `unknown` is
-    a folder of images of classes that have no label, for the rule that says so. The files of weights stay the
-    same, byte by byte, but that `refit` fits BatchNorm's statistics and the class offsets to training images
-    as they are seen when answering. Writes the checkpoint to `out`, which is returned.
+    All are fitted on the validation half of the folders `data`, or on the folders `val`. `outside` are folders
+    of images that do not belong to the task, and `unknown` of classes that have no label, for the rules that
+    say so; where the backbone has no ImageNet head, scope gates learn from `outside` and from the training
+    half of `data`. The files of weights stay the same, byte by byte, but that `refit` fits BatchNorm's
+    statistics and the class offsets to training images as they are seen when answering. Writes the
+    checkpoint to `out`, which is returned.
     Raises CheckpointError or HubError where the source cannot be loaded, and TrainingError where the data
     does not have the source's classes.
     """
     checkpoints = load_task(source, task, device, strict=True)
     labels = checkpoints[0].config.labels
-    train_files, val_files = (relabelled(half, labels) for half in find_split([data]))
+    train_files, val_files = (relabelled(half, labels) for half in find_split(data or val, val))
     outside_files = list_images(outside) if outside else None
     unknown_files = list_images(unknown) if unknown else None
-    side = max(DECODED_SIDE, *(checkpoint.config.input.size for checkpoint in checkpoints))
+    side = max(ANSWERED_SIDE, *(2 * checkpoint.config.input.size for checkpoint in checkpoints))
     val_data = decode_all(val_files, long_side=side)
     # Nothing else looks at training images, and the gates need the images from outside too.
-    train_data = decode_all(train_files, long_side=side) if outside_files or refit else val_data
+    asked = data and (outside_files or refit)
+    train_data = decode_all(train_files, long_side=side) if asked else val_data
     outside_data = decode_all(outside_files, long_side=side) if outside_files else None
     unknown_data = decode_all(unknown_files, long_side=side) if unknown_files else None
     missing = len(set(labels)) - len(set(val_data.targets))
@@ -64,7 +68,7 @@ def recalibrate(
     models = {checkpoint.config.variant: checkpoint.model for checkpoint in checkpoints}
     images = Images(train_data, val_data, outside_data, unknown_data)
     story = _story(checkpoints[0], refit)
-    finish(models, configs, out, images, story, device, refit=refit, loaded=checkpoints)
+    finish(models, configs, out, images, story, device, refit=refit, engine=engine, loaded=checkpoints)
     report(f"wrote {out}")
     return out
 

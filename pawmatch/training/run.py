@@ -15,6 +15,7 @@ from pawmatch.models import VARIANTS
 from pawmatch.preprocess import InputSpec
 from pawmatch.tasks import new_task
 from pawmatch.training.data import (
+    ANSWERED_SIDE,
     DECODED_SIDE,
     Images,
     decode_all,
@@ -78,9 +79,10 @@ def run_training(
         init = str(_base(read_recipe(recipe.base), data, val, out.parent, settings, report))
     side = max(DECODED_SIDE, int(recipe.input.get("size", 224)))
     train_data = decode_all(train_files, long_side=side)
-    val_data = decode_all(val_files, long_side=side)
-    outside_data = decode_all(list_images(outside), long_side=side) if outside else None
-    unknown_data = decode_all(list_images(unknown), long_side=side) if unknown else None
+    answered = max(ANSWERED_SIDE, 2 * side)
+    val_data = decode_all(val_files, long_side=answered)
+    outside_data = decode_all(list_images([outside]), long_side=answered) if outside else None
+    unknown_data = decode_all(list_images([unknown]), long_side=answered) if unknown else None
     halves = [half for half in (train_data, val_data, outside_data, unknown_data) if half is not None]
     skipped = [line for half in halves for line in half.skipped]
     report(

@@ -110,15 +110,19 @@ class Teachers:
         same = ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
         return (lambda maps: log_softmax(teacher.on_map(maps), dim=-1)) if same else None
 
+    def known_share(self, targets: Tensor, classes: int) -> Tensor:
+        """How much (N,) of each target, an index (N,) or shares (N, classes), is of classes they know."""
+        if targets.ndim == 1:
+            targets = one_hot(targets, classes)
+        return targets[:, self.classes].sum(dim=-1).float()
+
     def loss(self, logits: Tensor, targets: Tensor, taught: Tensor, temperature: float) -> Tensor:
         """How far logits (V * N, classes) of V students are from the teachers', of the classes those know.
 
         `taught` are the teachers' logits (N, known classes), `targets` class indices (N,) or shares
         (N, classes); an image counts by its share of known ones.
         """
-        if targets.ndim == 1:
-            targets = one_hot(targets, logits.shape[-1])
-        counted = targets[:, self.classes].sum(dim=-1).float()
+        counted = self.known_share(targets, logits.shape[-1])
         copies = len(logits) // len(taught)
         return distillation_loss(
             logits[:, self.classes], taught.repeat(copies, 1), temperature, counted.repeat(copies)

@@ -50,7 +50,7 @@ def test_gives_back_what_training_had_fitted_and_leaves_the_weights(
 ) -> None:
     lines: list[str] = []
     out = recalibrate(
-        RECIPE.task, str(bare), data, tmp_path / "out", outside=data / "train", report=lines.append
+        RECIPE.task, str(bare), [data], tmp_path / "out", outside=[data / "train"], report=lines.append
     )
     assert lines[0] == "48 validation images of 2 of 2 classes, 0 skipped"
     card = (out / "README.md").read_text()
@@ -92,7 +92,7 @@ def test_images_of_unknown_classes_and_from_outside_teach_their_rules(
         pictures(tmp_path / "outside" / "a" / "b", 30).parents[1],
     )
     out = recalibrate(
-        RECIPE.task, str(bare), data, tmp_path / "out", outside=nested, unknown=flat, report=silently
+        RECIPE.task, str(bare), [data], tmp_path / "out", outside=[nested], unknown=flat, report=silently
     )
     for checkpoint in load_task(out, RECIPE.task):
         calibration, metrics = checkpoint.config.calibration, checkpoint.config.metrics
@@ -106,7 +106,7 @@ def test_images_of_unknown_classes_and_from_outside_teach_their_rules(
     assert "AUROC of the unknown score" in (out / "README.md").read_text()
     few = pictures(tmp_path / "few", 19)
     with pytest.raises(TrainingError, match="19 images of unknown classes are too few; give 20 or more"):
-        recalibrate(RECIPE.task, str(bare), data, tmp_path / "no", unknown=few, report=silently)
+        recalibrate(RECIPE.task, str(bare), [data], tmp_path / "no", unknown=[few], report=silently)
 
 
 def test_folders_of_pictures_are_checked(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_folders_of_pictures_are_checked(tmp_path: Path) -> None:
 
 def test_a_source_may_be_calibrated_where_it_lies(data: Path, bare: Path) -> None:
     before = weights(bare)
-    recalibrate(RECIPE.task, str(bare), data, bare, report=silently)
+    recalibrate(RECIPE.task, str(bare), [data], bare, report=silently)
     calibration = load_checkpoint(bare, "cnn").config.calibration
     assert calibration.review_rule.startswith("lowest confidence at which")
     assert calibration.scope_gates == ()
@@ -144,7 +144,7 @@ def test_two_runs_in_one_source_keep_their_own_weights(data: Path, trained: Path
         save_again(mixed / variant, [checkpoint], {variant: checkpoint.config})
     before = load_task(mixed, RECIPE.task)
     after = load_task(
-        recalibrate(RECIPE.task, str(mixed), data, tmp_path / "out", report=silently), RECIPE.task
+        recalibrate(RECIPE.task, str(mixed), [data], tmp_path / "out", report=silently), RECIPE.task
     )
     assert before[0].features_digest != before[1].features_digest
     for ours, theirs in zip(after, before, strict=True):
@@ -158,7 +158,7 @@ def test_the_card_has_the_words_of_a_bundled_recipe(data: Path, bare: Path, tmp_
     config = json.loads((bare / "config.json").read_text())
     config["training"]["recipe"] = "artist-chae"
     (bare / "config.json").write_text(json.dumps(config))
-    folder = recalibrate(RECIPE.task, str(bare), data, tmp_path / "out", report=silently)
+    folder = recalibrate(RECIPE.task, str(bare), [data], tmp_path / "out", report=silently)
     card = (folder / "README.md").read_text()
     assert "CHAE as its paper trains it" in card
     assert "`pawmatch train --recipe artist-chae --variant all --data DIR --out DIR`, then" in card
@@ -181,12 +181,12 @@ def test_classes_without_images_are_no_fault(data: Path, bare: Path, tmp_path: P
         shutil.copytree(data / half / "red", few / half / "red")
         (few / half / "blue").mkdir()
     lines: list[str] = []
-    recalibrate(RECIPE.task, str(bare), few, tmp_path / "out", report=lines.append)
+    recalibrate(RECIPE.task, str(bare), [few], tmp_path / "out", report=lines.append)
     assert lines[0] == "24 validation images of 1 of 2 classes, 0 skipped"
 
 
 def test_wrong_sources_are_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises((CheckpointNotFound, NotACheckpoint)):
-        recalibrate(RECIPE.task, str(tmp_path), data, out, report=silently)
+        recalibrate(RECIPE.task, str(tmp_path), [data], out, report=silently)
     assert not out.exists()

@@ -105,7 +105,7 @@ def test_a_recipe_and_a_calibration_can_ask_for_it(data: Path, tmp_path: Path) -
         return place
 
     plain, refitted = load_checkpoint(trained(False)), load_checkpoint(trained(True))
-    later = recalibrate(RECIPE.task, plain.source, data, tmp_path / "later", refit=True, report=silently)
+    later = recalibrate(RECIPE.task, plain.source, [data], tmp_path / "later", refit=True, report=silently)
     val = decode_all(find_split([data])[1], long_side=40)
     logits = {
         name: run_models({"cnn": model}, val, {"cnn": plain.config}, "cpu")["cnn"].logits
