@@ -6,12 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pawmatch.calibration.apply import Doubles, Floats, outside_mass, own_share, unknown_features
-from pawmatch.calibration.minimise import minimise
 from pawmatch.calibration.parameters import OutsideRule, UnknownRule
 
 Ints = NDArray[np.int64]
@@ -21,6 +18,10 @@ MAX_OUTSIDE = 0.015
 MAX_UNKNOWN = 0.04
 MIN_CAUGHT = 0.2  # share of images from outside; a rule that sees fewer of them earns nothing
 PRIOR_COUNT = 2.0  # images of either kind that each label is taken to have had beforehand
+ENOUGH_CAUGHT = 0.98
+MAX_STEPS = 50
+MAX_SCORE = 500.0  # log odds that exp() still takes
+TOLERANCE = 1e-8
 PENALTY = 1e-3  # of squared weights, of standardized features
 
 
@@ -39,11 +40,14 @@ class UnknownFit:
 def fit_outside_rule(classes: tuple[int, ...], own: Floats, outside: Floats | None) -> OutsideRule:
     """The rule with the highest threshold that turns away at most MAX_OUTSIDE of the own images.
 
-    `own` and `outside` are ImageNet probabilities (N, 1000). Where it catches under MIN_CAUGHT of those from
-    outside, it turns nothing away: its threshold is 0.
+    `own` and `outside` are ImageNet probabilities (N, 1000). The threshold is no higher than it takes to catch
+    ENOUGH_CAUGHT of those from outside, since what lies between is the subject in unusual pictures; where it
+    catches under MIN_CAUGHT of them, it is 0 and turns nothing away.
     """
     plain = OutsideRule(classes, 0.0, f"{len(own)} validation images")
     threshold = float(np.clip(threshold_for(outside_mass(plain, own), MAX_OUTSIDE), 0, 1))
+    if outside is not None:
+        threshold = min(threshold, float(np.quantile(outside_mass(plain, outside), ENOUGH_CAUGHT)))
     if outside is not None and float((outside_mass(plain, outside) < threshold).mean()) < MIN_CAUGHT:
         threshold = 0.0
     against = f" and {len(outside)} from outside" if outside is not None else ""
@@ -116,18 +120,23 @@ def shares_of(imagenet: Floats | None, own: Sequence[int], subject: Sequence[int
 
 
 def _logistic(features: Doubles, positives: int) -> tuple[Doubles, float]:
-    """Weights and bias that tell the first `positives` rows of features (N, F) from the others."""
+    """Weights and bias that tell the first `positives` rows of features (N, F) from the others.
+
+    Newton's method (Hastie et al. 2009, section 4.4.1): with so few numbers it ends in a few steps.
+    """
     mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
-    rows = torch.from_numpy((features - mean) / std)
-    target = (torch.arange(len(rows)) < positives).double()
-    balance = torch.where(target == 1, 0.5 / positives, 0.5 / (len(rows) - positives))
-    weight = torch.zeros(rows.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
-
-    def loss() -> torch.Tensor:
-        losses = binary_cross_entropy_with_logits(rows @ weight + bias, target, reduction="none")
-        return (losses * balance).sum() + PENALTY * weight.square().sum()
-
-    minimise(loss, [weight, bias])
-    folded: Doubles = weight.detach().numpy() / std
-    return folded, float(bias.detach()) - float(mean @ folded)
+    rows = np.column_stack([(features - mean) / std, np.ones(len(features))])
+    target = np.arange(len(rows)) < positives
+    balance = np.where(target, 0.5 / positives, 0.5 / (len(rows) - positives))
+    ridge = 2 * PENALTY * np.diag([*[1.0] * features.shape[1], 1e-9])  # the bias is free
+    solution = np.zeros(rows.shape[1])
+    for _ in range(MAX_STEPS):
+        p = 1 / (1 + np.exp(-np.clip(rows @ solution, -MAX_SCORE, MAX_SCORE)))
+        slope = rows.T @ (balance * (p - target)) + ridge @ solution
+        curvature = (rows * (balance * np.maximum(p * (1 - p), 1e-9))[:, None]).T @ rows + ridge
+        step = np.linalg.solve(curvature, slope)
+        solution -= step
+        if np.abs(step).max() < TOLERANCE:
+            break
+    folded: Doubles = solution[:-1] / std
+    return folded, float(solution[-1] - mean @ folded)

@@ -30,6 +30,7 @@ from pawmatch.training.stand_ins import stand_in_images
 # Images on each side of a gate, for every weight that is fitted; against stand-ins, where weights are
 # penalised more, half as many.
 IMAGES_PER_WEIGHT = 12
+MAX_GATE_IMAGES = 1600  # each costs a pass of the backbone for every view
 STATISTICS_IMAGES = 512  # for BatchNorm; all their views and positions count
 FEWEST_UNKNOWN = 20  # images of unknown classes from which anything can be learnt
 
@@ -181,7 +182,8 @@ def _fit_gates(
 
 def _most(outputs: AllOutputs) -> int:
     """How many images a gate or the class offsets learn from."""
-    return IMAGES_PER_WEIGHT * max(int(entry.pooled.shape[1]) for entry in outputs.values())
+    asked = IMAGES_PER_WEIGHT * max(int(entry.pooled.shape[1]) for entry in outputs.values())
+    return min(asked, MAX_GATE_IMAGES)
 
 
 def _observed(outputs: AllOutputs, name: str) -> Observed:
