@@ -30,12 +30,12 @@ def recalibrate(
 ) -> Path:
     """Fit confidence, review threshold, candidate sets and scope gates of every variant that `source` has.
 
-    All are fitted on the validation half of the folders `data`, or on the folders `val`. `outside` are folders
-    of images that do not belong to the task, and `unknown` of classes that have no label, for the rules that
-    say so; where the backbone has no ImageNet head, scope gates learn from `outside` and from the training
-    half of `data`. The files of weights stay the same, byte by byte, but that `refit` fits BatchNorm's
-    statistics and the class offsets to training images as they are seen when answering. Writes the
-    checkpoint to `out`, which is returned.
+    All are fitted on the validation half of the folders `data`, or on the folders `val`. `outside` are
+    folders of images that do not belong to the task, and `unknown` of classes that have no label, for the
+    rules that say so; where the backbone has no ImageNet head, scope gates learn from `outside` and from the
+    training half of `data`. The files of weights stay the same, byte by byte, but that `refit` fits
+    BatchNorm's statistics and the class offsets to training images as they are seen when answering. Writes
+    the checkpoint to `out`, which is returned.
     Raises CheckpointError or HubError where the source cannot be loaded, and TrainingError where the data
     does not have the source's classes.
     """
