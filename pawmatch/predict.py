@@ -15,7 +15,15 @@ from torch import Tensor
 from pawmatch.calibration.apply import calibrated
 from pawmatch.calibration.decide import Observed, decide, know
 from pawmatch.checkpoint import Checkpoint, main_variant
-from pawmatch.checkpoint.backbone import imagenet_classes, imagenet_head, imagenet_names, subject_classes
+from pawmatch.checkpoint.backbone import (
+    IMAGENET_CLASSES,
+    ImagenetHead,
+    default_backbone,
+    imagenet_classes,
+    imagenet_head,
+    imagenet_names,
+    subject_classes,
+)
 from pawmatch.engines import Engine, create_engine
 from pawmatch.errors import BadOption, ImageError, KeyMismatch, NotACheckpoint, PawMatchError
 from pawmatch.images import ImageSource
@@ -23,7 +31,7 @@ from pawmatch.labels import display_name
 from pawmatch.models import ImageModel
 from pawmatch.prepared import Prepared, prepare
 from pawmatch.preprocess import Box, InputSpec
-from pawmatch.results import Candidate, LookAlike, ModelInfo, Prediction, VariantAnswer
+from pawmatch.results import Candidate, LookAlike, ModelInfo, Prediction, SubjectBox, VariantAnswer
 from pawmatch.subjects import Subject, closer_look, find_subject
 from pawmatch.tasks import VARIANT_NAMES
 
@@ -286,7 +294,9 @@ class Classifier:
             imagenet=None if imagenet is None else imagenet[None],
         )
         known = know(calibration, observed, self.own_classes)
-        looks_like = () if imagenet is None else _look_alikes(imagenet)
+        if imagenet is None and known.margin is not None and known.margin[0] < 0:
+            imagenet = self._elsewhere(examined.prepared)
+        looks_like = () if imagenet is None else _look_alikes(imagenet, self.subject_classes)
         decision = decide(
             calibration,
             self.task,
@@ -310,9 +320,24 @@ class Classifier:
             variants=tuple(self._answer(variant, row) for variant, row in examined.logits.items()),
             group=decision.group,
             looks_like=looks_like if decision.verdict.code == "outside" else (),
+            boxes=() if examined.subject is None else (_in_pixels(examined.subject, examined.prepared),),
             timing_ms=examined.timing_ms,
             warnings=examined.prepared.warnings,
         )
+
+    def _elsewhere(self, prepared: Prepared) -> NDArray[np.float32]:
+        """ImageNet probabilities (1000,) of the plain view, for a model whose backbone has no such head.
+
+        Asked only of pictures that are turned away: it costs a second backbone.
+        """
+        backbone = default_backbone()
+        if backbone is None:
+            return np.zeros(IMAGENET_CLASSES, dtype=np.float32)
+        pixels = torch.from_numpy(prepared.pixels[self.main.spec][:1])
+        with torch.no_grad():
+            maps = backbone.feature_map(backbone.input.normalise(pixels))
+            answer: NDArray[np.float32] = ImagenetHead(backbone.head).probabilities(maps)[0].numpy()
+        return answer
 
     def _answer(self, variant: str, logits: NDArray[np.float32]) -> VariantAnswer:
         probabilities = self.probabilities(variant, logits)
@@ -346,16 +371,27 @@ class _Look:
         return mean
 
 
+def _in_pixels(subject: Subject, prepared: Prepared) -> SubjectBox:
+    """A subject's box in pixels of the upright photo."""
+    left, top, right, bottom = subject.box
+    width, height = prepared.width, prepared.height
+    return SubjectBox(
+        left * width, top * height, (right - left) * width, (bottom - top) * height, subject.score
+    )
+
+
 def _deviation(pixels: NDArray[np.uint8]) -> float:
     """The standard deviation of pixels (H, W, 3) in the channel where it is largest."""
     return float(pixels.reshape(-1, pixels.shape[-1]).std(axis=0).max())
 
 
-def _look_alikes(imagenet: NDArray[np.float32]) -> tuple[LookAlike, ...]:
-    """The likeliest classes of ImageNet probabilities (1000,)."""
-    best = np.argsort(-imagenet, kind="stable")[:LOOK_ALIKES]
+def _look_alikes(imagenet: NDArray[np.float32], subject: Sequence[int]) -> tuple[LookAlike, ...]:
+    """The likeliest classes of ImageNet probabilities (1000,), but for those that show the subject."""
+    others = imagenet.copy()
+    others[list(subject)] = 0
+    best = np.argsort(-others, kind="stable")[:LOOK_ALIKES]
     return tuple(
         LookAlike(imagenet_names()[index], float(imagenet[index]))
         for index in best.tolist()
-        if imagenet[index] >= MIN_LOOK_ALIKE
+        if others[index] >= MIN_LOOK_ALIKE
     )

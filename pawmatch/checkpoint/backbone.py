@@ -37,6 +37,7 @@ from pawmatch.models.hybrid import Hybrid, create_backbone
 from pawmatch.preprocess import InputSpec
 
 KIND = "backbone"
+IMAGENET_CLASSES = 1000
 HEAD_FILE = "imagenet_head.safetensors"
 MAX_GAP = 3  # between the numbers of two classes that are related
 PREFIX = "backbone."  # of its keys in a file, so that a hybrid's parameters are a plain union of files
@@ -114,6 +115,14 @@ def imagenet_head(checkpoint: Checkpoint, device: str = "cpu") -> ImagenetHead |
         return None
     backbone = load_backbone(path.parent, path.parent.name)
     return ImagenetHead(backbone.head.to(device))
+
+
+@cache
+def default_backbone() -> Backbone | None:
+    """The first bundled backbone, loaded once; None where there is none."""
+    for path in sorted((bundled_weights() / BACKBONES).glob(f"*/{CONFIG_FILE}")):
+        return load_backbone(path.parent, path.parent.name)
+    return None
 
 
 def load_backbone(folder: Path, source: str) -> Backbone:
