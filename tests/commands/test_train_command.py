@@ -72,7 +72,7 @@ def test_images_come_from_several_folders_and_are_set_into_scenes(
         (["--recipe", "unheard-of"], "artist-teacher2, breed, breed-full, breed-phase1"),
         (["--recipe", "breed"], "learns from a teacher; name a checkpoint with --teacher"),
         (["--recipe", "artist", "--set", "license="], "has no license; give one with --set license="),
-        (["--recipe", "breed", "--variant", "rnn"], "Variant 'rnn' is unknown"),
+        (["--recipe", "breed-full", "--variant", "rnn"], "Variant 'rnn' is unknown"),
         (["--recipe", "artist", "--set", "epoch=2"], "'epoch' is unknown"),
         (["--recipe", "artist", "--threads", "0"], "--threads is '0'"),
         (["--recipe", "artist", "--autocast", "int8"], "use bfloat16 or float16"),
