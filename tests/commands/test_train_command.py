@@ -60,7 +60,7 @@ def test_images_come_from_several_folders_and_are_set_into_scenes(
     assert main(command(out, *options)) == 0
     printed = capsys.readouterr().out
     assert "3 classes, 20 training and 9 validation images, 0 skipped" in printed
-    assert "running 2 views of 20 images through what is frozen" in printed
+    assert "view 2 of 2: running 20 images" in printed
     options[options.index(str(val))] = str(tmp_path / "nowhere")
     assert main(command(tmp_path / "other", *options)) == 2
     assert "There is no folder" in capsys.readouterr().err
