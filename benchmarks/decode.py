@@ -19,8 +19,6 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from benchmarks.side_by_side import arguments, compare
-from pawmatch.checkpoint import load_checkpoint
-from pawmatch.checkpoint.bundled import bundled_weights
 from pawmatch.prepared import prepare
 from pawmatch.preprocess import InputSpec
 
@@ -71,8 +69,8 @@ def main() -> None:
     options = arguments(__doc__ or "", rounds=7).parse_args()
     data = camera_photo()
     print(f"JPEG of {SIZE[0]} x {SIZE[1]} pixels, {len(data) / 1e6:.1f} MB")
-    starter = load_checkpoint(bundled_weights() / "breed", "cnn_transformer_mfe").config.input
-    rules = {"224 px, one view": InputSpec(size=224), "starter, 128 px, four views": starter}
+    several = InputSpec(size=128, views=("plain", "mirror", "square", "middle"))
+    rules = {"224 px, one view": InputSpec(size=224), "128 px, four views": several}
     peers: dict[str, Callable[[], object]] = {}
     differences = {}
     for name, spec in rules.items():

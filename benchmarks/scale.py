@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.folders import write_checkpoint
 from benchmarks.pictures import make_photos
 from benchmarks.side_by_side import machine
+from pawmatch.tasks import task_names
 
 ROOT = Path(__file__).resolve().parents[1]
 # Linux counts in KiB, macOS in bytes.
@@ -61,7 +62,7 @@ def main() -> None:
     parser.add_argument(
         "--files", type=int, nargs="+", default=[100, 1000, 10_000], help="sizes of the folder"
     )
-    parser.add_argument("--task", default="artist", help="breed or artist (default: artist)")
+    parser.add_argument("--task", default="artist", help=f"{task_names()} (default: artist)")
     parser.add_argument("--source", help="weights (default: the bundled ones)")
     parser.add_argument("--small", action="store_true", help="a small model with random weights")
     parser.add_argument(

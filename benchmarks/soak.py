@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.service import ROOT, Reply, Visitor, service
+from pawmatch.tasks import TASKS
 
-TASKS = ("breed", "artist")
 NEAR = 1e-6  # how far a confidence may be from that of the lone answer
 
 
@@ -84,13 +84,13 @@ class Soak:
 
     def predict(self, visitor: Visitor, chance: random.Random) -> None:
         """A good photo."""
-        number, task = chance.randrange(len(self.photos)), chance.choice(TASKS)
+        number, task = chance.randrange(len(self.photos)), chance.choice(list(TASKS))
         reply = visitor.ask("predict", visitor.upload(self.photos[number]), task, 5)
         self.judge(reply, number, task, "predict")
 
     def explain(self, visitor: Visitor, chance: random.Random) -> None:
         """A good photo with its heatmaps."""
-        number, task = chance.randrange(len(self.photos)), chance.choice(TASKS)
+        number, task = chance.randrange(len(self.photos)), chance.choice(list(TASKS))
         reply = visitor.ask("explain", visitor.upload(self.photos[number]), task, None)
         self.judge(reply, number, task, "explain")
 

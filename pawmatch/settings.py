@@ -95,6 +95,9 @@ class Settings:
 
     breed_source: str | None = setting(None, "breed weights: a folder or hf://user/repo; bundled if empty")
     artist_source: str | None = setting(None, "artist weights: a folder or hf://user/repo; bundled if empty")
+    artist_chae_source: str | None = setting(
+        None, "artist-chae weights: a folder or hf://user/repo; bundled if empty"
+    )
     device: str = setting("auto", "where the models run: auto, cpu, cuda or cuda:1")
     engine: str = setting(
         "auto",
@@ -120,7 +123,8 @@ class Settings:
 
     def source(self, task: str) -> str | None:
         """Where the weights of a task come from; None for the bundled ones."""
-        return {"breed": self.breed_source, "artist": self.artist_source}.get(task)
+        source: str | None = getattr(self, f"{task.replace('-', '_')}_source", None)
+        return source
 
     @property
     def photos_per_minute(self) -> int:

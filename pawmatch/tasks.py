@@ -41,11 +41,17 @@ VARIANT_NAMES: dict[str, str] = {
 }
 
 
+def task_names() -> str:
+    """The names of all tasks as a sentence has them: "breed, artist or artist-chae"."""
+    *most, last = TASKS
+    return f"{', '.join(most)} or {last}"
+
+
 def find_task(name: str) -> Task:
     """The task of that name; raises UnknownTask, which lists the names that there are."""
     if isinstance(name, str) and name in TASKS:
         return TASKS[name]
-    raise UnknownTask(f"Task {str(name)[:40]!r} is unknown; use {' or '.join(TASKS)}.")
+    raise UnknownTask(f"Task {str(name)[:40]!r} is unknown; use {task_names()}.")
 
 
 def new_task(name: str) -> Task:

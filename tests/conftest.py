@@ -14,19 +14,21 @@ if TYPE_CHECKING:
     from PIL import Image
 
 VARIANTS = ("cnn", "cnn_transformer", "cnn_transformer_mfe")
+PAINTERS = ("Claude_Monet", "Francisco_Goya", "Paul_Cezanne", "Rembrandt", "Vincent_van_Gogh")
 LABELS = {
     "breed": ("Beagle", "Border_Collie", "Boxer", "Collie", "Maltese_Dog"),
-    "artist": ("Claude_Monet", "Francisco_Goya", "Paul_Cezanne", "Rembrandt", "Vincent_van_Gogh"),
+    "artist": PAINTERS,
+    "artist-chae": PAINTERS,
 }
-FAMILIES = {"breed": "hybrid", "artist": "chae"}
+FAMILIES = {"breed": "hybrid", "artist": "chae", "artist-chae": "chae"}
 ARCHITECTURES = {
-    "breed": {
+    "hybrid": {
         "backbone": "resnet18d",
         "backbone_config": {"channels": [8, 8, 16, 16], "stem_width": 8},
         "morphology_channels": 4,
         "morphology_width": 8,
     },
-    "artist": {
+    "chae": {
         "input_size": 32,
         "filters": [8, 8, 8, 8],
         "heads": 2,
@@ -36,7 +38,7 @@ ARCHITECTURES = {
         "morphology_width": 8,
     },
 }
-SIZES = {"breed": 64, "artist": 32}
+SIZES = {"hybrid": 64, "chae": 32}
 
 
 def is_setting(name: str) -> bool:
@@ -104,17 +106,18 @@ def write_tiny_checkpoint(folder: Path, task: str, variant: str) -> None:
     from pawmatch.preprocess import InputSpec
     from pawmatch.tasks import new_task
 
-    labels, architecture = LABELS[task], ARCHITECTURES[task]
+    labels, family = LABELS[task], FAMILIES[task]
+    architecture = ARCHITECTURES[family]
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build_model(family=FAMILIES[task], variant=variant, num_classes=len(labels), **architecture)
+        model = build_model(family=family, variant=variant, num_classes=len(labels), **architecture)
     config = CheckpointConfig(
         task=new_task(task),
-        family=FAMILIES[task],
+        family=family,
         variant=variant,
         architecture=architecture,
         labels=labels,
-        input=InputSpec(size=SIZES[task]),
+        input=InputSpec(size=SIZES[family]),
         license="random values, free for any use",
     )
     save_checkpoint(folder, model.eval(), config)

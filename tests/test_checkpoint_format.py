@@ -150,10 +150,10 @@ def test_equal_tensors_in_another_network_are_not_shared(tmp_path: Path) -> None
     assert one.model.features() is not two.model.features()
 
 
-def bundle(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a folder the bundled weights, with its backbone among the pretrained ones."""
+def bundle(folder: Path, monkeypatch: pytest.MonkeyPatch, among: str = "backbone/tiny") -> Path:
+    """Make a folder the bundled weights, with its backbone `among` them: one of the pretrained ones."""
     weights = folder.parent / "weights"
-    place = weights / "backbone" / "tiny"
+    place = weights / among
     place.mkdir(parents=True)
     shutil.copy(folder / "backbone.safetensors", place)
     monkeypatch.setenv("PAWMATCH_WEIGHTS", str(weights))
@@ -164,7 +164,7 @@ def test_a_missing_file_is_found_among_the_bundled_ones(
     folder: Path, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = confidences(load_task(folder, "bird"), photo)
-    bundled = bundle(folder, monkeypatch)
+    bundled = bundle(folder, monkeypatch, among="another/task")  # a pretrained one would bring a head too
     (folder / "backbone.safetensors").unlink()
     checkpoints = load_task(folder, "bird")
     assert {c.paths[0] for c in checkpoints} == {bundled}

@@ -27,7 +27,7 @@ pytest_plugins = ("tests.support.hub_fixture",)
 
 SOURCE = "hf://ann/art"
 PLACE = HubSource("ann/art")
-WEIGHTS = "model.safetensors"
+WEIGHTS = "stem.safetensors"
 TOKEN = "hf_secret"
 ROOT = Path(__file__).parents[1]
 LONG = {"Retry_After": "3600"}

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from pawmatch import load
-from pawmatch.calibration import Calibration, LabelGroup, OutsideRule, UnknownRule
+from pawmatch.calibration import Calibration, LabelGroup, OutsideRule, ScopeGate, UnknownRule
 from pawmatch.checkpoint import load_checkpoint
+from pawmatch.checkpoint.backbone import default_backbone, imagenet_names
 from pawmatch.errors import (
     BadOption,
     BrokenImage,
@@ -26,7 +27,9 @@ from pawmatch.errors import (
 )
 from pawmatch.models import VARIANTS
 from pawmatch.predict import BATCH_SIZE, Classifier, Examined
-from pawmatch.results import Prediction
+from pawmatch.preprocess import Box
+from pawmatch.results import Prediction, SubjectBox
+from pawmatch.subjects import Subject
 
 KEYS = [
     *("task", "model", "verdict", "predictions", "review", "candidates_90", "group", "looks_like", "boxes"),
@@ -269,6 +272,30 @@ def test_what_shows_another_subject_is_said_to_look_like_it(
     assert found.verdict.text.endswith("this looks like a tabby")
     imagenet[[281, 151]] = 0.0, 0.7
     assert strict.conclude(replace(seen, imagenet=imagenet)).looks_like == ()
+
+
+def test_what_a_picture_shows_instead_is_asked_of_a_bundled_backbone(
+    classifier: Classifier, photo: Image.Image
+) -> None:
+    """Where the model's own has no ImageNet head, and only of a picture that is turned away."""
+    width = len(examined(classifier, photo).pooled[classifier.main.variant])
+    gate = ScopeGate((0.0,) * width, -1.0, 0.0, "numbers")
+    default_backbone.cache_clear()
+    assert (
+        with_calibration(classifier, scope_gates=(replace(gate, bias=1.0),)).predict(photo).looks_like == ()
+    )
+    assert default_backbone.cache_info().misses == 0
+    found = with_calibration(classifier, scope_gates=(gate,)).predict(photo)
+    assert found.verdict.code == "outside"
+    assert default_backbone.cache_info().misses == 1
+    assert all(one.name in imagenet_names() for one in found.looks_like)
+
+
+def test_a_subjects_box_is_given_in_pixels_of_the_photo(classifier: Classifier, photo: Image.Image) -> None:
+    seen = examined(classifier, photo)
+    assert classifier.conclude(seen).boxes == ()
+    subject = Subject(Box(0.25, 0.5, 0.75, 1.0), 0.9)
+    assert classifier.conclude(replace(seen, subject=subject)).boxes == (SubjectBox(60, 90, 120, 90, 0.9),)
 
 
 def test_a_blank_picture_is_poor(classifier: Classifier) -> None:

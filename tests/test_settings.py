@@ -6,6 +6,7 @@ import pytest
 
 from pawmatch.errors import BadOption
 from pawmatch.settings import OPTIONS, Settings
+from pawmatch.tasks import TASKS
 
 
 def test_defaults_serve_bundled_weights_on_this_computer_only() -> None:
@@ -18,6 +19,7 @@ def test_every_setting_can_be_given_as_a_variable() -> None:
     given = {
         "PAWMATCH_BREED_SOURCE": "hf://someone/breeds",
         "PAWMATCH_ARTIST_SOURCE": "folder",
+        "PAWMATCH_ARTIST_CHAE_SOURCE": "another",
         "PAWMATCH_DEVICE": "cpu",
         "PAWMATCH_ENGINE": "torch",
         "PAWMATCH_HOST": "0.0.0.0",
@@ -35,6 +37,7 @@ def test_every_setting_can_be_given_as_a_variable() -> None:
     assert Settings.from_environ(given) == Settings(
         breed_source="hf://someone/breeds",
         artist_source="folder",
+        artist_chae_source="another",
         device="cpu",
         engine="torch",
         host="0.0.0.0",
@@ -48,6 +51,12 @@ def test_every_setting_can_be_given_as_a_variable() -> None:
         strength=0.25,
         warm_up=False,
     )
+
+
+def test_every_task_has_a_source_of_its_own() -> None:
+    given = {f"PAWMATCH_{task.upper().replace('-', '_')}_SOURCE": f"of {task}" for task in TASKS}
+    settings = Settings.from_environ(given)
+    assert [settings.source(task) for task in TASKS] == [f"of {task}" for task in TASKS]
 
 
 @pytest.mark.parametrize(

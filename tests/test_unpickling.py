@@ -1,4 +1,4 @@
-"""Nothing unpickles but the two places that say so, and those only with torch's restricted unpickler."""
+"""Nothing unpickles but the places that say so, and those only with torch's restricted unpickler."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "pawmatch"
 
-# A person asks for an import; a training run goes on from a file that it wrote itself.
-MAY_LOAD = {"importing.py", "training/state.py"}
+# A person asks for an import; a training run goes on from a file that it wrote itself; weights that an
+# installed package brings are exported by hand.
+MAY_LOAD = {"importing.py", "training/state.py", "training/pretrained.py"}
 LOADERS = {"pickle.load", "pickle.loads", "pickle.Unpickler", "jit.load", "joblib.load", "dill.load"}
 
 
@@ -26,7 +27,7 @@ def calls() -> list[tuple[str, str, ast.Call]]:
     return found
 
 
-def test_torch_load_is_called_in_two_files_and_restricted(calls: list[tuple[str, str, ast.Call]]) -> None:
+def test_torch_load_is_called_in_few_files_and_restricted(calls: list[tuple[str, str, ast.Call]]) -> None:
     loads = [(file, node) for file, name, node in calls if name == "torch.load"]
     assert {file for file, _ in loads} == MAY_LOAD
     for _, node in loads:

@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.data and not args.val:
         raise BadOption("There is nothing to fit on; give --data or --val.")
+    if args.refit and not args.data:
+        raise BadOption("--refit fits to training images; give --data with them.")
     recalibrate(
         args.task,
         args.source,

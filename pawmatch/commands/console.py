@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+from pawmatch.tasks import task_names
+
 
 def printable(text: str) -> str:
     """The text with control characters, and bytes that no encoding explains, written as escapes.
@@ -40,7 +42,7 @@ def say_json(value: Any, *, indent: int | None = None) -> None:
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that load weights."""
-    parser.add_argument("--task", default="breed", help="breed or artist (default: breed)")
+    parser.add_argument("--task", default="breed", help=f"{task_names()} (default: breed)")
     parser.add_argument(
         "--source",
         metavar="SRC",

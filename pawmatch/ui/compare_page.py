@@ -13,7 +13,7 @@ from pawmatch.ui import compare_present, present
 from pawmatch.ui.compare_updates import UNKNOWN_TRUTH, CompareUpdates, CompareWidgets
 from pawmatch.ui.comparing import Colours
 from pawmatch.ui.endpoints import MODEL_RUN, worded
-from pawmatch.ui.examples import Example
+from pawmatch.ui.examples import Example, examples_for
 from pawmatch.ui.handlers import Handlers
 
 PATH = "compare"
@@ -66,7 +66,7 @@ def add_compare_page(
     }
 
     def drawn(chosen: Any) -> list[str]:
-        return [str(example.path) for example in examples if example.task == chosen]
+        return [str(example.path) for example in examples_for(chosen, examples)]
 
     gr.on([button.click, drawings.click], None, js=SHOW_ANSWER, api_visibility="private")
     button.click(**run)

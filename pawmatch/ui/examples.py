@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from PIL import ImageOps
 
 from pawmatch.images import open_image
+from pawmatch.tasks import TASKS, find_task
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,7 @@ THUMBNAIL = 224  # pixels, twice the size on the page for sharp screens
 
 @dataclass(frozen=True)
 class Example:
-    """A picture, the task it is for, and what it shows."""
+    """A picture, a task it is for, and what it shows."""
 
     path: Path
     task: str
@@ -36,6 +38,12 @@ class Example:
         buffer = BytesIO()
         square.save(buffer, "JPEG", quality=80)
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def examples_for(task: str, examples: Sequence[Example]) -> list[Example]:
+    """The examples that a task can answer: its own, and those of other tasks about the same subject."""
+    subject = find_task(task).subject
+    return [one for one in examples if one.task in TASKS and TASKS[one.task].subject == subject]
 
 
 def read_examples(folder: Path) -> list[Example]:

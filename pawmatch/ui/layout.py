@@ -18,7 +18,7 @@ from pawmatch.ui import present
 from pawmatch.ui.classifiers import Classifiers
 from pawmatch.ui.compare_page import PATH, TITLE, add_compare_page
 from pawmatch.ui.endpoints import MODEL_RUN, add_endpoints, worded
-from pawmatch.ui.examples import EXAMPLES, Example, read_examples
+from pawmatch.ui.examples import EXAMPLES, Example, examples_for, read_examples
 from pawmatch.ui.handlers import Handlers
 from pawmatch.ui.updates import NOTHING_TO_EXPLAIN, Updates, Widgets
 
@@ -188,7 +188,7 @@ def add_question() -> tuple[gr.Radio, gr.Image]:
 
 def add_gallery(task: str, examples: list[Example]) -> tuple[gr.HTML, list[Example]]:
     """The examples of one task, to click on; shown while the task is chosen."""
-    mine = [example for example in examples if example.task == task]
+    mine = examples_for(task, examples)
     gallery = gr.HTML(
         present.gallery([(example.thumbnail(), example.alt) for example in mine]),
         js_on_load=CLICKED_EXAMPLE,

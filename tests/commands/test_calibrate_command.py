@@ -42,6 +42,8 @@ def test_an_uncalibrated_checkpoint_gets_its_confidence(
         (["--task", "Artist!", "--data", "no/data"], "is unknown; use a name such as breed or artist"),
         (["--data", "no/data", "--source", "no/weights"], "no/weights"),
         (["--data", "no/data", "--device", "abacus"], "abacus"),
+        ([], "There is nothing to fit on; give --data or --val"),
+        (["--val", "no/data", "--refit"], "--refit fits to training images; give --data"),
     ],
 )
 def test_bad_options_are_one_line(

@@ -60,7 +60,7 @@ def test_images_come_from_several_folders_and_are_set_into_scenes(
     assert main(command(out, *options)) == 0
     printed = capsys.readouterr().out
     assert "3 classes, 20 training and 9 validation images, 0 skipped" in printed
-    assert "running 2 views of 20 images through what is frozen" in printed
+    assert "view 2 of 2: running 20 images" in printed
     options[options.index(str(val))] = str(tmp_path / "nowhere")
     assert main(command(tmp_path / "other", *options)) == 2
     assert "There is no folder" in capsys.readouterr().err
@@ -69,21 +69,15 @@ def test_images_come_from_several_folders_and_are_set_into_scenes(
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        (
-            ["--recipe", "unheard-of"],
-            "breed-full, breed-phase1, breed-stage1",
-        ),
-        (["--recipe", "artist-starter"], "learns from a teacher; name a checkpoint with --teacher"),
-        (["--recipe", "breed-stage1", "--set", "license="], "has no license; give one with --set license="),
-        (["--recipe", "breed-starter", "--variant", "rnn"], "Variant 'rnn' is unknown"),
-        (["--recipe", "breed-stage1", "--set", "epoch=2"], "'epoch' is unknown"),
-        (["--recipe", "breed-stage1", "--threads", "0"], "--threads is '0'"),
-        (["--recipe", "breed-stage1", "--autocast", "int8"], "use bfloat16 or float16"),
-        (
-            ["--recipe", "breed-stage1", "--engine", "abacus"],
-            "--engine is 'abacus'; use one of auto, torch, ",
-        ),
-        (["--recipe", "breed-stage1"], "no/data"),
+        (["--recipe", "unheard-of"], "artist-teacher2, breed, breed-full, breed-phase1"),
+        (["--recipe", "breed"], "learns from a teacher; name a checkpoint with --teacher"),
+        (["--recipe", "artist", "--set", "license="], "has no license; give one with --set license="),
+        (["--recipe", "breed-full", "--variant", "rnn"], "Variant 'rnn' is unknown"),
+        (["--recipe", "artist", "--set", "epoch=2"], "'epoch' is unknown"),
+        (["--recipe", "artist", "--threads", "0"], "--threads is '0'"),
+        (["--recipe", "artist", "--autocast", "int8"], "use bfloat16 or float16"),
+        (["--recipe", "artist", "--engine", "abacus"], "--engine is 'abacus'; use one of auto, torch, "),
+        (["--recipe", "artist"], "no/data"),
     ],
 )
 def test_train_refuses_bad_options(
@@ -100,4 +94,6 @@ def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         main(["train", "--list-recipes"])
     assert caught.value.code == 0
     names = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
-    assert {"artist-chae", "artist-starter", "breed-full", "breed-phase1", "breed-starter"} <= set(names)
+    assert {"artist", "artist-chae", "artist-chae-taught", "breed", "breed-full", "breed-phase1"} <= set(
+        names
+    )

@@ -92,7 +92,7 @@ def test_images_of_unknown_classes_and_from_outside_teach_their_rules(
         pictures(tmp_path / "outside" / "a" / "b", 30).parents[1],
     )
     out = recalibrate(
-        RECIPE.task, str(bare), [data], tmp_path / "out", outside=[nested], unknown=flat, report=silently
+        RECIPE.task, str(bare), [data], tmp_path / "out", outside=[nested], unknown=[flat], report=silently
     )
     for checkpoint in load_task(out, RECIPE.task):
         calibration, metrics = checkpoint.config.calibration, checkpoint.config.metrics
@@ -110,13 +110,13 @@ def test_images_of_unknown_classes_and_from_outside_teach_their_rules(
 
 
 def test_folders_of_pictures_are_checked(tmp_path: Path) -> None:
-    files = list_images(pictures(tmp_path / "some" / "deep", 3).parent)
+    files = list_images([pictures(tmp_path / "some" / "deep", 3).parent])
     assert (files.labels, files.targets) == (("deep",), (0, 0, 0))
     with pytest.raises(TrainingError, match="There is no folder"):
-        list_images(tmp_path / "none")
+        list_images([tmp_path / "none"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(TrainingError, match="holds no image"):
-        list_images(tmp_path / "empty")
+        list_images([tmp_path / "empty"])
 
 
 def test_a_source_may_be_calibrated_where_it_lies(data: Path, bare: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from pawmatch.settings import Settings
+from pawmatch.tasks import TASKS
 from pawmatch.ui.classifiers import Classifiers
 from tests.ui.pretend import PretendClassifier, as_upload
 
@@ -27,7 +28,7 @@ def pretender() -> PretendClassifier:
 
 @pytest.fixture
 def classifiers(pretender: PretendClassifier) -> Classifiers:
-    return Classifiers(lambda task: pretender, ("breed", "artist"))  # type: ignore[arg-type,return-value]
+    return Classifiers(lambda task: pretender, TASKS)  # type: ignore[arg-type,return-value]
 
 
 @pytest.fixture
@@ -95,7 +96,11 @@ def service(
     from pawmatch.ui.classifiers import from_settings
 
     settings = Settings(
-        breed_source=str(tiny_weights / "breed"), artist_source=str(tiny_weights / "artist"), device="cpu"
+        breed_source=str(tiny_weights / "breed"),
+        artist_source=str(tiny_weights / "artist"),
+        artist_chae_source=str(tiny_weights / "artist-chae"),
+        device="cpu",
+        engine="torch",
     )
     classifiers = from_settings(settings)
     classifiers.warm_up()

@@ -83,7 +83,7 @@ class PretendClassifier:
 
     def prepare(self, image: Any) -> Prepared:
         loaded = read_image(image)
-        return Prepared({}, {}, loaded.width, loaded.height, loaded.warnings, 9.0)
+        return Prepared({}, loaded.width, loaded.height, loaded.warnings, 9.0)
 
     def examine(self, prepared: Sequence[Prepared]) -> list[Prepared]:
         if self.failure:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 pytestmark = pytest.mark.browser
 
@@ -96,6 +96,10 @@ def picture(tmp_path_factory: pytest.TempPathFactory, photo_maker: Callable[[], 
 
 def choose(page: Page, path: Path) -> None:
     page.set_input_files("#photo input[type=file]", path)
+
+
+def task(page: Page, title: str) -> Locator:
+    return page.locator("#task label", has_text=re.compile(rf"^\s*{title}\s*$"))
 
 
 def await_answer(page: Page) -> None:
@@ -186,7 +190,7 @@ def test_an_example_works_by_keyboard_and_the_task_can_be_changed(visit: Callabl
     example.press("Enter")
     await_answer(page)
 
-    page.locator("#task label", has_text="Artist").click()
+    task(page, "Artist").click()
     expect(page.get_by_role("button", name="Water lilies")).to_be_visible(timeout=PATIENCE)
     expect(page.locator("#label input")).to_have_value(
         re.compile("Monet|Goya|Rembrandt|van Gogh|Sisley|Degas"), timeout=PATIENCE
@@ -221,7 +225,7 @@ def test_the_answer_comes_into_view(
     # From further down, too: the next answer is scrolled to.
     page.evaluate("scrollTo(0, document.body.scrollHeight)")
     expect(page.locator("#answer .verdict")).not_to_be_in_viewport()
-    choose_again = page.locator("#task label", has_text="Artist")
+    choose_again = task(page, "Artist")
     choose_again.evaluate("element => element.querySelector('input').click()")
     expect(page.locator("#answer .bars")).to_contain_text("Rembrandt", timeout=PATIENCE)
     expect(page.locator("#answer .verdict")).to_be_in_viewport(ratio=1)
@@ -337,7 +341,7 @@ def test_the_pages_lead_to_each_other_and_drawings_can_be_compared(visit: Callab
     page.get_by_role("link", name="Compare").click()
     page.get_by_role("button", name="Compare", exact=True).click()
     expect(page.get_by_role("alert").filter(has_text="Please choose some photos first.")).to_be_visible()
-    page.locator("#task label", has_text="Artist").click()
+    task(page, "Artist").click()
     expect(page.locator("#answer")).to_contain_text("photos of paintings")
     page.get_by_role("button", name="Or try our drawings").click()
     expect(page.locator("#answer .verdict")).to_contain_text("on this photo", timeout=PATIENCE)

@@ -16,6 +16,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from pawmatch.settings import Settings
+from pawmatch.tasks import TASKS
 from pawmatch.ui.answering import MOST_AT_ONCE
 from pawmatch.ui.classifiers import Classifiers
 from pawmatch.ui.server import BUSY
@@ -87,9 +88,11 @@ def test_predict_with_and_without_defaults(client: Client, picture: Path) -> Non
     assert {"decode", "features", "head"} <= set(answer["timing_ms"])
     assert answer["warnings"] == []
 
-    artist = client.predict(image=handle_file(picture), task="artist", top_k=2, api_name="/predict")
-    assert artist["task"] == "artist"
-    assert len(artist["predictions"]) == 2
+    for task in TASKS:
+        other = client.predict(image=handle_file(picture), task=task, top_k=2, api_name="/predict")
+        assert other["task"] == task
+        assert other["model"]["source"] == f"{task}/cnn_transformer_mfe"
+        assert len(other["predictions"]) == 2
 
 
 def test_explain_gives_overlays_of_the_photos_size(client: Client, picture: Path) -> None:
@@ -120,10 +123,10 @@ def test_predict_batch_keeps_order_and_reports_failures(
     assert len(client.predict(files[:1], api_name="/predict_batch")) == 1
 
 
-def test_models_lists_both_tasks(client: Client) -> None:
-    breed, artist = client.predict(api_name="/models")
-    assert (breed["task"], artist["task"]) == ("breed", "artist")
-    for entry in (breed, artist):
+def test_models_lists_all_tasks(client: Client) -> None:
+    found = client.predict(api_name="/models")
+    assert [entry["task"] for entry in found] == list(TASKS)
+    for entry in found:
         assert entry["variants"] == VARIANTS
         assert len(entry["labels"]) == entry["model"]["classes"]
         assert entry["notice"] is None

@@ -137,7 +137,7 @@ def test_no_photo_that_can_be_used(updates: CompareUpdates, broken: dict[str, An
             "",
             f"{MOST_COMPARED + 1} photos are too many; choose at most 12.",
         ),
-        ([{}], "cat", "", "Task &#x27;cat&#x27; is unknown; use breed or artist."),
+        ([{}], "cat", "", "Task &#x27;cat&#x27; is unknown; use breed, artist or artist-chae."),
         ([{}], "breed", "Wolpertinger", "&#x27;Wolpertinger&#x27; is not among the 3 classes"),
         ([{}], ["breed"], "", "is unknown"),
     ],

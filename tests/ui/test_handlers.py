@@ -20,6 +20,7 @@ from pawmatch.errors import (
     UnknownLabel,
     UnknownTask,
 )
+from pawmatch.tasks import TASKS
 from pawmatch.ui.classifiers import Classifiers
 from pawmatch.ui.handlers import NO_MODEL, OUR_FAULT, SHOWN_SIDE, Handlers, Unavailable
 from pawmatch.ui.requests import CHOOSE_AGAIN, CHOOSE_PHOTO, HOW_TO_SEND, MOST_PHOTOS
@@ -68,7 +69,7 @@ def test_a_top_k_that_is_no_count_is_refused(handlers: Handlers, upload: dict[st
 @pytest.mark.parametrize("task", ["cat", "", 3, ["breed"], {"task": "breed"}])
 def test_an_unknown_task_is_named(handlers: Handlers, upload: dict[str, Any], task: Any) -> None:
     for ask in (handlers.predict, handlers.explain):
-        with pytest.raises(UnknownTask, match="use breed or artist"):
+        with pytest.raises(UnknownTask, match="use breed, artist or artist-chae"):
             ask(upload, task)
 
 
@@ -177,20 +178,23 @@ def test_a_model_that_cannot_be_loaded_is_the_operators_business(
     def fail(task: str) -> Any:
         raise CheckpointNotFound(f"There is no checkpoint in /srv/secret/{task}.")
 
-    handlers = Handlers(Classifiers(fail, ("breed", "artist")))
+    handlers = Handlers(Classifiers(fail, TASKS))
     with pytest.raises(Unavailable) as caught:
         handlers.predict(upload)
     assert str(caught.value) == NO_MODEL
     assert "/srv/secret/breed" in caplog.text
     assert handlers.models() == [
-        {"task": task, "error": {"code": "Unavailable", "message": NO_MODEL}} for task in ("breed", "artist")
+        {"task": task, "error": {"code": "Unavailable", "message": NO_MODEL}} for task in TASKS
     ]
 
 
 def test_models_lists_what_is_on_offer(handlers: Handlers, pretender: PretendClassifier) -> None:
     pretender.notice = "The bundled weights answer."
-    breed, artist = handlers.models()
-    assert (breed["task"], breed["name"], artist["name"]) == ("breed", "Dog breed", "Artist")
+    found = handlers.models()
+    assert [(entry["task"], entry["name"]) for entry in found] == [
+        (task.name, task.title) for task in TASKS.values()
+    ]
+    breed = found[0]
     assert breed["labels"] == list(pretender.labels)
     assert breed["variants"] == ["cnn", "cnn_transformer"]
     assert breed["notice"] == "The bundled weights answer."

@@ -15,9 +15,10 @@ import pytest
 import app
 from pawmatch.errors import BadOption
 from pawmatch.settings import Settings, on_lent_gpu
+from pawmatch.tasks import TASKS
 from pawmatch.ui import server
 from pawmatch.ui.classifiers import Classifiers
-from pawmatch.ui.examples import EXAMPLES, read_examples
+from pawmatch.ui.examples import EXAMPLES, Example, examples_for, read_examples
 from tests.ui.pretend import PretendClassifier
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +95,16 @@ def test_examples_are_listed_with_task_and_words() -> None:
     assert {example.task for example in examples} == {"breed", "artist"}
     assert all(example.alt for example in examples)
     assert len(examples[0].thumbnail()) < 30_000
+
+
+def test_every_task_has_examples_of_its_subject() -> None:
+    examples = read_examples(EXAMPLES)
+    shown = {task: [example.path.name for example in examples_for(task, examples)] for task in TASKS}
+    assert all(shown.values())
+    assert shown["artist-chae"] == shown["artist"]
+    assert not set(shown["artist"]) & set(shown["breed"])
+    strange = Example(EXAMPLES / "x.jpg", "garden_bird", "A bird")
+    assert examples_for("breed", [strange]) == []
 
 
 @pytest.mark.parametrize("text", ["", "[", "{}", "[1]", '[{"file": "x.jpg"}]', '["file"]'])
