@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 from PIL import Image
-from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam import HiResCAM
 from torch import Tensor
 
 from benchmarks.side_by_side import arguments, compare
@@ -77,7 +77,7 @@ def library(models: list[ImageModel], layers: list[torch.nn.Module], image: Tens
     """pytorch-grad-cam on each whole model, for each one's first choice."""
     maps = []
     for model, layer in zip(models, layers, strict=True):
-        with GradCAM(model=model, target_layers=[layer]) as cam:
+        with HiResCAM(model=model, target_layers=[layer]) as cam:
             maps.append(cam(input_tensor=image, targets=None)[0])
     return maps
 

@@ -110,7 +110,7 @@ def pictures(spec: InputSpec) -> Tensor:
 
 
 def outcome(model: ImageModel, feature_map: Tensor, classes: Tensor | None = None) -> Outcome:
-    """The classes that a model chooses from feature maps (N, C, h, w), and Grad-CAM, not scaled.
+    """The classes that a model chooses from feature maps (N, C, h, w), and their heatmaps, not scaled.
 
     The maps are for `classes` (N,), or for the chosen ones.
     """
@@ -120,8 +120,7 @@ def outcome(model: ImageModel, feature_map: Tensor, classes: Tensor | None = Non
         top = logits.argmax(dim=1)
         wanted = logits.gather(1, (top if classes is None else classes)[:, None])
         (gradient,) = torch.autograd.grad(wanted.sum(), feature_map)
-    weights = gradient.mean(dim=(2, 3), keepdim=True)
-    maps = (weights * feature_map.detach()).sum(dim=1).relu()
+    maps = (gradient * feature_map.detach()).sum(dim=1).relu()
     return Outcome(top, maps.flatten(1))
 
 
