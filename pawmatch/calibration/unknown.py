@@ -40,9 +40,9 @@ class UnknownFit:
 def fit_outside_rule(classes: tuple[int, ...], own: Floats, outside: Floats | None) -> OutsideRule:
     """The rule with the highest threshold that turns away at most MAX_OUTSIDE of the own images.
 
-    `own` and `outside` are ImageNet probabilities (N, 1000). The threshold is no higher than it takes to catch
-    ENOUGH_CAUGHT of those from outside, since what lies between is the subject in unusual pictures; where it
-    catches under MIN_CAUGHT of them, it is 0 and turns nothing away.
+    `own` and `outside` are ImageNet probabilities (N, 1000). The threshold is no higher than it takes to
+    catch ENOUGH_CAUGHT of those from outside, since what lies between is the subject in unusual pictures;
+    where it catches under MIN_CAUGHT of them, it is 0 and turns nothing away.
     """
     plain = OutsideRule(classes, 0.0, f"{len(own)} validation images")
     threshold = float(np.clip(threshold_for(outside_mass(plain, own), MAX_OUTSIDE), 0, 1))
