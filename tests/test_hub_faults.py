@@ -27,7 +27,7 @@ pytest_plugins = ("tests.support.hub_fixture",)
 
 SOURCE = "hf://ann/art"
 PLACE = HubSource("ann/art")
-WEIGHTS = "stem.safetensors"
+WEIGHTS = "cnn_transformer.safetensors"
 TOKEN = "hf_secret"
 ROOT = Path(__file__).parents[1]
 LONG = {"Retry_After": "3600"}
@@ -184,7 +184,7 @@ def test_offline_mode_starts_on_the_starter_and_asks_nobody(
 def test_files_may_come_from_another_host_which_never_sees_the_token(
     hub_server: HubServer, bundled: Path
 ) -> None:
-    hub_server.commit("ann/art", state := files(bundled / "artist" / "cnn"))
+    hub_server.commit("ann/art", state := files(bundled / "artist" / "cnn_transformer"))
     with HubServer() as elsewhere:
         elsewhere.commit("ann/art", state)
         elsewhere.repos["ann/art"].commits |= {

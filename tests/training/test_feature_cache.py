@@ -229,7 +229,8 @@ def test_the_backbone_as_teacher_answers_from_the_students_map(
     torch.testing.assert_close(batch.taught, expected, rtol=1e-3, atol=1e-4)
     (some,) = cache.epoch([[7, 2]], 1)
     assert some.taught is not None
-    assert torch.equal(some.taught, batch.taught[[7, 2]])
+    # But for rounding: a product may be summed in another order in a batch of another size.
+    torch.testing.assert_close(some.taught, batch.taught[[7, 2]])
 
 
 def test_a_teacher_that_sees_or_is_something_else_runs_on_the_images(folder: Path, tmp_path: Path) -> None:
