@@ -45,7 +45,7 @@ def find_subject(mass: NDArray[np.float32], view: Box) -> Subject | None:
         view.left + wide * min(1.0, middle_x + half_x),
         view.top + tall * min(1.0, middle_y + half_y),
     )
-    return Subject(box, float(mass.max()))
+    return Subject(box, min(1.0, float(mass.max())))  # a sum of probabilities may be rounded up
 
 
 def closer_look(subject: Subject, width: int, height: int) -> Box | None:

@@ -51,3 +51,9 @@ def test_a_large_subject_is_not_looked_at_again() -> None:
     assert subject is not None
     assert closer_look(subject, 300, 300) is None
     assert MAX_SIDE < 1
+
+
+def test_a_score_is_a_probability_though_a_sum_may_be_rounded_up() -> None:
+    found = find_subject(np.full((7, 7), np.nextafter(np.float32(1), np.float32(2))), WHOLE)
+    assert found is not None
+    assert found.score == 1.0
