@@ -82,7 +82,7 @@ def gallery(pictures: Sequence[tuple[str, str]]) -> str:
         f'<img src="{safe(address)}" alt="{safe(alt)}" width="112" height="112"></button></li>'
         for index, (address, alt) in enumerate(pictures)
     )
-    title = paragraph("Or try a drawing of ours", "label")
+    title = paragraph("Or try one of these", "label")
     return f'{title}<ul class="gallery" aria-label="Examples">{buttons}</ul>'
 
 
