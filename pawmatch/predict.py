@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ from pawmatch.tasks import VARIANT_NAMES
 BATCH_SIZE = 16
 LOOK_ALIKES = 3  # that are named of a picture without the subject
 MIN_LOOK_ALIKE = 0.05  # their confidence
+
+# It runs outside the queue of the models: pictures that are turned away must not crowd out the others.
+_second_backbone = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -285,7 +289,8 @@ class Classifier:
     def conclude(self, examined: Examined, top_k: int = 5) -> Prediction:
         """The answer that is given for an examined image."""
         main, calibration = self.main.variant, self.main.checkpoint.config.calibration
-        choices = [[int(self.probabilities(v, row).argmax())] for v, row in examined.logits.items()]
+        # Calibration keeps the order of labels, so that first choices can be read off the logits.
+        choices = [[int(row.argmax())] for row in examined.logits.values()]
         imagenet = examined.imagenet
         observed = Observed(
             logits=examined.logits[main][None],
@@ -334,7 +339,7 @@ class Classifier:
         if backbone is None:
             return np.zeros(IMAGENET_CLASSES, dtype=np.float32)
         pixels = torch.from_numpy(prepared.pixels[self.main.spec][:1])
-        with torch.no_grad():
+        with _second_backbone, torch.no_grad():
             maps = backbone.feature_map(backbone.input.normalise(pixels))
             answer: NDArray[np.float32] = ImagenetHead(backbone.head).probabilities(maps)[0].numpy()
         return answer

@@ -96,12 +96,6 @@ def candidate_sets(probabilities: Doubles, quantile: float) -> Flags:
     return sets
 
 
-def candidate_set(probabilities: Doubles, quantile: float) -> list[int]:
-    """Indices of the conformal set of one row (classes,), most likely first."""
-    members = candidate_sets(probabilities[None], quantile)[0]
-    return [int(index) for index in np.argsort(-probabilities, kind="stable") if members[index]]
-
-
 def scope_score(gate: ScopeGate, pooled: Floats) -> Doubles:
     """The gate's score (...) of average-pooled maps (..., C): higher means more like the task's images."""
     scores: Doubles = pooled.astype(np.float64) @ np.asarray(gate.weight) + gate.bias

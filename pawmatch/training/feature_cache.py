@@ -71,12 +71,12 @@ class FeatureCache:
             )
         model.eval()
         self.device, self.learning, self.targets = device, learning, batches.targets
-        self._frozen = split(member, learning)[0]
+        self._frozen, tail = split(member, learning)
         if learning == 0 and device == "cpu":
             self._frozen = create_engine(engine, [member], device, spec).features
         self._own_head = teachers.on_map(member) if teachers is not None and learning == 0 else None
         asked = teachers if self._own_head is None else None
-        place = folder / _key(member, batches, recipe, engine)
+        place = folder / _key(member, tail, batches, recipe, engine)
         place.mkdir(parents=True, exist_ok=True)
         self._maps: list[NDArray[np.float16]] = []
         self._taught: list[Tensor] = []
@@ -183,10 +183,12 @@ VIEW_KEYS = (
 )  # fmt: skip
 
 
-def _key(member: ImageModel, batches: TrainingBatches, recipe: Recipe, engine: str) -> str:
-    """A name for everything that cached maps depend on."""
+def _key(member: ImageModel, tail: nn.Module, batches: TrainingBatches, recipe: Recipe, engine: str) -> str:
+    """A name for everything that cached maps depend on; the `tail`, which learns, is no part of it."""
     digest = hashlib.sha256(repr([engine, *(getattr(recipe, key) for key in VIEW_KEYS)]).encode())
     tensors = [batches.images, *([batches.backgrounds] if batches.backgrounds is not None else [])]
-    for tensor in (*tensors, *member.features().state_dict().values()):
+    learning = {tensor.data_ptr() for tensor in tail.state_dict().values()}
+    frozen = [t for t in member.features().state_dict().values() if t.data_ptr() not in learning]
+    for tensor in (*tensors, *frozen):
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from pawmatch.errors import TrainingError
 from pawmatch.models import ImageModel
 from pawmatch.training.calibration_plot import draw_calibration
 from pawmatch.training.card import plot_file, write_card
-from pawmatch.training.data import Images
+from pawmatch.training.data import Images, LabelledImages
 from pawmatch.training.outputs import Outputs, run_models
 from pawmatch.training.refit import estimate_statistics, without_favor
 from pawmatch.training.stand_ins import stand_in_images
@@ -35,6 +36,7 @@ STATISTICS_IMAGES = 512  # for BatchNorm; all their views and positions count
 FEWEST_UNKNOWN = 20  # images of unknown classes from which anything can be learnt
 
 AllOutputs = Mapping[str, Outputs]
+Run = Callable[[Mapping[str, ImageModel], LabelledImages], dict[str, Outputs]]
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,16 @@ def finish(
     if refit:
         specs = {name: config.input for name, config in configs.items()}
         estimate_statistics(models, images.train.sample(STATISTICS_IMAGES), specs, device)
-    own = run_models(models, images.val, configs, device, engine)
+    run = partial(run_models, configs=configs, device=device, engine=engine)
+    own = run(models, images.val)
     labels = np.asarray(images.val.targets)
     if refit:
         training = images.train.sample(_most(own))
-        inside = run_models(models, training, configs, device, engine)
+        inside = run(models, training)
         own = without_favor(models, inside, np.asarray(training.targets), own, labels)
     fitted = {
         name: fit_and_measure(evidence)
-        for name, evidence in _gather(models, images, configs, device, engine, own, labels).items()
+        for name, evidence in _gather(models, images, run, own, labels).items()
     }
     done = {
         name: replace(configs[name], calibration=fit.calibration, metrics=fit.metrics)
@@ -120,9 +123,7 @@ def _write_about(
 def _gather(
     models: Mapping[str, ImageModel],
     images: Images,
-    configs: Mapping[str, CheckpointConfig],
-    device: str,
-    engine: str,
+    run: Run,
     own: AllOutputs,
     labels: NDArray[np.int64],
 ) -> dict[str, Evidence]:
@@ -134,10 +135,10 @@ def _gather(
     names = images.val.labels
     subject = subject_classes(names)
     own_classes = tuple(sorted(set(imagenet_classes(names).values()))) if subject else ()
-    unknown = run_models(models, images.unknown, configs, device, engine) if images.unknown else None
-    outside = run_models(models, images.outside, configs, device, engine) if images.outside else None
+    unknown = run(models, images.unknown) if images.unknown else None
+    outside = run(models, images.outside) if images.outside else None
     blind = {name: model for name, model in models.items() if not subject or own[name].imagenet is None}
-    gates = _fit_gates(blind, images, configs, device, engine, own) if images.outside and blind else {}
+    gates = _fit_gates(blind, images, run, own) if images.outside and blind else {}
     return {
         name: Evidence(
             own=_observed(own, name),
@@ -156,18 +157,15 @@ def _gather(
 def _fit_gates(
     models: Mapping[str, ImageModel],
     images: Images,
-    configs: Mapping[str, CheckpointConfig],
-    device: str,
-    engine: str,
+    run: Run,
     own: AllOutputs,
 ) -> dict[str, tuple[ScopeGate, ...]]:
     assert images.outside is not None
     most = _most(own)
-    inside = run_models(models, images.train.sample(most), configs, device, engine)
-    elsewhere = run_models(models, images.outside.sample(most), configs, device, engine)
+    inside = run(models, images.train.sample(most))
+    elsewhere = run(models, images.outside.sample(most))
     stand_ins = {
-        kind: run_models(models, data, configs, device, engine)
-        for kind, data in stand_in_images(images.train.sample(most // 2)).items()
+        kind: run(models, data) for kind, data in stand_in_images(images.train.sample(most // 2)).items()
     }
     return {
         name: fit_scope_gates(

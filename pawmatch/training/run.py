@@ -132,7 +132,7 @@ def run_training(
     }
     story = Story(" ".join(recipe.about.split()), training_command(recipe, variant))
     images = Images(train_data, val_data, outside_data, unknown_data)
-    finish(models, configs, out, images, story, settings.device, refit=recipe.refit)
+    finish(models, configs, out, images, story, settings.device, refit=recipe.refit, engine=settings.engine)
     report(f"wrote {out}")
     summary.write(out)
     for line in summary.lines():

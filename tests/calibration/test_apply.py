@@ -8,7 +8,7 @@ from pawmatch.calibration.apply import (
     MAX_LOG_ODDS,
     MAX_SPREAD,
     calibrated,
-    candidate_set,
+    candidate_sets,
     outside_mass,
     own_share,
     scope_margin,
@@ -100,11 +100,11 @@ def test_a_calibration_is_temperature_and_then_the_map() -> None:
     )
 
 
-def test_candidate_set_is_sorted_and_never_empty() -> None:
-    probabilities = np.array([0.2, 0.5, 0.3])
-    assert candidate_set(probabilities, 0.75) == [1, 2]
-    assert candidate_set(probabilities, 1.0) == [1, 2, 0]
-    assert candidate_set(probabilities, 0.1) == [1]
+def test_candidate_sets_hold_what_is_likely_enough_and_are_never_empty() -> None:
+    probabilities = np.array([[0.2, 0.5, 0.3]])
+    assert candidate_sets(probabilities, 0.75).tolist() == [[False, True, True]]
+    assert candidate_sets(probabilities, 1.0).all()
+    assert candidate_sets(probabilities, 0.1).tolist() == [[False, True, False]]
 
 
 def test_the_strictest_gate_decides() -> None:

@@ -7,8 +7,9 @@ import pytest
 from mapie.classification import SplitConformalClassifier
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from pawmatch.calibration.apply import candidate_set, candidate_sets
+from pawmatch.calibration.apply import candidate_sets
 from pawmatch.calibration.temperature import conformal_quantile
+from tests.support.sets import candidate_set
 
 
 class Lookup(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from pawmatch.calibration.apply import candidate_set, tempered, with_top_label
+from pawmatch.calibration.apply import tempered, with_top_label
 from pawmatch.calibration.temperature import (
     conformal_quantile,
     fit_temperature,
     fit_top_label,
 )
+from tests.support.sets import candidate_set
 
 
 def drawn(n: int, classes: int, temperature: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

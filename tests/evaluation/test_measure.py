@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from pawmatch.calibration import Calibration
-from pawmatch.calibration.apply import candidate_set, tempered
+from pawmatch.calibration.apply import tempered
 from pawmatch.evaluation.answers import Answers
 from pawmatch.evaluation.judgement import judge
 from pawmatch.evaluation.measure import measure_review, measure_variant
 from pawmatch.evaluation.report import Evaluation
+from tests.support.sets import candidate_set
 
 LABELS = ("a", "b", "c")
 # Four images of a, b, c, c; the third is taken for a, surely.
