@@ -28,7 +28,7 @@ from pawmatch.settings import Settings
 def __getattr__(name: str) -> Any:
     if name != "demo":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pawmatch.ui.classifiers import from_settings
+    from pawmatch.ui.inference import from_settings
     from pawmatch.ui.server import create
 
     settings = Settings.from_environ(os.environ)

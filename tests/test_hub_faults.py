@@ -19,8 +19,8 @@ from pawmatch.errors import AccessDenied, HubError, HubUnavailable, PawMatchErro
 from pawmatch.hub import HubSource
 from pawmatch.loading import load
 from pawmatch.settings import Settings
-from pawmatch.ui.classifiers import from_settings
 from pawmatch.ui.handlers import Handlers
+from pawmatch.ui.inference import from_settings
 from tests.support.hub_server import Fault, HubServer
 
 pytest_plugins = ("tests.support.hub_fixture",)

@@ -19,7 +19,7 @@ LADDER: tuple[tuple[int, tuple[str, ...]], ...] = (
     (0, ("errors", "metrics", "results")),
     (1, ("phrasing",)),
     (1, ("containers", "cores", "deadline", "filetypes", "labels", "pixels")),
-    (1, ("settings", "tasks", "token_bucket")),
+    (1, ("settings", "tasks")),
     (1, ("calibration",)),
     (1, ("hub", "images", "models", "preprocess")),
     (1, ("prepared", "subjects")),

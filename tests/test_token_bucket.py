@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pawmatch.token_bucket import TokenBuckets
+from pawmatch.ui.middleware import TokenBuckets
 
 
 class Clock:

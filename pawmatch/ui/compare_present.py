@@ -11,7 +11,7 @@ from typing import Any
 from pawmatch.evaluation.compare import Comparison, ImageAnswers, VariantSummary
 from pawmatch.phrasing import percent
 from pawmatch.ui import compare_words as words
-from pawmatch.ui.present import GHOST, badge, card, notice, paragraph, safe
+from pawmatch.ui.html import GHOST, badge, card, notice, paragraph, safe
 
 Pair = tuple[str, str]  # a file's name and a sentence about it
 

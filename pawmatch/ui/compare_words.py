@@ -6,7 +6,7 @@ from pawmatch.evaluation.compare import Comparison, ImageAnswers, VariantSummary
 from pawmatch.phrasing import percent
 from pawmatch.results import VariantAnswer
 from pawmatch.tasks import TASKS, VARIANT_NAMES
-from pawmatch.ui.requests import MOST_COMPARED
+from pawmatch.ui.handlers import MOST_COMPARED
 
 NUMBERS = ("no", "one", "two", "three")
 INTRODUCTION = (

@@ -17,14 +17,19 @@ from starlette.routing import Route
 
 from pawmatch.errors import BadOption
 from pawmatch.settings import Settings, on_lent_gpu
-from pawmatch.ui import journal, present
-from pawmatch.ui.classifiers import Classifiers, from_settings
-from pawmatch.ui.examples import EXAMPLES
-from pawmatch.ui.gate import Gate, fetch_nothing
-from pawmatch.ui.handlers import is_full, sentence
+from pawmatch.ui import html, request_log
+from pawmatch.ui.handlers import EXAMPLES, is_full, sentence
 from pawmatch.ui.heap import return_freed_memory
-from pawmatch.ui.layout import build
-from pawmatch.ui.rate_limit import RateLimit, direct_visitor, endpoint_of, visitor_behind_proxy
+from pawmatch.ui.inference import Classifiers, from_settings
+from pawmatch.ui.middleware import (
+    Gate,
+    RateLimit,
+    direct_visitor,
+    endpoint_of,
+    fetch_nothing,
+    visitor_behind_proxy,
+)
+from pawmatch.ui.page import build
 from pawmatch.ui.theme import theme
 
 log = logging.getLogger(__name__)
@@ -60,13 +65,13 @@ def launch_options(settings: Settings, classifiers: Classifiers, examples: Path 
         return PlainTextResponse("ok")
 
     async def busy(request: Request, exc: Exception) -> Response:
-        journal.turned_away(endpoint_of(request.url.path) or "page", "Busy")
+        request_log.turned_away(endpoint_of(request.url.path) or "page", "Busy")
         return JSONResponse({"detail": BUSY}, status_code=503)
 
     async def failed(request: Request, exc: Exception) -> Response:
         # An upload for which there is no room, say; what visitors ask of models does not come here.
         log.error("Unexpected error", exc_info=exc)
-        journal.turned_away(endpoint_of(request.url.path) or "page", type(exc).__name__)
+        request_log.turned_away(endpoint_of(request.url.path) or "page", type(exc).__name__)
         return JSONResponse({"detail": sentence(exc)}, status_code=507 if is_full(exc) else 500)
 
     return {
@@ -75,7 +80,7 @@ def launch_options(settings: Settings, classifiers: Classifiers, examples: Path 
         "max_file_size": f"{settings.max_upload_mb}mb",
         "theme": theme(),
         "css_paths": STYLES,
-        "head": present.HEAD,
+        "head": html.HEAD,
         "allowed_paths": [str(examples)] if examples.is_dir() else [],
         # Our own errors are shown all the same; others would show whatever they say.
         "show_error": False,
@@ -134,7 +139,7 @@ def serve(settings: Settings, examples: Path = EXAMPLES) -> None:
     """Serve until interrupted. Raises BadOption if the address cannot be listened on."""
     check_address(settings.host.strip("[]"), settings.port)
     if settings.request_log:
-        journal.start()
+        request_log.start()
     return_freed_memory()  # before there are threads, which keep the heaps that they got
     classifiers = from_settings(settings)
     if on_lent_gpu():

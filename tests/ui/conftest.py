@@ -17,7 +17,7 @@ from PIL import Image
 
 from pawmatch.settings import Settings
 from pawmatch.tasks import TASKS
-from pawmatch.ui.classifiers import Classifiers
+from pawmatch.ui.inference import Classifiers
 from tests.ui.pretend import PretendClassifier, as_upload
 
 
@@ -93,7 +93,7 @@ def service(
     tiny_weights: Path, example_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The whole service with tiny random models, shared by all tests that talk to it; its address."""
-    from pawmatch.ui.classifiers import from_settings
+    from pawmatch.ui.inference import from_settings
 
     settings = Settings(
         breed_source=str(tiny_weights / "breed"),

@@ -20,7 +20,7 @@ import pytest
 import safehttpx
 from PIL import Image
 
-from pawmatch.ui.requests import HOW_TO_SEND
+from pawmatch.ui.handlers import HOW_TO_SEND
 from tests.ui.raw import ENDPOINTS, ROOT, SECRET, as_file, call, get_raw, gives_nothing_away, upload
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pawmatch.ui.collector import Collector
+from pawmatch.ui.inference import Collector
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from pawmatch.ui.gate import JSON_BYTES, NOT_OFFERED
-from pawmatch.ui.layout import CLEAN_SECONDS, KEPT_SECONDS
+from pawmatch.ui.middleware import JSON_BYTES, NOT_OFFERED
+from pawmatch.ui.page import CLEAN_SECONDS, KEPT_SECONDS
 from pawmatch.ui.server import SESSIONS
 from tests.ui.raw import ask_page, gives_nothing_away
 

@@ -14,10 +14,10 @@ from gradio.exceptions import Error
 from PIL import Image
 
 from pawmatch.settings import Settings
-from pawmatch.ui.classifiers import Classifiers
-from pawmatch.ui.endpoints import worded
+from pawmatch.ui.api import worded
+from pawmatch.ui.gradio_patches import keep_jpeg
 from pawmatch.ui.handlers import NO_ROOM
-from pawmatch.ui.pictures import keep_jpeg
+from pawmatch.ui.inference import Classifiers
 from tests.ui.conftest import running
 from tests.ui.pretend import PretendClassifier
 

@@ -10,8 +10,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from pawmatch.ui.gate import DRAINED_BYTES, JSON_BYTES, NOT_OFFERED, TOO_LARGE, Gate
-from pawmatch.ui.requests import MOST_COMPARED
+from pawmatch.ui.handlers import MOST_COMPARED
+from pawmatch.ui.middleware import DRAINED_BYTES, JSON_BYTES, NOT_OFFERED, TOO_LARGE, Gate
 
 UPLOAD_BYTES = MOST_COMPARED * (2**20 + 2**16)
 

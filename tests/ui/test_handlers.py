@@ -21,9 +21,18 @@ from pawmatch.errors import (
     UnknownTask,
 )
 from pawmatch.tasks import TASKS
-from pawmatch.ui.classifiers import Classifiers
-from pawmatch.ui.handlers import NO_MODEL, OUR_FAULT, SHOWN_SIDE, Handlers, Unavailable
-from pawmatch.ui.requests import CHOOSE_AGAIN, CHOOSE_PHOTO, HOW_TO_SEND, MOST_PHOTOS
+from pawmatch.ui.handlers import (
+    CHOOSE_AGAIN,
+    CHOOSE_PHOTO,
+    HOW_TO_SEND,
+    MOST_PHOTOS,
+    NO_MODEL,
+    OUR_FAULT,
+    SHOWN_SIDE,
+    Handlers,
+    Unavailable,
+)
+from pawmatch.ui.inference import Classifiers
 from tests.ui.pretend import PretendClassifier, as_upload
 
 

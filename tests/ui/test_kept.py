@@ -8,9 +8,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from pawmatch.ui.examples import EXAMPLES
-from pawmatch.ui.handlers import Shown
-from pawmatch.ui.kept import keep
+from pawmatch.ui.handlers import EXAMPLES, Shown, keep
 from tests.ui.pretend import make_explanation, make_prediction
 
 

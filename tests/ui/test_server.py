@@ -17,8 +17,8 @@ from pawmatch.errors import BadOption
 from pawmatch.settings import Settings, on_lent_gpu
 from pawmatch.tasks import TASKS
 from pawmatch.ui import server
-from pawmatch.ui.classifiers import Classifiers
-from pawmatch.ui.examples import EXAMPLES, Example, examples_for, read_examples
+from pawmatch.ui.handlers import EXAMPLES, Example, examples_for, read_examples
+from pawmatch.ui.inference import Classifiers
 from tests.ui.pretend import PretendClassifier
 
 ROOT = Path(__file__).parents[2]

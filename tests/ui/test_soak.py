@@ -20,8 +20,7 @@ from PIL import Image
 from benchmarks.service import Reply, Visitor
 from benchmarks.soak import Soak, Tally, after, alike, crowd
 from pawmatch.settings import Settings
-from pawmatch.ui.answering import MOST_AT_ONCE
-from pawmatch.ui.classifiers import Classifiers
+from pawmatch.ui.inference import MOST_AT_ONCE, Classifiers
 from pawmatch.ui.server import BUSY
 from tests.ui.conftest import running
 from tests.ui.pretend import PretendClassifier

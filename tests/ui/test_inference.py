@@ -15,9 +15,8 @@ from PIL import Image
 from pawmatch.errors import BrokenImage, UnknownLabel
 from pawmatch.predict import Examined
 from pawmatch.results import Prediction
-from pawmatch.ui.answering import MOST_AT_ONCE, Here, Lent, Question
-from pawmatch.ui.classifiers import Classifiers
 from pawmatch.ui.handlers import NO_MEMORY, OUR_FAULT, Handlers, Unavailable
+from pawmatch.ui.inference import MOST_AT_ONCE, Classifiers, Here, Lent, Question
 from tests.ui.pretend import PretendClassifier, as_upload
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from pawmatch.errors import PawMatchError
-from pawmatch.ui import journal
-from pawmatch.ui.classifiers import Classifiers
+from pawmatch.ui import request_log
 from pawmatch.ui.handlers import Handlers
+from pawmatch.ui.inference import Classifiers
 from tests.ui.pretend import PretendClassifier, as_upload
 
 
@@ -31,11 +31,11 @@ class Kept(logging.Handler):
 @pytest.fixture
 def kept() -> Iterator[Kept]:
     handler = Kept()
-    journal.start([handler])
+    request_log.start([handler])
     yield handler
-    journal.log.handlers = []
-    journal.log.setLevel(logging.NOTSET)
-    journal.log.propagate = True
+    request_log.log.handlers = []
+    request_log.log.setLevel(logging.NOTSET)
+    request_log.log.propagate = True
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_errors_have_a_code_and_nothing_that_the_visitor_wrote(
 
 
 def test_a_refusal_at_the_door_has_its_line(kept: Kept) -> None:
-    journal.turned_away("/predict", "Busy")
+    request_log.turned_away("/predict", "Busy")
     (line,) = map(json.loads, kept.lines)
     assert (line["endpoint"], line["errors"]) == ("/predict", ["Busy"])
 

@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from pawmatch.results import Group, LookAlike, ReviewReason, Verdict
-from pawmatch.ui import present, words
+from pawmatch.ui import html
 from tests.ui.pretend import make_explanation, make_prediction
 
 
@@ -24,7 +24,7 @@ EVIL = "<img src=x onerror=alert(1)>\"'{{this}}${value}`"
 
 
 def test_the_verdict_comes_first_with_its_confidence() -> None:
-    shown = spaced(present.answer(make_prediction(0.714)))
+    shown = spaced(html.answer(make_prediction(0.714)))
     assert re.search(r'<h2 class="verdict">Border Collie <span class="figure">71 %</span></h2>', shown)
     assert "check" not in shown
 
@@ -34,9 +34,9 @@ def test_a_check_is_asked_for_below_the_verdict_with_all_reasons() -> None:
         ReviewReason("low_confidence", "The model is unsure."),
         ReviewReason("close_call", "It is a close call between Akita and Pug."),
     ]
-    shown = spaced(present.answer(make_prediction(0.31, reasons=reasons)))
+    shown = spaced(html.answer(make_prediction(0.31, reasons=reasons)))
     assert (
-        shown.index("Border Collie") < shown.index(words.CHECK) < shown.index("<li>The model is unsure.</li>")
+        shown.index("Border Collie") < shown.index(html.CHECK) < shown.index("<li>The model is unsure.</li>")
     )
 
 
@@ -46,12 +46,12 @@ def test_another_subject_is_named_and_the_bars_say_what_they_mean() -> None:
         verdict=Verdict("outside", "No dog here: this looks like a tabby cat"),
         looks_like=(LookAlike("tabby cat", 0.41), LookAlike("Egyptian cat", 0.2)),
     )
-    shown = spaced(present.answer(prediction))
+    shown = spaced(html.answer(prediction))
     assert "<li>tabby cat 41 %</li><li>Egyptian cat 20 %</li>" in shown
     assert shown.index("If it is a dog after all:") < shown.index('class="bars"')
     assert 'class="figure"' not in shown
     unknown = replace(prediction, verdict=Verdict("unknown", "A dog"), looks_like=())
-    assert "The closest breeds" in present.answer(unknown)
+    assert "The closest breeds" in html.answer(unknown)
 
 
 def test_a_group_that_the_verdict_cannot_hold_is_listed() -> None:
@@ -59,15 +59,15 @@ def test_a_group_that_the_verdict_cannot_hold_is_listed() -> None:
     large = replace(
         make_prediction(0.4), verdict=Verdict("group", "A hound"), group=Group("hound", labels, 0.93)
     )
-    shown = spaced(present.answer(large))
+    shown = spaced(html.answer(large))
     assert 'A hound <span class="figure">93 %</span>' in shown
     assert "<li>Basset Hound</li>" in shown
     small = replace(large, group=Group("hound", labels[:4], 0.93))
-    assert "Basset Hound" not in present.answer(small)
+    assert "Basset Hound" not in html.answer(small)
 
 
 def test_bars_show_calibrated_confidence_and_what_is_left() -> None:
-    shown = spaced(present.bars(make_prediction(0.7, 0.2, 0.05)))
+    shown = spaced(html.bars(make_prediction(0.7, 0.2, 0.05)))
     assert re.findall(r'class="value">([^<]+)<', shown) == ["70 %", "20 %", "5 %"]
     assert "width:70.0%" in shown
     assert "The other 7 breeds together: 5 %." in shown
@@ -76,31 +76,31 @@ def test_bars_show_calibrated_confidence_and_what_is_left() -> None:
 def test_no_other_classes_need_no_line() -> None:
     prediction = make_prediction(0.7, 0.2, 0.1)
     whole = replace(prediction, model=replace(prediction.model, classes=3))
-    assert "together" not in present.bars(whole)
+    assert "together" not in html.bars(whole)
     one_left = replace(prediction, model=replace(prediction.model, classes=4))
-    assert "The other breed together: under 1 %." in spaced(present.bars(one_left))
+    assert "The other breed together: under 1 %." in spaced(html.bars(one_left))
 
 
 def test_a_caption_gives_the_variants_own_answer_and_its_view_of_the_label() -> None:
     explanation = make_explanation(make_prediction(0.7))
-    shown = spaced(present.caption(explanation, "cnn"))
+    shown = spaced(html.caption(explanation, "cnn"))
     assert "<h3>CNN</h3>" in shown
     assert "Akita <b>56 %</b>" in shown
     assert "Border Collie: 30 %" in shown
-    assert "Border Collie: " not in present.caption(explanation, "cnn_transformer")
-    assert "without this model" in present.caption(explanation, "cnn_transformer_mfe")
-    assert "appear here" in present.caption(None, "cnn")
+    assert "Border Collie: " not in html.caption(explanation, "cnn_transformer")
+    assert "without this model" in html.caption(explanation, "cnn_transformer_mfe")
+    assert "appear here" in html.caption(None, "cnn")
 
 
 def test_a_map_of_nothing_is_called_that() -> None:
     explanation = make_explanation(make_prediction(0.7), raw_max=0.0)
-    assert "No region speaks for Border Collie." in present.caption(explanation, "cnn")
-    assert "no region that speaks for Pug" in words.alt_text(explanation.heatmaps["cnn"], "Pug")
+    assert "No region speaks for Border Collie." in html.caption(explanation, "cnn")
+    assert "no region that speaks for Pug" in html.alt_text(explanation.heatmaps["cnn"], "Pug")
 
 
 def test_alt_texts_say_where_the_evidence_is() -> None:
     explanation = make_explanation(make_prediction(0.7))
-    assert words.alt_text(explanation.heatmaps["cnn"], explanation.name) == (
+    assert html.alt_text(explanation.heatmaps["cnn"], explanation.name) == (
         "The photo with a heatmap: CNN found its evidence for Border Collie mostly at the top right"
     )
 
@@ -143,19 +143,19 @@ def everything_shown() -> list[str]:
     explanation = make_explanation(prediction, raw_max=0.0)
     group = Group(EVIL, (EVIL,) * 5, 0.9)
     return [
-        present.answer(prediction),
-        present.answer(replace(prediction, verdict=Verdict("group", EVIL), group=group)),
-        present.problem(EVIL),
-        present.notice(EVIL),
-        present.caption(explanation, "cnn"),
-        present.heatmaps_title(explanation),
-        present.details(prediction, {"x": EVIL}),
-        present.gallery([(EVIL, EVIL)]),
-        present.legend([EVIL]),
-        present.empty("breed"),
-        present.empty("artist"),
-        present.header(),
-        present.footer(),
+        html.answer(prediction),
+        html.answer(replace(prediction, verdict=Verdict("group", EVIL), group=group)),
+        html.problem(EVIL),
+        html.notice(EVIL),
+        html.caption(explanation, "cnn"),
+        html.heatmaps_title(explanation),
+        html.details(prediction, {"x": EVIL}),
+        html.gallery([(EVIL, EVIL)]),
+        html.legend([EVIL]),
+        html.empty("breed"),
+        html.empty("artist"),
+        html.header(),
+        html.footer(),
     ]
 
 
@@ -170,13 +170,13 @@ def test_nothing_from_strangers_is_taken_for_html_or_a_template(shown: str) -> N
 
 
 def test_images_have_alt_text() -> None:
-    shown = present.gallery([("data:,", "A dog in the grass"), ("data:,", "A pug")])
+    shown = html.gallery([("data:,", "A dog in the grass"), ("data:,", "A pug")])
     assert re.findall(r'alt="([^"]*)"', shown) == ["A dog in the grass", "A pug"]
-    assert present.gallery([]) == ""
+    assert html.gallery([]) == ""
 
 
 def test_the_download_holds_the_answer() -> None:
-    shown = present.details(make_prediction(0.7, 0.2), {"task": "breed", "name": "Löwchen"})
+    shown = html.details(make_prediction(0.7, 0.2), {"task": "breed", "name": "Löwchen"})
     packed = re.search(r'href="data:application/json;base64,([^"]+)"', shown)
     assert packed
     assert json.loads(base64.b64decode(packed[1])) == {"task": "breed", "name": "Löwchen"}
@@ -186,13 +186,13 @@ def test_the_download_holds_the_answer() -> None:
 
 def test_a_card_loses_front_matter_html_and_pictures() -> None:
     card = "---\nlicense: x\n---\n# Title\n<script>alert(1)</script>\n![a picture](https://example.org/a.png)"
-    assert words.card_text(card) == (
+    assert html.card_text(card) == (
         "### Title\n&lt;script>alert(1)&lt;/script>\n[a picture](https://example.org/a.png)"
     )
-    assert words.card_text("!!![a](https://example.org/a.png)") == "[a](https://example.org/a.png)"
-    assert words.card_text("") == "This model comes without a card."
+    assert html.card_text("!!![a](https://example.org/a.png)") == "[a](https://example.org/a.png)"
+    assert html.card_text("") == "This model comes without a card."
 
 
 def test_a_broken_notice_takes_no_place() -> None:
-    assert present.notice(None) == ""
-    assert 'role="status"' in present.notice("The Hub could not be reached.")
+    assert html.notice(None) == ""
+    assert 'role="status"' in html.notice("The Hub could not be reached.")

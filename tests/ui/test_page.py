@@ -10,9 +10,9 @@ import pytest
 
 from pawmatch.errors import CheckpointNotFound
 from pawmatch.tasks import VARIANT_NAMES
-from pawmatch.ui.classifiers import Classifiers
 from pawmatch.ui.handlers import NO_MODEL, OUR_FAULT, Handlers
-from pawmatch.ui.updates import Updates, Widgets
+from pawmatch.ui.inference import Classifiers
+from pawmatch.ui.page import Updates, Widgets
 from tests.ui.pretend import PretendClassifier, as_upload
 
 

@@ -7,24 +7,168 @@ down. Where a host lends an accelerator for each call, every call goes its own w
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from PIL import Image
 
 from pawmatch.cores import usable_cores
 from pawmatch.errors import ImageError, PawMatchError
 from pawmatch.images import ImageFile, hold_file, open_image
 from pawmatch.labels import find_label
 from pawmatch.results import Explanation, Prediction
-from pawmatch.ui import journal
-from pawmatch.ui.classifiers import Classifiers
-from pawmatch.ui.collector import Collector
+from pawmatch.settings import Settings
+from pawmatch.ui import request_log
 
 if TYPE_CHECKING:
     from pawmatch.explain import ExplainingClassifier
     from pawmatch.predict import Examined
     from pawmatch.prepared import Prepared
+
+log = logging.getLogger(__name__)
+
+Load = Callable[[str], "ExplainingClassifier"]
+
+
+class Classifiers:
+    """The loaded classifiers. Two callers who ask for the same task at once wait for one load.
+
+    `thread` is the one thread that runs models: each thread that did would keep helpers of its own on every
+    core, and two at once only slow each other down.
+    """
+
+    def __init__(self, load: Load, tasks: Iterable[str]) -> None:
+        self.thread: Executor = ThreadPoolExecutor(1, thread_name_prefix="models")
+        self._load = load
+        self._locks = {task: threading.Lock() for task in tasks}
+        self._loaded: dict[str, ExplainingClassifier] = {}
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks on offer."""
+        return tuple(self._locks)
+
+    def is_ready(self, task: str) -> bool:
+        """Whether the task's models are in memory."""
+        return task in self._loaded
+
+    def get(self, task: str) -> ExplainingClassifier:
+        """The task's classifier, loaded at the first call; a load that fails raises and is tried again."""
+        with self._locks[task]:
+            if task not in self._loaded:
+                self._loaded[task] = self._load(task)
+            return self._loaded[task]
+
+    def reload(self, task: str) -> ExplainingClassifier:
+        """Load the task anew, for when a fallback serves; until then the old classifier answers."""
+        classifier = self._load(task)
+        with self._locks[task]:
+            self._loaded[task] = classifier
+        return classifier
+
+    def warm_up(self) -> None:
+        """Load every task and let it answer for an empty picture: a model's first run takes far longer.
+
+        A task that fails is logged and will be tried again when somebody asks for it.
+        """
+        for task in self.tasks:
+            self._try(task, "predict")
+        # Answers before heatmaps, whose libraries take a while to import.
+        for task in filter(self.is_ready, self.tasks):
+            self._try(task, "explain")
+
+    def _try(self, task: str, method: str) -> None:
+        try:
+            classifier = self.get(task)
+            self.thread.submit(getattr(classifier, method), Image.new("RGB", (64, 64))).result()
+        except Exception:
+            log.exception("The models for %s could not be loaded.", task)
+
+
+def from_settings(settings: Settings) -> Classifiers:
+    """Classifiers of all tasks, from the sources that the settings name."""
+    from pawmatch.tasks import TASKS
+
+    def load_task(task: str) -> ExplainingClassifier:
+        import torch
+
+        from pawmatch.loading import load
+
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+
+        # A service must start every time: where the Hub fails, the bundled weights answer, with a notice.
+        return load(task, settings.source(task), settings.device, settings.engine, strict=False)
+
+    return Classifiers(load_task, TASKS)
+
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Collector(Generic[Q, A]):
+    """Hands questions to `answer` in batches of at most `most`, in the order in which they came.
+
+    `thread` runs the batches and should run one job at a time; others may use it too, since after each
+    batch the rest queues up again behind their jobs. `answer` gives one answer for each question.
+    """
+
+    def __init__(self, answer: Callable[[Sequence[Q]], Sequence[A]], most: int, thread: Executor) -> None:
+        self._answer = answer
+        self._most = most
+        self._thread = thread
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Q, Future[A]]] = deque()
+        self._is_called = False  # whether the thread has been told that something waits
+
+    def ask(self, question: Q) -> A:
+        """The answer to one question; raises what answering it raised."""
+        (future,) = self.hand_in([question])
+        return future.result()
+
+    def hand_in(self, questions: Iterable[Q]) -> list[Future[A]]:
+        """Questions whose answers the caller does not wait for yet; a cancelled future is left out."""
+        entries: list[tuple[Q, Future[A]]] = [(question, Future()) for question in questions]
+        with self._lock:
+            self._waiting.extend(entries)
+            call = bool(entries) and not self._is_called
+            self._is_called |= call
+        if call:
+            self._thread.submit(self._run)
+        return [future for _, future in entries]
+
+    def _run(self) -> None:
+        with self._lock:
+            taken = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            self._is_called = bool(self._waiting)
+            if self._is_called:
+                self._thread.submit(self._run)
+        batch = [(question, future) for question, future in taken if future.set_running_or_notify_cancel()]
+        if batch:
+            self._settle(batch)
+
+    def _settle(self, batch: list[tuple[Q, Future[A]]]) -> None:
+        """Give every question of a batch its own answer or its own exception."""
+        try:
+            answers = self._answer([question for question, _ in batch])
+            for (_, future), answer in zip(batch, answers, strict=True):
+                future.set_result(answer)
+            return
+        except BaseException as exc:
+            if len(batch) == 1:
+                batch[0][1].set_exception(exc)
+                return
+        # One question can spoil a batch, or the batch was too large for the memory: each gets its own try.
+        # Not in the clause above, where the exception would keep all that the batch had in memory.
+        for entry in batch:
+            if not entry[1].done():
+                self._settle([entry])
+
 
 MOST_AT_ONCE = 16  # photos in one batch; with more, the first of them would wait for the last
 Question = tuple["ExplainingClassifier", "Prepared"]
@@ -98,7 +242,7 @@ class Here:
         size = len(held.data) if isinstance(held, ImageFile) else 0
         with self._decoding:
             prepared = classifier.prepare(held)
-        journal.note_photo(size, prepared.width * prepared.height)
+        request_log.note_photo(size, prepared.width * prepared.height)
         return prepared
 
     def _try_prepare(self, classifier: ExplainingClassifier, path: str) -> Prepared | ImageError:
@@ -161,7 +305,7 @@ class Lent:
         result = self._compute(task, method, arguments, top_k)
         paths = arguments[0] if isinstance(arguments[0], list) else [arguments[0]]
         for path in paths:
-            journal.note_photo(Path(path).stat().st_size, 0)  # decoded elsewhere
+            request_log.note_photo(Path(path).stat().st_size, 0)  # decoded elsewhere
         if isinstance(result, PawMatchError):
             raise result
         return result

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import Message, Receive, Scope, Send
 
-from pawmatch.ui.rate_limit import (
+from pawmatch.ui.middleware import (
     WITHOUT_PHOTO,
     RateLimit,
     cost,

@@ -12,9 +12,9 @@ from gradio.components import Component
 
 from pawmatch.errors import PawMatchError
 from pawmatch.tasks import VARIANT_NAMES, task_names
-from pawmatch.ui.answering import MOST_AT_ONCE
+from pawmatch.ui.gradio_patches import keep_jpeg
 from pawmatch.ui.handlers import Handlers, fit_for_visitors
-from pawmatch.ui.pictures import keep_jpeg
+from pawmatch.ui.inference import MOST_AT_ONCE
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -17,8 +17,7 @@ from PIL import Image
 
 from pawmatch.settings import Settings
 from pawmatch.tasks import TASKS
-from pawmatch.ui.answering import MOST_AT_ONCE
-from pawmatch.ui.classifiers import Classifiers
+from pawmatch.ui.inference import MOST_AT_ONCE, Classifiers
 from pawmatch.ui.server import BUSY
 from tests.ui.conftest import running
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from types import FunctionType
@@ -10,17 +12,175 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Navbar
+from PIL import Image
 
-from pawmatch.explain import COLORMAPS, colormap_stops
+from pawmatch.errors import PawMatchError
+from pawmatch.explain import COLORMAPS, colormap_stops, overlay
 from pawmatch.settings import Settings
 from pawmatch.tasks import TASKS, VARIANT_NAMES
-from pawmatch.ui import present
-from pawmatch.ui.classifiers import Classifiers
-from pawmatch.ui.compare_page import PATH, TITLE, add_compare_page
-from pawmatch.ui.endpoints import MODEL_RUN, add_endpoints, worded
-from pawmatch.ui.examples import EXAMPLES, Example, examples_for, read_examples
-from pawmatch.ui.handlers import Handlers
-from pawmatch.ui.updates import NOTHING_TO_EXPLAIN, Updates, Widgets
+from pawmatch.ui import html
+from pawmatch.ui.api import MODEL_RUN, add_endpoints, worded
+from pawmatch.ui.compare import PATH, TITLE, add_compare_page
+from pawmatch.ui.gradio_patches import keep_jpeg
+from pawmatch.ui.handlers import (
+    EXAMPLES,
+    Example,
+    Handlers,
+    Kept,
+    Shown,
+    examples_for,
+    fit_for_visitors,
+    keep,
+    read_examples,
+)
+from pawmatch.ui.inference import Classifiers
+
+NOTHING_TO_EXPLAIN = [(html.CHOOSE_PHOTO, "")]
+
+
+@dataclass(frozen=True)
+class Widgets:
+    """What an answer changes on the page."""
+
+    kept: gr.State
+    answer: gr.HTML
+    notice: gr.HTML
+    retry: gr.Button
+    label: gr.Dropdown
+    explained: gr.HTML
+    details: gr.HTML
+    json: gr.JSON
+    card: gr.Markdown
+    images: list[gr.Image]
+    captions: list[gr.HTML]
+
+    def all(self) -> list[Any]:
+        """Every widget, for an event that may change any of them."""
+        widgets = vars(self).values()
+        return [part for widget in widgets for part in (widget if isinstance(widget, list) else [widget])]
+
+
+Update = dict[Any, Any]
+
+
+class Updates:
+    """What the page's events give back: for each widget that changes, its new value."""
+
+    def __init__(self, handlers: Handlers, widgets: Widgets) -> None:
+        self.handlers = handlers
+        self.widgets = widgets
+
+    def look(self, image: Any, task: str, colormap: str, strength: float) -> Iterator[Update]:
+        """A new photo, or another task for it: say what is going on, then answer and explain."""
+        page = self.widgets
+        if image is not None and not self.handlers.is_ready(task):
+            yield {page.answer: html.working("Loading the models")}
+            with suppress(PawMatchError):  # which the answer will meet again, and say
+                self.handlers.prepare(task)
+        if image is not None:
+            yield {page.answer: html.working("Looking at the photo")}
+        yield self.explain(image, task, None, colormap, strength)
+
+    def explain(self, image: Any, task: str, label: str | None, colormap: str, strength: float) -> Update:
+        """The photo that is there, with the heatmaps for one label."""
+        try:
+            with fit_for_visitors():
+                if image is None:
+                    return self.blank(task, None)
+                return self.answered(self.handlers.examine(image, task, label), colormap, strength)
+        except PawMatchError as exc:
+            # In the answer's own place: a passing message would leave the last photo's answer standing.
+            return self.blank(task, str(exc))
+
+    def explain_chosen(self, image: Any, task: str, label: str, colormap: str, strength: float) -> Update:
+        """The same photo, with the heatmaps for the label that was just chosen."""
+        update = self.explain(image, task, label, colormap, strength)
+        if update[self.widgets.kept] is not None:
+            # It stands there already, and the visitor may be about to choose another one.
+            del update[self.widgets.label]
+        return update
+
+    def retry(self, task: str) -> None:
+        """Load the intended model again; whether that helped, the next answer's notice says."""
+        try:
+            self.handlers.retry(task)
+        except PawMatchError as exc:
+            gr.Warning(html.safe(exc))
+
+    def restyle(self, kept: Kept | None, colormap: str, strength: float) -> list[Any]:
+        """The overlays in other colours or strength; the models do not run for that."""
+        if kept is None:
+            return [gr.skip() for _ in VARIANT_NAMES]
+        return overlays(kept, kept.photo(), colormap, strength)
+
+    def legend(self, colormap: str) -> str:
+        """The colour bar of a colour map."""
+        return html.legend(colormap_stops(colormap))
+
+    def blank(self, task: str, problem: str | None) -> Update:
+        """A problem, or else an invitation, in the answer's place, and nothing left of the last answer."""
+        page = self.widgets
+        answer = html.problem(problem) if problem else html.empty(task)
+        return {
+            page.kept: None,
+            page.answer: answer,
+            **self.noticed(task),
+            page.label: gr.Dropdown(choices=NOTHING_TO_EXPLAIN, value="", interactive=False),
+            page.explained: html.heatmaps_title(None),
+            page.details: html.no_details(),
+            page.json: None,
+            page.card: html.CHOOSE_PHOTO,
+            **dict.fromkeys(page.images),
+            **{
+                widget: html.caption(None, variant)
+                for widget, variant in zip(page.captions, VARIANT_NAMES, strict=True)
+            },
+        }
+
+    def answered(self, shown: Shown, colormap: str, strength: float) -> Update:
+        """An answer with everything that belongs to it."""
+        page = self.widgets
+        explanation = shown.explanation
+        prediction = explanation.prediction
+        kept = keep(shown)
+        return {
+            page.kept: kept,
+            page.answer: html.answer(prediction),
+            **self.noticed(prediction.task),
+            page.label: gr.Dropdown(
+                choices=self.handlers.labels(prediction.task), value=explanation.label, interactive=True
+            ),
+            page.explained: html.heatmaps_title(explanation),
+            page.details: html.details(prediction, shown.json),
+            page.json: shown.json,
+            page.card: html.card_text(self.handlers.card(prediction.task)),
+            **dict(zip(page.images, overlays(kept, shown.photo, colormap, strength), strict=True)),
+            **{
+                widget: html.caption(explanation, variant)
+                for widget, variant in zip(page.captions, VARIANT_NAMES, strict=True)
+            },
+        }
+
+    def noticed(self, task: str) -> Update:
+        """Whether another model than the intended one answers, and the button to change that."""
+        text = self.handlers.notice(task)
+        return {self.widgets.notice: html.notice(text), self.widgets.retry: gr.Button(visible=bool(text))}
+
+
+def overlays(kept: Kept, photo: Image.Image, colormap: str, strength: float) -> list[Any]:
+    """One update per variant's image, with words for those who do not see it."""
+    updates = []
+    for variant in VARIANT_NAMES:
+        heatmap = kept.heatmaps.get(variant)
+        if heatmap is None:
+            updates.append(gr.Image(value=None))
+            continue
+        picture = overlay(photo, heatmap, colormap=colormap, strength=strength)
+        updates.append(
+            gr.Image(value=keep_jpeg(picture, variant), alt_text=html.alt_text(heatmap, kept.name))
+        )
+    return updates
+
 
 FIRST_TASK = next(iter(TASKS))
 # A visitor's photo and answer stay here half an hour at most.
@@ -53,7 +213,7 @@ def build(
     handlers = Handlers(classifiers, on_gpu)
     drawings = read_examples(examples)
     with gr.Blocks(
-        title=f"{present.TITLE}: {present.TAGLINE}",
+        title=f"{html.TITLE}: {html.TAGLINE}",
         delete_cache=(CLEAN_SECONDS, KEPT_SECONDS),
         analytics_enabled=False,
     ) as demo:
@@ -79,30 +239,30 @@ def remember_signatures(demo: gr.Blocks) -> None:
 
 def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) -> None:
     """Add all widgets that are seen, top to bottom, and their events."""
-    Navbar(main_page_name=present.MAIN_PAGE)
-    gr.HTML(present.header())
+    Navbar(main_page_name=html.MAIN_PAGE)
+    gr.HTML(html.header())
     with gr.Row(elem_classes="ask"):
         with gr.Column(elem_classes="question"):
             task, photo = add_question()
         with gr.Column(elem_classes="reply"):
             notice = gr.HTML(elem_id="notice")
             retry = gr.Button("Try the intended model again", size="sm", visible=False, elem_id="retry")
-            answer = gr.HTML(present.empty(FIRST_TASK), elem_id="answer")
+            answer = gr.HTML(html.empty(FIRST_TASK), elem_id="answer")
         with gr.Column(elem_classes="tryout"):
             galleries = {name: add_gallery(name, examples) for name in TASKS}
-    explained = gr.HTML(present.heatmaps_title(None), elem_id="explained")
+    explained = gr.HTML(html.heatmaps_title(None), elem_id="explained")
     with gr.Row(elem_classes="controls"):
         label, colormap, strength = add_controls(settings)
     with gr.Row(elem_classes="maps"):
         images, captions = zip(*(add_map(variant) for variant in VARIANT_NAMES), strict=True)
-    legend = gr.HTML(present.legend(colormap_stops(settings.colormap)), elem_id="legend")
+    legend = gr.HTML(html.legend(colormap_stops(settings.colormap)), elem_id="legend")
     with gr.Accordion("Details", open=False):
-        details = gr.HTML(present.no_details())
+        details = gr.HTML(html.no_details())
     with gr.Accordion("The answer as JSON", open=False):
         answer_json = gr.JSON(show_label=False)
     with gr.Accordion("Model card", open=False):
-        card = gr.Markdown(present.CHOOSE_PHOTO)
-    gr.HTML(present.footer())
+        card = gr.Markdown(html.CHOOSE_PHOTO)
+    gr.HTML(html.footer())
     kept = gr.State(time_to_live=KEPT_SECONDS)
 
     widgets = Widgets(
@@ -190,7 +350,7 @@ def add_gallery(task: str, examples: list[Example]) -> tuple[gr.HTML, list[Examp
     """The examples of one task, to click on; shown while the task is chosen."""
     mine = examples_for(task, examples)
     gallery = gr.HTML(
-        present.gallery([(example.thumbnail(), example.alt) for example in mine]),
+        html.gallery([(example.thumbnail(), example.alt) for example in mine]),
         js_on_load=CLICKED_EXAMPLE,
         visible=task == FIRST_TASK,
         elem_id=f"examples-{task}",
@@ -242,5 +402,5 @@ def add_map(variant: str) -> tuple[gr.Image, gr.HTML]:
             buttons=["fullscreen", "download"],
             elem_id=f"map-{variant}",
         )
-        caption = gr.HTML(present.caption(None, variant), elem_id=f"caption-{variant}")
+        caption = gr.HTML(html.caption(None, variant), elem_id=f"caption-{variant}")
     return image, caption

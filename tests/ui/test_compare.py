@@ -17,13 +17,20 @@ from pawmatch.errors import CheckpointNotFound
 from pawmatch.evaluation.compare import ImageAnswers, compare
 from pawmatch.results import Review, ReviewReason, VariantAnswer
 from pawmatch.ui import compare_present, compare_words
-from pawmatch.ui.classifiers import Classifiers
-from pawmatch.ui.compare_updates import CompareUpdates, CompareWidgets
-from pawmatch.ui.comparing import Colours
-from pawmatch.ui.handlers import NO_MODEL, OUR_FAULT, Handlers
-from pawmatch.ui.requests import CHOOSE_PHOTOS, HOW_TO_SEND, MOST_COMPARED, photo_name
+from pawmatch.ui.compare import CompareUpdates, CompareWidgets
+from pawmatch.ui.handlers import (
+    CHOOSE_PHOTOS,
+    HOW_TO_SEND,
+    MOST_COMPARED,
+    NO_MODEL,
+    OUR_FAULT,
+    Colours,
+    Handlers,
+    photo_name,
+)
+from pawmatch.ui.inference import Classifiers
 from tests.ui.pretend import PretendClassifier, as_upload
-from tests.ui.test_present import EVIL, Tags, spaced
+from tests.ui.test_html import EVIL, Tags, spaced
 
 COLOURS = Colours("jet", 0.5)
 
