@@ -33,7 +33,7 @@ def fit_scope_gates(
     """The gates of one variant, from pooled features (N, C) of several kinds of images.
 
     The first gate says no to images from outside. Those are of one kind only, so further gates learn from
-    stand-ins for the rest, each from one kind of what `training.stand_ins` makes: one linear rule for two
+    stand-ins for the rest, each from one kind of what `training.export` makes: one linear rule for two
     kinds of them does worse on each. A gate is kept if it turns away images from outside, which it never saw.
     Where it does not, as with paintings, whose corners are paintings too, its share goes to the first one.
     """

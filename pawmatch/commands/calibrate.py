@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fit, and write the checkpoints."""
     from pawmatch.engines import resolve_device
-    from pawmatch.training.recalibrate import recalibrate
+    from pawmatch.training.export import recalibrate
 
     if not args.data and not args.val:
         raise BadOption("There is nothing to fit on; give --data or --val.")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pawmatch.training.table import Row, Table
+    from pawmatch.training.search import Row, Table
 
 
 def study_page(table: Table, command: str) -> str:

@@ -21,11 +21,10 @@ from pawmatch.engines import create_engine
 from pawmatch.errors import TrainingError
 from pawmatch.models import Hybrid, ImageModel
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.batches import TrainingBatches, normalise
+from pawmatch.training.augment import TrainingBatches, normalise
+from pawmatch.training.distill import Teachers
+from pawmatch.training.optim import Together, stages
 from pawmatch.training.recipe import Recipe
-from pawmatch.training.teacher import Teachers
-from pawmatch.training.together import Together
-from pawmatch.training.unfreezing import stages
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,17 @@
-"""The training loop: epochs of steps, each epoch judged on the validation images and then saved."""
+"""The training loop: epochs of steps, each judged on the validation images, saved and plotted."""
 
 from __future__ import annotations
 
+import csv
+import math
+import pickle
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pawmatch.calibration.apply import tempered
+from pawmatch.errors import TrainingError
+from pawmatch.metrics import macro_f1, negative_log_likelihood, top_k_accuracy
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.batches import TrainingBatches, normalise, steps_per_epoch
-from pawmatch.training.curves import tensorboard
+from pawmatch.training.augment import TrainingBatches, normalise, steps_per_epoch
 from pawmatch.training.data import LabelledImages, eval_batches
+from pawmatch.training.distill import Teachers, build_loss, build_mixer, repeat_targets
 from pawmatch.training.distributed import (
     average_statistics,
     gathered,
@@ -29,13 +36,211 @@ from pawmatch.training.distributed import (
     world,
 )
 from pawmatch.training.feature_cache import CachedBatch, FeatureCache
-from pawmatch.training.history import Epoch, best_epoch, finished, score, write_curve
-from pawmatch.training.losses import build_loss, build_mixer, repeat_targets
-from pawmatch.training.optimisation import Optimisation
-from pawmatch.training.recipe import Recipe
-from pawmatch.training.state import RunState, copied
-from pawmatch.training.teacher import Teachers
-from pawmatch.training.unfreezing import train_stages, training_mode
+from pawmatch.training.optim import Optimisation, train_stages, training_mode
+from pawmatch.training.recipe import Recipe, same_recipe
+
+CURVE_FILE = "history.csv"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Measures on the validation images, averaged over the variants where several train together.
+
+    Rates are shares in [0, 1].
+    """
+
+    val_loss: float
+    top1: float
+    top5: float
+    macro_f1: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch came to. `seconds` counts training and validation; `learning_rate` is its last one."""
+
+    number: int
+    size: int
+    train_loss: float
+    val_loss: float
+    top1: float
+    top5: float
+    macro_f1: float
+    seconds: float
+    learning_rate: float = 0.0
+    skipped_steps: int = 0
+
+    def line(self, total: int) -> str:
+        """The epoch as the one line that a run prints."""
+        skipped = f"  {self.skipped_steps} steps skipped" if self.skipped_steps else ""
+        return (
+            f"epoch {self.number:3d}/{total}  {self.size} px  loss {self.train_loss:.3f}  "
+            f"val loss {self.val_loss:.3f}  top-1 {self.top1:6.1%}  top-5 {self.top5:6.1%}  "
+            f"macro-F1 {self.macro_f1:6.1%}  {self.seconds:.0f} s{skipped}"
+        )
+
+
+def score(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> Scores:
+    """Scores of logits (N, classes), or (V, N, classes) for V variants."""
+    variants = logits.reshape(-1, *logits.shape[-2:])
+
+    def mean(metric: Callable[[NDArray[np.float32]], float]) -> float:
+        return float(np.mean([metric(rows) for rows in variants]))
+
+    return Scores(
+        val_loss=mean(lambda rows: negative_log_likelihood(tempered(rows, 1.0), targets)),
+        top1=mean(lambda rows: top_k_accuracy(rows, targets)),
+        top5=mean(lambda rows: top_k_accuracy(rows, targets, 5)),
+        macro_f1=mean(lambda rows: macro_f1(rows.argmax(axis=1), targets, rows.shape[1])),
+    )
+
+
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """The epoch with the lowest validation loss, the first of equals; one that is no number is no best."""
+    return min(history, key=lambda epoch: math.inf if math.isnan(epoch.val_loss) else epoch.val_loss)
+
+
+def stopped_early(history: Sequence[Epoch], recipe: Recipe) -> bool:
+    """Whether the validation loss has not fallen for as many epochs as the recipe's patience."""
+    waited = len(history) - best_epoch(history).number if history else 0
+    return bool(recipe.patience) and waited >= recipe.patience and len(history) < recipe.epochs
+
+
+def finished(history: Sequence[Epoch], recipe: Recipe) -> bool:
+    """Whether the run has had its epochs, or has stopped early."""
+    return len(history) >= recipe.epochs or stopped_early(history, recipe)
+
+
+def write_curve(history: Sequence[Epoch], folder: Path) -> None:
+    """Write the history as a table, one row per epoch, for whoever draws it."""
+    with (folder / CURVE_FILE).open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, [entry.name for entry in fields(Epoch)])
+        table.writeheader()
+        table.writerows(asdict(epoch) for epoch in history)
+
+
+SCALARS = {
+    "loss/train": "train_loss",
+    "loss/validation": "val_loss",
+    "validation/top1": "top1",
+    "validation/top5": "top5",
+    "validation/macro_f1": "macro_f1",
+    "training/learning_rate": "learning_rate",
+    "training/image_size": "size",
+    "training/skipped_steps": "skipped_steps",
+    "training/seconds": "seconds",
+}
+
+
+@contextmanager
+def tensorboard(
+    folder: Path, *, done: int, report: Callable[[str], None]
+) -> Iterator[Callable[[Epoch], None]]:
+    """Give what plots an epoch into `folder`; a resumed run goes on after its `done` epochs.
+
+    Without the package, says so once and plots nothing.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        report("no scalars are written: TensorBoard is missing; pip install tensorboard")
+        yield lambda epoch: None
+        return
+    # Whatever a killed run had plotted after its last whole epoch is hidden.
+    writer = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+
+    def plot(epoch: Epoch) -> None:
+        values = asdict(epoch)
+        for name, key in SCALARS.items():
+            writer.add_scalar(name, values[key], epoch.number)
+        writer.flush()
+
+    try:
+        yield plot
+    finally:
+        writer.close()
+
+
+STATE_FILE = "state.pt"
+REMEDY = "name another --out, or delete that folder"
+Weights = dict[str, Tensor]
+
+
+class RunState:
+    """Reads and writes the state file of one run.
+
+    `identity` says what the run is of beside its recipe: its variant and a code of its images.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        recipe: Recipe,
+        identity: Mapping[str, str],
+        model: nn.Module,
+        optimisation: Optimisation,
+    ) -> None:
+        self.run, self.recipe, self.identity = run, recipe, dict(identity)
+        self.model, self.optimisation = model, optimisation
+        self.best: Weights | None = None  # of the best epoch so far, if the recipe keeps them
+
+    def save(self, history: list[Epoch]) -> None:
+        """Write the state beside the old one and swap: a kill at any moment leaves a whole file."""
+        state = {
+            "model": self.model.state_dict(),
+            **self.optimisation.state_dict(),
+            "best": self.best,
+            "recipe": self.recipe.to_dict(),
+            "identity": self.identity,
+            "history": [asdict(epoch) for epoch in history],
+        }
+        temporary = self.run / "state.tmp"
+        torch.save(state, temporary)
+        temporary.replace(self.run / STATE_FILE)
+
+    def resume(self) -> list[Epoch]:
+        """Load the state if there is one, and give the epochs that are done.
+
+        Raises TrainingError if it is of another recipe, variant or set of images, or cannot be read.
+        """
+        path = self.run / STATE_FILE
+        if not path.is_file():
+            return []
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as exc:
+            raise TrainingError(f"The state of the run in {self.run} cannot be read; {REMEDY}.") from exc
+        self._check(state)
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimisation.load_state_dict(state)
+            self.best = state.get("best")
+            return [Epoch(**values) for values in state["history"]]
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise TrainingError(
+                f"Folder {self.run} holds a run of another variant or number of classes; {REMEDY}."
+            ) from exc
+
+    def _check(self, state: Any) -> None:
+        if not isinstance(state, dict) or not isinstance(state.get("recipe"), dict):
+            raise TrainingError(f"The state of the run in {self.run} cannot be read; {REMEDY}.")
+        if not same_recipe(state["recipe"], self.recipe):
+            raise TrainingError(f"Folder {self.run} holds a run of another recipe; {REMEDY}.")
+        saved = state.get("identity", {})
+        for key, words in (
+            ("variant", "of variant {}, not {}"),
+            ("data", "on other images"),
+            ("teacher", "with teacher {}, not {}"),
+        ):
+            theirs, ours = saved.get(key), self.identity.get(key)
+            if theirs is not None and ours is not None and theirs != ours:
+                said = words.format(theirs, ours)
+                raise TrainingError(f"Folder {self.run} holds a run {said}; {REMEDY}.")
+
+
+def copied(model: nn.Module) -> Weights:
+    """The model's tensors as they are now, in memory of their own on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
 
 
 @dataclass(frozen=True)

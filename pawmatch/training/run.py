@@ -24,15 +24,13 @@ from pawmatch.training.data import (
     list_classes,
     list_images,
 )
+from pawmatch.training.distill import Teachers
 from pawmatch.training.distributed import rank, silent, wait_for_all, world
-from pawmatch.training.finish import Story, finish, git_commit
-from pawmatch.training.loop import Settings, train
+from pawmatch.training.export import Story, Summary, finish, git_commit, summarise
+from pawmatch.training.init import PRETRAINED, build_models, plain_architecture
+from pawmatch.training.loop import STATE_FILE, Settings, train
+from pawmatch.training.optim import Together
 from pawmatch.training.recipe import Recipe, read_recipe, training_command
-from pawmatch.training.start import PRETRAINED, build_models, plain_architecture
-from pawmatch.training.state import STATE_FILE
-from pawmatch.training.summary import Summary, summarise
-from pawmatch.training.teacher import Teachers
-from pawmatch.training.together import Together
 
 DEFAULTS = Settings()
 ALL = "all"  # in place of a variant: all of them, on one shared feature extractor

@@ -89,7 +89,7 @@ def test_search_refuses_bad_options(
 def test_without_optuna_one_line_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("pawmatch.training.search", "pawmatch.training.record"):
+    for name in ("pawmatch.training.search", "pawmatch.training.search"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     for name in [name for name in sys.modules if name.partition(".")[0] == "optuna"]:
         monkeypatch.delitem(sys.modules, name)

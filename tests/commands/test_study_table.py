@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pawmatch.commands.study_table import study_page, study_table
-from pawmatch.training.latency import Latency
-from pawmatch.training.table import Row, Run, Table
+from pawmatch.training.search import Latency, Row, Run, Table
 
 CONDITIONS: dict[str, Any] = {
     "seeds": 1,

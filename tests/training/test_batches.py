@@ -10,7 +10,7 @@ from PIL import Image
 
 from pawmatch.errors import TrainingError
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.batches import TrainingBatches, epoch_order, normalise, steps_per_epoch
+from pawmatch.training.augment import TrainingBatches, epoch_order, normalise, steps_per_epoch
 from pawmatch.training.data import LabelledImages
 from pawmatch.training.recipe import Recipe
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pawmatch.training.curves import SCALARS, tensorboard
-from pawmatch.training.history import Epoch
+from pawmatch.training.loop import SCALARS, Epoch, tensorboard
 
 EPOCHS = [Epoch(i, 32, 1.0 / i, 2.0, 0.5, 0.9, 0.4, 1.5) for i in (1, 2, 3)]
 

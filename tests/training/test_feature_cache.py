@@ -17,15 +17,14 @@ from pawmatch.checkpoint.backbone import load_backbone
 from pawmatch.errors import TrainingError
 from pawmatch.models import Hybrid, ImageModel, build_model
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.batches import TrainingBatches, normalise
+from pawmatch.training.augment import TrainingBatches, normalise
 from pawmatch.training.data import LabelledImages
+from pawmatch.training.distill import Teachers
 from pawmatch.training.feature_cache import FeatureCache, split
+from pawmatch.training.init import start_from_backbone
 from pawmatch.training.loop import predict_logits, train
+from pawmatch.training.optim import Together, stages, train_stages
 from pawmatch.training.recipe import Recipe
-from pawmatch.training.start import start_from_backbone
-from pawmatch.training.teacher import Teachers
-from pawmatch.training.together import Together
-from pawmatch.training.unfreezing import stages, train_stages
 from tests.support.training import SETTINGS, silently, without_dropout, write_backbone
 
 LABELS = ("beagle", "boxer", "my own dog")

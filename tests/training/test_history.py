@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pawmatch.training.history import (
+from pawmatch.training.loop import (
     Epoch,
     best_epoch,
     finished,

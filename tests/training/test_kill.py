@@ -19,7 +19,7 @@ from tests.support.training import HYBRID, changes, write_colours
 KILLED = """
 import os, signal, sys
 from pawmatch import cli
-from pawmatch.training.optimisation import Optimisation
+from pawmatch.training.optim import Optimisation
 
 step, taken = Optimisation.step, 0
 

@@ -8,7 +8,7 @@ import torch
 
 from pawmatch.models import ImageModel
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.latency import WARM_UP, measure_latencies
+from pawmatch.training.search import WARM_UP, measure_latencies
 
 CALLS: list[tuple[float, torch.Size]] = []
 

@@ -12,14 +12,13 @@ from pawmatch.checkpoint.backbone import load_backbone
 from pawmatch.models import VARIANTS, ImageModel, build_model
 from pawmatch.preprocess import InputSpec
 from pawmatch.training import loop
-from pawmatch.training.batches import normalise
+from pawmatch.training.augment import normalise
 from pawmatch.training.data import LabelledImages, decode_all, find_split
-from pawmatch.training.history import Epoch, Scores
-from pawmatch.training.loop import Settings, train
+from pawmatch.training.distill import Teachers
+from pawmatch.training.init import start_from_backbone
+from pawmatch.training.loop import Epoch, Scores, Settings, train
+from pawmatch.training.optim import Together
 from pawmatch.training.recipe import Recipe
-from pawmatch.training.start import start_from_backbone
-from pawmatch.training.teacher import Teachers
-from pawmatch.training.together import Together
 from tests.support.training import (
     RECIPE,
     SETTINGS,

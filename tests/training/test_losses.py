@@ -5,7 +5,7 @@ import torch
 from timm.loss.asymmetric_loss import AsymmetricLossSingleLabel
 from torch import nn
 
-from pawmatch.training.losses import FocalLoss, build_loss, build_mixer, repeat_targets
+from pawmatch.training.distill import FocalLoss, build_loss, build_mixer, repeat_targets
 from pawmatch.training.recipe import Recipe
 
 LOGITS = 3 * torch.randn(6, 5, generator=torch.Generator().manual_seed(0))

@@ -16,7 +16,7 @@ from pawmatch.calibration import Calibration
 from pawmatch.checkpoint import load_checkpoint, load_task, save_again
 from pawmatch.errors import CheckpointNotFound, NotACheckpoint, TrainingError
 from pawmatch.training.data import LabelledFiles, list_images, relabelled
-from pawmatch.training.recalibrate import recalibrate
+from pawmatch.training.export import recalibrate
 from pawmatch.training.run import run_training
 from tests.support.training import RECIPE, SETTINGS, silently
 

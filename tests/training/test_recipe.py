@@ -8,9 +8,9 @@ import torch
 from pawmatch.errors import TrainingError
 from pawmatch.models import VARIANTS, build_model
 from pawmatch.preprocess import InputSpec
+from pawmatch.training.init import plain_architecture
 from pawmatch.training.recipe import RECIPES, Recipe, read_recipe, same_recipe
 from pawmatch.training.run import ALL
-from pawmatch.training.start import plain_architecture
 
 BUNDLED = sorted(path.stem for path in RECIPES.glob("*.toml"))
 

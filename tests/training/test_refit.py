@@ -15,11 +15,9 @@ from pawmatch.checkpoint import load_checkpoint
 from pawmatch.models import ImageModel, build_model
 from pawmatch.preprocess import InputSpec
 from pawmatch.training.data import LabelledImages, decode_all, find_split
-from pawmatch.training.outputs import run_models
-from pawmatch.training.recalibrate import recalibrate
-from pawmatch.training.refit import add_offsets, class_offsets, estimate_statistics
+from pawmatch.training.export import add_offsets, class_offsets, estimate_statistics, recalibrate, run_models
+from pawmatch.training.optim import Together
 from pawmatch.training.run import run_training
-from pawmatch.training.together import Together
 from tests.support.training import RECIPE, SETTINGS, silently
 
 SPEC = InputSpec.from_dict(RECIPE.input)

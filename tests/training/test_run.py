@@ -15,8 +15,8 @@ from pawmatch.checkpoint import load_checkpoint, load_task
 from pawmatch.errors import TrainingError, UnknownVariant
 from pawmatch.models import build_model
 from pawmatch.training import loop
+from pawmatch.training.optim import Together
 from pawmatch.training.run import run_training
-from pawmatch.training.together import Together
 from tests.support.training import RECIPE, SETTINGS
 
 

@@ -16,9 +16,8 @@ from pawmatch.checkpoint import load_checkpoint
 from pawmatch.errors import TrainingError
 from pawmatch.training import search as searching
 from pawmatch.training.loop import Settings
-from pawmatch.training.record import Record
 from pawmatch.training.run import run_training
-from pawmatch.training.search import Search, run_search
+from pawmatch.training.search import Record, Search, run_search
 from pawmatch.training.study import Range, Study
 
 RECIPE = """

@@ -6,7 +6,7 @@ import numpy as np
 
 from pawmatch.calibration.scope import STAND_IN_FLAGGED
 from pawmatch.training.data import LabelledImages
-from pawmatch.training.stand_ins import corner, shuffle_tiles, stand_in_images
+from pawmatch.training.export import corner, shuffle_tiles, stand_in_images
 
 NUMBERED = np.arange(24 * 36, dtype=np.int64).reshape(24, 36, 1).repeat(3, axis=2) % 251
 

@@ -10,10 +10,9 @@ from torch import nn
 
 from pawmatch.errors import TrainingError
 from pawmatch.models import build_model
-from pawmatch.training.history import Epoch
-from pawmatch.training.optimisation import Optimisation
+from pawmatch.training.loop import STATE_FILE, Epoch, RunState
+from pawmatch.training.optim import Optimisation
 from pawmatch.training.recipe import Recipe
-from pawmatch.training.state import STATE_FILE, RunState
 from tests.support.training import RECIPE
 
 HISTORY = [Epoch(1, 32, 1.0, 2.0, 0.5, 0.9, 0.4, 1.5)]

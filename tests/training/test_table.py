@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from pawmatch.training.latency import Latency
-from pawmatch.training.table import Row, Run, Table, pareto_front, with_front
+from pawmatch.training.search import Latency, Row, Run, Table, pareto_front, with_front
 
 
 def row(name: str, losses: list[float], parameters: int, milliseconds: float | None) -> Row:

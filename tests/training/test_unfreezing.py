@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from pawmatch.models import build_model
+from pawmatch.training.optim import Together, feature_extractor, stages, train_stages, training_mode
 from pawmatch.training.recipe import Recipe, read_recipe
-from pawmatch.training.together import Together
-from pawmatch.training.unfreezing import feature_extractor, stages, train_stages, training_mode
 from tests.support.training import RECIPE
 
 TINY = {"backbone": "resnet18d", "backbone_config": {"channels": [8, 8, 16, 16], "stem_width": 8}}

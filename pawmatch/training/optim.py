@@ -1,20 +1,93 @@
-"""One optimisation step: precision, clipping, schedule, averaging, and what a number too large costs."""
+"""Optimization: which stages learn, variants on a shared backbone, precision, schedule, averaging."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from itertools import chain
 from typing import Any
 
 import torch
+from timm.models._manipulate import group_with_matcher
 from timm.optim._optim_factory import create_optimizer_v2
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pawmatch.errors import TrainingError
+from pawmatch.models import ImageModel
 from pawmatch.training.recipe import Recipe
-from pawmatch.training.together import Together
+
+
+class Together(nn.Module):
+    """Several variants whose `forward_features` is one and the same module.
+
+    They see the same batches under the same schedule, and differ in their heads alone.
+    """
+
+    def __init__(self, models: Mapping[str, ImageModel]) -> None:
+        super().__init__()
+        first = next(iter(models.values()))
+        for model in models.values():
+            setattr(model, model.features_module, getattr(first, first.features_module))
+        self.models = nn.ModuleDict(models)
+
+    def variants(self) -> dict[str, ImageModel]:
+        """The variants by name; they share the feature extractor's tensors."""
+        return {name: model for name, model in self.models.items() if isinstance(model, ImageModel)}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) -> logits (V, N, classes), one row of the first axis per variant."""
+        models = list(self.variants().values())
+        feature_map = models[0].forward_features(images)
+        return torch.stack([model.forward_head(feature_map) for model in models])
+
+
+def feature_extractor(model: nn.Module) -> nn.Module:
+    """The module that holds all parameters of `forward_features`."""
+    member = next(iter(model.variants().values())) if isinstance(model, Together) else model
+    assert isinstance(member, ImageModel)
+    return member.features()
+
+
+def stages(features: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters of a feature extractor, stage by stage from the image on.
+
+    timm knows the stages of its networks; those of a plain sequence are its members. What timm counts to
+    no stage, such as a last norm, belongs to the head and is left out.
+    """
+    matcher = getattr(features, "group_matcher", None)
+    if matcher is None:
+        return [list(child.parameters()) for child in features.children()]
+    nowhere = ("-", None)  # falls into the group of what matches no stage
+    named = chain(features.named_parameters(), [nowhere])
+    groups = group_with_matcher(named, matcher(coarse=True), return_values=True)
+    return [group for _, group in sorted(groups.items()) if None not in group]
+
+
+def train_stages(model: nn.Module, count: int | None) -> tuple[int, int]:
+    """Let the last `count` stages of the feature extractor learn, None for all; the head always does.
+
+    Returns how many learn, of how many.
+    """
+    everything = stages(feature_extractor(model))
+    learning = len(everything) if count is None else min(count, len(everything))
+    model.requires_grad_(True)
+    for group in everything[: len(everything) - learning]:
+        for parameter in group:
+            parameter.requires_grad_(False)
+    return learning, len(everything)
+
+
+def training_mode(model: nn.Module) -> None:
+    """Set training mode, except for frozen modules: their BatchNorm statistics stay as they are."""
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters(recurse=False))
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.training = False  # this module alone, not what is in it
+
 
 MOST_SKIPPED = 10  # steps in a row; scaling float16 losses takes fewer to find its scale
 

@@ -14,8 +14,8 @@ from pawmatch.checkpoint.backbone import Backbone, imagenet_classes, load_backbo
 from pawmatch.cli import main
 from pawmatch.errors import TrainingError
 from pawmatch.models import Hybrid, ImageModel, build_model
+from pawmatch.training.init import build_models, plain_architecture, start_from_backbone, take_over
 from pawmatch.training.recipe import Recipe
-from pawmatch.training.start import build_models, plain_architecture, start_from_backbone, take_over
 from tests.support.hub_server import Fault, HubServer
 from tests.support.training import RECIPE, changes, silently, write_backbone, write_colours
 

@@ -15,8 +15,8 @@ from pawmatch.checkpoint.weights import WEIGHTS_FILE
 from pawmatch.errors import HubError, HubUnavailable, TrainingError, UnknownVariant
 from pawmatch.hub import HubSource, fetch
 from pawmatch.models import Hybrid, ImageModel, build_model
+from pawmatch.training.optim import feature_extractor
 from pawmatch.training.recipe import Recipe
-from pawmatch.training.unfreezing import feature_extractor
 
 PRETRAINED = "pretrained_backbone"  # in a recipe's architecture; a checkpoint's config may not have it
 

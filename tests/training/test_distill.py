@@ -15,9 +15,9 @@ from pawmatch.checkpoint import load_checkpoint, load_task
 from pawmatch.checkpoint.backbone import imagenet_classes, load_backbone
 from pawmatch.errors import PawMatchError, TrainingError
 from pawmatch.preprocess import InputSpec
-from pawmatch.training.batches import normalise
+from pawmatch.training.augment import normalise
+from pawmatch.training.distill import Teacher, Teachers, distillation_loss
 from pawmatch.training.run import run_training
-from pawmatch.training.teacher import Teacher, Teachers, distillation_loss
 from tests.support.training import RECIPE, SETTINGS, silently, write_backbone
 
 

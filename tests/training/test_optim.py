@@ -6,10 +6,8 @@ from torch import Tensor, nn
 
 from pawmatch.errors import TrainingError
 from pawmatch.models import VARIANTS, build_model
-from pawmatch.training.optimisation import MOST_SKIPPED, Optimisation, clipped_apart
+from pawmatch.training.optim import MOST_SKIPPED, Optimisation, Together, clipped_apart, train_stages
 from pawmatch.training.recipe import Recipe
-from pawmatch.training.together import Together
-from pawmatch.training.unfreezing import train_stages
 from tests.support.training import RECIPE as TINY
 
 IMAGES = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
