@@ -19,8 +19,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from benchmarks.side_by_side import arguments, compare
-from pawmatch.prepared import prepare
-from pawmatch.preprocess import InputSpec
+from pawmatch.images import InputSpec, prepare
 
 SIZE = (4032, 3024)
 

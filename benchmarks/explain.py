@@ -22,10 +22,9 @@ from pawmatch.checkpoint import Checkpoint, CheckpointConfig
 from pawmatch.engines import openvino_engine
 from pawmatch.engines.openvino_engine import OpenVinoEngine
 from pawmatch.explain import ExplainingClassifier, grad_cam
+from pawmatch.images import InputSpec, Prepared
 from pawmatch.models import VARIANTS, ImageModel, build_model
 from pawmatch.predict import Member
-from pawmatch.prepared import Prepared
-from pawmatch.preprocess import InputSpec
 from pawmatch.tasks import new_task
 
 CLASSES = 124

@@ -86,8 +86,8 @@ def main() -> None:
 def write_checkpoint(folder: Path, backbone: str, size: int) -> None:
     """A breed checkpoint with random weights, a backbone and one linear layer, that sees size x size."""
     from pawmatch.checkpoint import CheckpointConfig, save_checkpoint
+    from pawmatch.images import InputSpec
     from pawmatch.models import build_model
-    from pawmatch.preprocess import InputSpec
     from pawmatch.tasks import new_task
 
     architecture = {"backbone": backbone}
@@ -118,7 +118,7 @@ def ready_batches(classifier: Classifier, files: list[Path]) -> list[Tensor]:
     """Normalised batches (N, 3, 224, 224), float32."""
     import torch
 
-    from pawmatch.prepared import prepare
+    from pawmatch.images import prepare
 
     spec = classifier.main.spec
     pixels = [torch.from_numpy(prepare(file, [spec]).pixels[spec]) for file in files[: READY_BATCHES * BATCH]]

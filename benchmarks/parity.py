@@ -18,10 +18,9 @@ from pawmatch.engines import converted, openvino_engine
 from pawmatch.engines.choose import outcome
 from pawmatch.engines.openvino_engine import OpenVinoEngine
 from pawmatch.errors import PawMatchError
-from pawmatch.images import ImageSource
+from pawmatch.images import ImageSource, Prepared
 from pawmatch.loading import load
 from pawmatch.predict import Classifier, Examined, Member
-from pawmatch.prepared import Prepared
 
 BATCH = 16
 

@@ -32,7 +32,7 @@ RUN = """
 import json, multiprocessing, re, resource, sys, threading, time
 from pathlib import Path
 from pawmatch.cli import main
-from pawmatch.readers import NAME
+from pawmatch.images.pool import NAME
 
 def watch(peaks):
     while True:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pawmatch.checkpoint.backbone import Backbone, backbone_folder, imagenet_classes, load_backbone
 from pawmatch.errors import BadOption
 from pawmatch.images import open_image
+from pawmatch.images.spec import RESIZE_RULES, InputSpec
 from pawmatch.metrics import top_k_accuracy
-from pawmatch.preprocess import RESIZE_RULES, InputSpec
 from pawmatch.training.data import list_classes
 
 BATCH = 16

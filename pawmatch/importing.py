@@ -23,8 +23,8 @@ from pawmatch.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint, s
 from pawmatch.checkpoint.build import empty_model
 from pawmatch.checkpoint.weights import check_finite, compare, describe, file_digest
 from pawmatch.errors import BadOption, CheckpointNotFound, KeyMismatch, NotACheckpoint
+from pawmatch.images import InputSpec
 from pawmatch.labels import read_labels
-from pawmatch.preprocess import InputSpec
 from pawmatch.tasks import new_task
 
 ORIGINAL = "hf://spaces/DawnC/PawMatchAI/ConvNextV2Base_best_model.pth"

@@ -27,11 +27,9 @@ from pawmatch.checkpoint.backbone import (
 )
 from pawmatch.engines import Engine, create_engine
 from pawmatch.errors import BadOption, ImageError, KeyMismatch, NotACheckpoint, PawMatchError
-from pawmatch.images import ImageSource
+from pawmatch.images import Box, ImageSource, InputSpec, Prepared, prepare
 from pawmatch.labels import display_name
 from pawmatch.models import ImageModel
-from pawmatch.prepared import Prepared, prepare
-from pawmatch.preprocess import Box, InputSpec
 from pawmatch.results import Candidate, LookAlike, ModelInfo, Prediction, SubjectBox, VariantAnswer
 from pawmatch.subjects import Subject, closer_look, find_subject
 from pawmatch.tasks import VARIANT_NAMES

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pawmatch.preprocess import Box
+from pawmatch.images import Box
 
 SPREAD = 1.8  # half a box, in standard deviations of the mass; sqrt(3) for mass spread evenly over it
 MIN_SIDE = 0.35  # of a closer look, in shorter sides of the picture: below it there are too few pixels

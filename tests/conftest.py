@@ -102,8 +102,8 @@ def write_tiny_checkpoint(folder: Path, task: str, variant: str) -> None:
     import torch
 
     from pawmatch.checkpoint import CheckpointConfig, save_checkpoint
+    from pawmatch.images import InputSpec
     from pawmatch.models import build_model
-    from pawmatch.preprocess import InputSpec
     from pawmatch.tasks import new_task
 
     labels, family = LABELS[task], FAMILIES[task]

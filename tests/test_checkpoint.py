@@ -34,8 +34,8 @@ from pawmatch.errors import (
     UnknownVariant,
     UnsupportedBackbone,
 )
+from pawmatch.images import InputSpec
 from pawmatch.models import build_model
-from pawmatch.preprocess import InputSpec
 from pawmatch.tasks import new_task
 from tests.support.checkpoints import as_format_1, change_config, name_digests
 from tests.support.checkpoints import change_weights as change_file

@@ -25,9 +25,9 @@ from pawmatch.errors import (
     RepoNotFound,
     ShapeMismatch,
 )
+from pawmatch.images import InputSpec
 from pawmatch.importing import import_checkpoint, unpickle
 from pawmatch.models import build_model
-from pawmatch.preprocess import InputSpec
 from tests.support.hub_server import HubServer
 
 pytest_plugins = ("tests.support.hub_fixture",)

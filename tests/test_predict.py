@@ -25,9 +25,9 @@ from pawmatch.errors import (
     PawMatchError,
     UnknownTask,
 )
+from pawmatch.images import Box
 from pawmatch.models import VARIANTS
 from pawmatch.predict import BATCH_SIZE, Classifier, Examined
-from pawmatch.preprocess import Box
 from pawmatch.results import Prediction, SubjectBox
 from pawmatch.subjects import Subject
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pawmatch.preprocess import Box
+from pawmatch.images import Box
 from pawmatch.subjects import MAX_SIDE, MIN_SIDE, closer_look, find_subject
 
 WHOLE = Box(0, 0, 1, 1)

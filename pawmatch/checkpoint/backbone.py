@@ -32,9 +32,9 @@ from pawmatch.checkpoint.folder import Checkpoint
 from pawmatch.checkpoint.values import check_keys, text, wrong
 from pawmatch.checkpoint.weights import file_digest, read_tensors, replace_file, write_tensors
 from pawmatch.errors import CheckpointNotFound, DigestMismatch, NotACheckpoint
+from pawmatch.images import InputSpec
 from pawmatch.labels import spelling_key
 from pawmatch.models.hybrid import Hybrid, create_backbone
-from pawmatch.preprocess import InputSpec
 
 KIND = "backbone"
 IMAGENET_CLASSES = 1000

@@ -21,8 +21,8 @@ from pawmatch.checkpoint.values import (
     text,
     wrong,
 )
+from pawmatch.images import InputSpec
 from pawmatch.models import FAMILIES, VARIANTS
-from pawmatch.preprocess import InputSpec
 from pawmatch.tasks import Task
 
 CONFIG_FILE = "config.json"

@@ -16,8 +16,8 @@ from pawmatch.checkpoint.codec import decode, encode
 from pawmatch.checkpoint.config import Answers, CheckpointConfig, WeightsFile, main_variant
 from pawmatch.checkpoint.values import wrong
 from pawmatch.errors import NotACheckpoint, UnknownFormatVersion
+from pawmatch.images import InputSpec
 from pawmatch.models import VARIANTS
-from pawmatch.preprocess import InputSpec
 from pawmatch.tasks import Task, new_task
 
 FORMAT_VERSION = 2

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pawmatch.commands.inputs import Found
 from pawmatch.commands.records import Result
 from pawmatch.errors import PawMatchError
-from pawmatch.readers import Read, Readers, read_all
+from pawmatch.images.pool import Read, Readers, read_all
 
 if TYPE_CHECKING:
     from pawmatch.predict import Classifier, Examined

@@ -22,8 +22,8 @@ from pawmatch.phrasing import percent, verdict_line
 from pawmatch.tasks import VARIANT_NAMES
 
 if TYPE_CHECKING:
+    from pawmatch.images.pool import Readers
     from pawmatch.predict import Classifier
-    from pawmatch.readers import Readers
     from pawmatch.results import Prediction
 
 SUMMARY = "Name what is in images and say how sure that is."
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Classify every image; 1 if some failed."""
     check_options(args)
-    from pawmatch.readers import FEW_FILES, Readers, suitable_readers
+    from pawmatch.images.pool import FEW_FILES, Readers, suitable_readers
 
     found = find_images(args.images)
     first = list(islice(found, FEW_FILES))
@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
 def run_beside(args: argparse.Namespace, found: Iterator[Found], readers: Readers) -> int:
     """Load the models and classify every image; 1 if some failed."""
     from pawmatch.commands.answers import BATCH
+    from pawmatch.images.pool import FEW_FILES, suitable_readers
     from pawmatch.loading import load
-    from pawmatch.readers import FEW_FILES, suitable_readers
 
     engine: str | dict[str, str] = args.engine
     if args.out is not None and engine == "auto" and not args.fresh:

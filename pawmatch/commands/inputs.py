@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from pawmatch.errors import ImageNotFound, ImageUnreadable, PawMatchError
-from pawmatch.filetypes import SUFFIXES
 
 T = TypeVar("T")
 Found = tuple[str, PawMatchError | None]
@@ -36,6 +35,8 @@ def find_images(paths: Iterable[str]) -> Iterator[Found]:
 
 def walk(folder: str) -> Iterator[Found]:
     """The images in a folder and its subfolders, with constant memory for any number of folders."""
+    from pawmatch.images.filetypes import SUFFIXES  # not above: --help does without numpy and Pillow
+
     unreadable: list[OSError] = []
     for place, folders, files in os.walk(folder, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -13,8 +13,8 @@ from pawmatch.engines.openvino_engine import OpenVinoEngine
 from pawmatch.engines.processor import limit_torch_threads
 from pawmatch.engines.torch_engine import TorchEngine
 from pawmatch.errors import BadOption
+from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel
-from pawmatch.preprocess import InputSpec
 
 ENGINES = ("auto", "torch", "torch-compile", "openvino")
 PRECISIONS = ("float32", "bfloat16")

@@ -21,8 +21,8 @@ from pawmatch.engines.base import Engine
 from pawmatch.engines.openvino_engine import OpenVinoEngine
 from pawmatch.engines.processor import has_bfloat16
 from pawmatch.engines.torch_engine import TorchEngine
+from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel
-from pawmatch.preprocess import InputSpec
 from pawmatch.settings import on_lent_gpu
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pawmatch.cores import usable_cores
 from pawmatch.engines import converted
 from pawmatch.engines.quiet_openvino import import_openvino
+from pawmatch.images.pool import usable_cores
 from pawmatch.models import ImageModel
 
 if TYPE_CHECKING:

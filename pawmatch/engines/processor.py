@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pawmatch.cores import usable_cores
+from pawmatch.images.pool import usable_cores
 
 
 def limit_torch_threads() -> None:

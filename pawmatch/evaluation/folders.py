@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pawmatch.errors import BadOption, UnknownLabel
-from pawmatch.filetypes import SUFFIXES
+from pawmatch.images.filetypes import SUFFIXES
 from pawmatch.labels import find_label
 
 WORDNET_NUMBER = re.compile(r"^n\d{8}-")  # "n02085620-Chihuahua", as Stanford Dogs names its folders

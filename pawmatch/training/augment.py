@@ -15,7 +15,7 @@ from torch.nn.functional import avg_pool2d, grid_sample
 from torchvision.transforms.v2 import RandAugment
 
 from pawmatch.errors import TrainingError
-from pawmatch.preprocess import InputSpec
+from pawmatch.images import InputSpec
 from pawmatch.training.data import LabelledImages
 from pawmatch.training.recipe import Recipe
 

@@ -16,9 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from pawmatch.errors import ImageError, TrainingError
-from pawmatch.filetypes import SUFFIXES
-from pawmatch.images import open_image
-from pawmatch.preprocess import InputSpec
+from pawmatch.images import InputSpec, open_image
+from pawmatch.images.filetypes import SUFFIXES
 from pawmatch.training.distributed import rank
 
 logger = logging.getLogger(__name__)

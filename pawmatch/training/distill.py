@@ -12,8 +12,8 @@ from torch.nn.functional import kl_div, log_softmax, one_hot
 from pawmatch.checkpoint import load_checkpoint
 from pawmatch.checkpoint.backbone import backbone_folder, imagenet_classes, load_backbone
 from pawmatch.errors import TrainingError
+from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel
-from pawmatch.preprocess import InputSpec
 from pawmatch.training.recipe import Recipe
 
 

@@ -32,9 +32,9 @@ from pawmatch.checkpoint import Answers, Checkpoint, CheckpointConfig, load_task
 from pawmatch.checkpoint.backbone import imagenet_classes, subject_classes
 from pawmatch.checkpoint.format import ONLY
 from pawmatch.errors import PawMatchError, TrainingError
+from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel
 from pawmatch.predict import Classifier
-from pawmatch.preprocess import InputSpec
 from pawmatch.training.card import draw_calibration, plot_file, write_card
 from pawmatch.training.data import (
     ANSWERED_SIDE,

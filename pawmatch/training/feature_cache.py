@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from pawmatch.engines import create_engine
 from pawmatch.errors import TrainingError
+from pawmatch.images import InputSpec
 from pawmatch.models import Hybrid, ImageModel
-from pawmatch.preprocess import InputSpec
 from pawmatch.training.augment import TrainingBatches, normalise
 from pawmatch.training.distill import Teachers
 from pawmatch.training.optim import Together, stages

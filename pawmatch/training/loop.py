@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from pawmatch.calibration.apply import tempered
 from pawmatch.errors import TrainingError
+from pawmatch.images import InputSpec
 from pawmatch.metrics import macro_f1, negative_log_likelihood, top_k_accuracy
-from pawmatch.preprocess import InputSpec
 from pawmatch.training.augment import TrainingBatches, normalise, steps_per_epoch
 from pawmatch.training.data import LabelledImages, eval_batches
 from pawmatch.training.distill import Teachers, build_loss, build_mixer, repeat_targets

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pawmatch.checkpoint.backbone import save_backbone
 from pawmatch.errors import BadOption, KeyMismatch, PawMatchError
-from pawmatch.preprocess import InputSpec
+from pawmatch.images import InputSpec
 
 COUNTERS = "num_batches_tracked"  # of BatchNorm; old files lack them, and no answer depends on them
 

@@ -11,8 +11,8 @@ from torch import nn
 from pawmatch.checkpoint import CheckpointConfig
 from pawmatch.checkpoint.config import CONFIG_FILE
 from pawmatch.errors import TrainingError, UnknownVariant
+from pawmatch.images import InputSpec
 from pawmatch.models import VARIANTS
-from pawmatch.preprocess import InputSpec
 from pawmatch.tasks import new_task
 from pawmatch.training.data import (
     ANSWERED_SIDE,

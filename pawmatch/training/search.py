@@ -25,10 +25,9 @@ from pawmatch.checkpoint.config import CONFIG_FILE
 from pawmatch.errors import ImageError, PawMatchError, TrainingError
 from pawmatch.evaluation.faithfulness import measure_faithfulness, spread
 from pawmatch.evaluation.folders import labelled_files
-from pawmatch.images import read_image
+from pawmatch.images import InputSpec, read_image
 from pawmatch.loading import load
 from pawmatch.models import VARIANTS, ImageModel, build_model
-from pawmatch.preprocess import InputSpec
 from pawmatch.training.loop import Settings
 from pawmatch.training.recipe import Recipe, read_recipe
 from pawmatch.training.run import run_training

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from PIL import Image
 
-from pawmatch.cores import usable_cores
 from pawmatch.errors import ImageError, PawMatchError
 from pawmatch.images import ImageFile, hold_file, open_image
+from pawmatch.images.pool import usable_cores
 from pawmatch.labels import find_label
 from pawmatch.results import Explanation, Prediction
 from pawmatch.settings import Settings
@@ -27,8 +27,8 @@ from pawmatch.ui import request_log
 
 if TYPE_CHECKING:
     from pawmatch.explain import ExplainingClassifier
+    from pawmatch.images import Prepared
     from pawmatch.predict import Examined
-    from pawmatch.prepared import Prepared
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,8 @@ from pawmatch.commands import answers as module
 from pawmatch.commands.answers import answers
 from pawmatch.commands.inputs import Found
 from pawmatch.errors import ImageNotFound, PawMatchError
-from pawmatch.prepared import Prepared
-from pawmatch.preprocess import InputSpec
-from pawmatch.readers import Readers, suitable_readers
+from pawmatch.images import InputSpec, Prepared
+from pawmatch.images.pool import Readers, suitable_readers
 
 
 class Namer:
@@ -74,30 +73,31 @@ def test_the_models_have_the_next_batch_before_one_is_given_out(
 def test_readers_start_before_the_models_are_loaded(
     breeds: str, dog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pawmatch import loading, readers
+    from pawmatch import loading
     from pawmatch.cli import main
+    from pawmatch.images import pool
 
-    for number in range(readers.FEW_FILES):
+    for number in range(pool.FEW_FILES):
         (tmp_path / f"{number:03}.jpg").write_bytes(dog.read_bytes())
     order: list[str] = []
-    load, start = loading.load, readers.Reader.__init__
+    load, start = loading.load, pool.Reader.__init__
 
     def loads(*given: Any) -> Any:
         order.append("load")
         return load(*given)
 
-    def starts(self: readers.Reader) -> None:
+    def starts(self: pool.Reader) -> None:
         order.append("reader")
         start(self)
 
     monkeypatch.setattr(loading, "load", loads)
-    monkeypatch.setattr(readers.Reader, "__init__", starts)
+    monkeypatch.setattr(pool.Reader, "__init__", starts)
     command = ["classify", str(tmp_path), "--source", breeds, "--device", "cpu"]
     assert main([*command, "--out", str(tmp_path / "rows.csv")]) == 0
     assert order.index("reader") < order.index("load")
-    assert order.count("reader") == suitable_readers(readers.FEW_FILES, "cpu")
+    assert order.count("reader") == suitable_readers(pool.FEW_FILES, "cpu")
     order.clear()
-    for number in range(1, readers.FEW_FILES):
+    for number in range(1, pool.FEW_FILES):
         (tmp_path / f"{number:03}.jpg").unlink()
     assert main([*command, "--out", str(tmp_path / "few.csv")]) == 0
     assert order == ["load"]

@@ -12,8 +12,8 @@ import torch
 
 from pawmatch.engines import converted
 from pawmatch.engines.quiet_openvino import import_openvino
+from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel, build_model
-from pawmatch.preprocess import InputSpec
 
 SPEC = InputSpec(size=32)
 

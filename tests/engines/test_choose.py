@@ -19,8 +19,8 @@ from pawmatch.engines import choose, converted, create_engine
 from pawmatch.engines.choose import choose_engine, outcome, pictures
 from pawmatch.engines.torch_engine import TorchEngine
 from pawmatch.explain import grad_cam
+from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel, build_model
-from pawmatch.preprocess import InputSpec
 
 SPEC = InputSpec(size=32)
 

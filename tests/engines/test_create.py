@@ -6,8 +6,8 @@ import pytest
 
 from pawmatch.engines import create_engine
 from pawmatch.errors import BadOption
+from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel
-from pawmatch.preprocess import InputSpec
 
 
 @pytest.mark.parametrize(

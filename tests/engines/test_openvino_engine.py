@@ -15,8 +15,8 @@ import torch
 from pawmatch.engines import create_engine, openvino_engine
 from pawmatch.engines.openvino_engine import OpenVinoEngine
 from pawmatch.errors import BadOption
+from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel, build_model
-from pawmatch.preprocess import InputSpec
 
 pytestmark = pytest.mark.usefixtures("openvino")
 

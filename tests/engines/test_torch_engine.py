@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pawmatch.engines import create_engine
 from pawmatch.engines.torch_engine import TorchEngine
+from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel
-from pawmatch.preprocess import InputSpec
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

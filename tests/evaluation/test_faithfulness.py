@@ -17,9 +17,9 @@ from pawmatch.evaluation import case
 from pawmatch.evaluation.faithfulness import Comparison, measure_faithfulness, spread
 from pawmatch.evaluation.folders import LabelledFile
 from pawmatch.explain import Cam, grad_cam
+from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel
 from pawmatch.predict import Classifier
-from pawmatch.preprocess import InputSpec
 from pawmatch.tasks import new_task
 
 SIDE = 32

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import nn
 
 from pawmatch.checkpoint.backbone import save_backbone
+from pawmatch.images import InputSpec
 from pawmatch.models.hybrid import create_backbone
-from pawmatch.preprocess import InputSpec
 from pawmatch.training.loop import Settings
 from pawmatch.training.recipe import Recipe
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from pawmatch.preprocess import InputSpec
+from pawmatch.images import InputSpec
 from pawmatch.training.augment import LUMA, Augment, padded
 from pawmatch.training.recipe import Recipe
 

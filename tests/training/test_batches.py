@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from pawmatch.errors import TrainingError
-from pawmatch.preprocess import InputSpec
+from pawmatch.images import InputSpec
 from pawmatch.training.augment import TrainingBatches, epoch_order, normalise, steps_per_epoch
 from pawmatch.training.data import LabelledImages
 from pawmatch.training.recipe import Recipe

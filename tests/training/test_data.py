@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pawmatch.errors import TrainingError
-from pawmatch.preprocess import InputSpec
+from pawmatch.images import InputSpec
 from pawmatch.training.data import (
     LabelledFiles,
     decode_all,

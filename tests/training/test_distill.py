@@ -14,7 +14,7 @@ from torch.nn.functional import softmax
 from pawmatch.checkpoint import load_checkpoint, load_task
 from pawmatch.checkpoint.backbone import imagenet_classes, load_backbone
 from pawmatch.errors import PawMatchError, TrainingError
-from pawmatch.preprocess import InputSpec
+from pawmatch.images import InputSpec
 from pawmatch.training.augment import normalise
 from pawmatch.training.distill import Teacher, Teachers, distillation_loss
 from pawmatch.training.run import run_training

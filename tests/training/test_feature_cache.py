@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from pawmatch.checkpoint.backbone import load_backbone
 from pawmatch.errors import TrainingError
+from pawmatch.images import InputSpec
 from pawmatch.models import Hybrid, ImageModel, build_model
-from pawmatch.preprocess import InputSpec
 from pawmatch.training.augment import TrainingBatches, normalise
 from pawmatch.training.data import LabelledImages
 from pawmatch.training.distill import Teachers

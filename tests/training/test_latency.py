@@ -6,8 +6,8 @@ import time
 
 import torch
 
+from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel
-from pawmatch.preprocess import InputSpec
 from pawmatch.training.search import WARM_UP, measure_latencies
 
 CALLS: list[tuple[float, torch.Size]] = []

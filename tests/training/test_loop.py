@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pawmatch.checkpoint.backbone import load_backbone
+from pawmatch.images import InputSpec
 from pawmatch.models import VARIANTS, ImageModel, build_model
-from pawmatch.preprocess import InputSpec
 from pawmatch.training import loop
 from pawmatch.training.augment import normalise
 from pawmatch.training.data import LabelledImages, decode_all, find_split

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pawmatch.errors import TrainingError
+from pawmatch.images import InputSpec
 from pawmatch.models import VARIANTS, build_model
-from pawmatch.preprocess import InputSpec
 from pawmatch.training.init import plain_architecture
 from pawmatch.training.recipe import RECIPES, Recipe, read_recipe, same_recipe
 from pawmatch.training.run import ALL

@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.functional import softmax
 
 from pawmatch.checkpoint import load_checkpoint
+from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel, build_model
-from pawmatch.preprocess import InputSpec
 from pawmatch.training.data import LabelledImages, decode_all, find_split
 from pawmatch.training.export import add_offsets, class_offsets, estimate_statistics, recalibrate, run_models
 from pawmatch.training.optim import Together

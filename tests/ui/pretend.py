@@ -11,8 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pawmatch.errors import PawMatchError, UnknownLabel
-from pawmatch.images import open_image, read_image
-from pawmatch.prepared import Prepared
+from pawmatch.images import Prepared, open_image, read_image
 from pawmatch.results import (
     Candidate,
     Explanation,

@@ -10,9 +10,7 @@ import pytest
 from PIL import Image
 
 from pawmatch.errors import BrokenImage
-from pawmatch.images import ImageFile, hold_file
-from pawmatch.prepared import prepare
-from pawmatch.preprocess import InputSpec
+from pawmatch.images import ImageFile, InputSpec, hold_file, prepare
 
 SMALL = InputSpec(size=32)
 VIEWS = InputSpec(size=48, views=("plain", "mirror", "square", "middle"))

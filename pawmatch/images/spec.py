@@ -6,7 +6,9 @@ so starts in a fraction of the time and keeps some 30 MB instead of 500.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pawmatch.errors import BadOption
+from pawmatch.images.reading import ImageSource, read_image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -183,3 +186,34 @@ class InputSpec:
 def _centred(width: int, height: int, inner_width: float, inner_height: float) -> Box:
     left, top = (width - inner_width) / 2, (height - inner_height) / 2
     return Box(left, top, left + inner_width, top + inner_height)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the models see of one image, and what is known about how it came to be.
+
+    `pixels` has for each input rule the image's views, uint8 (V, size, size, 3): small, whatever the size of
+    the photo, so that it can wait in a queue or come from another process. `canvases` has the image itself,
+    shrunk, for each rule by which a closer look may follow. `width` and `height` are those
+    of the whole upright picture; `decode_ms` is what it took to read, decode and shrink it.
+    """
+
+    pixels: Mapping[InputSpec, NDArray[np.uint8]]
+    width: int
+    height: int
+    warnings: tuple[str, ...]
+    decode_ms: float
+    canvases: Mapping[InputSpec, NDArray[np.uint8]] = field(default_factory=dict)
+
+
+def prepare(source: ImageSource, specs: Sequence[InputSpec]) -> Prepared:
+    """Read an image and make of it what each of the input rules asks for. Raises a leaf of ImageError.
+
+    A large JPEG photo is decoded no larger than the rules need, which is several times faster.
+    """
+    started = time.perf_counter()
+    loaded = read_image(source, min_side=max(spec.least_side for spec in specs))
+    pixels = {spec: spec.pixels(loaded.image) for spec in dict.fromkeys(specs)}
+    canvases = {spec: spec.canvas(loaded.image) for spec in pixels if spec.has_focus}
+    decode_ms = 1000 * (time.perf_counter() - started)
+    return Prepared(pixels, loaded.width, loaded.height, loaded.warnings, decode_ms, canvases)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pawmatch.cores import cpu_quota, usable_cores
+from pawmatch.images.pool import cpu_quota, usable_cores
 
 
 def built_in() -> int:

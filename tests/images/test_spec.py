@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from pawmatch.errors import BadOption
-from pawmatch.preprocess import Box, InputSpec
+from pawmatch.images import Box, InputSpec
 
 PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 

@@ -14,12 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pawmatch import readers
 from pawmatch.errors import BadOption, BrokenImage, ImageNotFound, PawMatchError, ReaderDied
-from pawmatch.images import open_image
-from pawmatch.prepared import Prepared, prepare
-from pawmatch.preprocess import InputSpec
-from pawmatch.readers import Found, Readers, read_all, suitable_readers
+from pawmatch.images import InputSpec, Prepared, open_image, pool, prepare
+from pawmatch.images.pool import Found, Readers, read_all, suitable_readers
 
 SPECS = (InputSpec(size=32), InputSpec(size=48, views=("plain", "mirror")))
 
@@ -38,11 +35,11 @@ def serve_badly(pipe: Connection[Any, Any]) -> None:
             signal.pause()
         return prepare(file, SPECS)
 
-    readers.try_prepare = one  # type: ignore[assignment]
+    pool.try_prepare = one  # type: ignore[assignment]
     readers_serve(pipe)
 
 
-readers_serve = readers.serve
+readers_serve = pool.serve
 
 
 def end_at_once(pipe: object) -> None:
@@ -66,7 +63,7 @@ def given(files: list[str]) -> Iterator[Found]:
 
 
 def test_reading_needs_no_torch() -> None:
-    code = "import sys, pawmatch.readers; print('torch' in sys.modules)"
+    code = "import sys, pawmatch.images.pool; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False"]
 
@@ -113,8 +110,8 @@ def test_no_more_is_under_way_than_was_said(folder: Callable[..., list[str]]) ->
 def test_a_reader_that_dies_costs_one_file(
     folder: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "serve", serve_badly)
-    monkeypatch.setattr(readers, "LONGEST_S", 1.0)
+    monkeypatch.setattr(pool, "serve", serve_badly)
+    monkeypatch.setattr(pool, "LONGEST_S", 1.0)
     files = folder("a.jpg", "kill.jpg", "b.jpg", "once.jpg", "hang.jpg", "c.jpg")
     found: dict[str, Prepared | PawMatchError] = {
         Path(file).stem: entry for file, entry in read_all(given(files), SPECS, Readers(1), ahead=4)
@@ -130,11 +127,11 @@ def test_a_reader_that_dies_costs_one_file(
 def test_readers_that_cannot_start_are_no_endless_loop(
     folder: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readers, "serve", end_at_once)
+    monkeypatch.setattr(pool, "serve", end_at_once)
     with pytest.raises(BadOption, match="--workers 0"):
         list(read_all(given(folder("a.jpg")), SPECS, Readers(1), ahead=4))
 
 
 def test_few_files_need_no_readers() -> None:
     assert suitable_readers(3, "cpu") == 0
-    assert 1 <= suitable_readers(readers.FEW_FILES, "cpu") <= suitable_readers(readers.FEW_FILES, "cuda:0")
+    assert 1 <= suitable_readers(pool.FEW_FILES, "cpu") <= suitable_readers(pool.FEW_FILES, "cuda:0")

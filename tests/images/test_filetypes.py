@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pawmatch.errors import UnsupportedFormat
-from pawmatch.filetypes import accepted_format, refusal
+from pawmatch.images.filetypes import accepted_format, refusal
 from tests.support.pictures import FORMATS, encode, failure, quarters
 
 PADDING = bytes(range(256))

@@ -10,11 +10,10 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from pawmatch.containers import TooManyPieces, strip
-from pawmatch.containers.jpeg import MOST_SCANS
-from pawmatch.containers.picture import MOST_PIECES, exif_orientation
 from pawmatch.errors import BrokenImage
 from pawmatch.images import ROTATED, open_image, read_image
+from pawmatch.images.containers import MOST_PIECES, MOST_SCANS, TooManyPieces, exif_orientation
+from pawmatch.images.reading import strip
 from tests.support.pictures import (
     QUARTERS,
     encode,

@@ -7,6 +7,7 @@ costs the file that it was reading and nothing else.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -14,14 +15,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from pawmatch.cores import usable_cores
 from pawmatch.errors import BadOption, ImageError, PawMatchError, ReaderDied
-from pawmatch.filetypes import EXPORT
-from pawmatch.prepared import Prepared, prepare
-from pawmatch.preprocess import InputSpec
+from pawmatch.images import InputSpec, Prepared, prepare
+from pawmatch.images.filetypes import EXPORT
 
 Found = tuple[str, PawMatchError | None]
 Read = tuple[str, Prepared | PawMatchError]
@@ -216,3 +216,33 @@ def interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def usable_cores(cgroup: Path = CGROUP) -> int:
+    """Whole cores, at least 1.
+
+    Libraries see every core of the machine. In a container that was given two of 64, that many threads
+    would stand in each other's way.
+    """
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota(cgroup)
+    return allowed if quota is None else max(1, min(allowed, round(quota)))
+
+
+def cpu_quota(cgroup: Path) -> float | None:
+    """The cores that a container's limit amounts to; None without a limit (cgroup v2, then v1)."""
+    try:
+        if (file := cgroup / "cpu.max").is_file():
+            amount, period = file.read_text(encoding="ascii").split()
+        else:
+            amount, period = (
+                (cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text(encoding="ascii")
+                for name in ("quota", "period")
+            )
+        cores = int(amount) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # ValueError: "max", which is no limit
+        return None
+    return cores if cores > 0 else None

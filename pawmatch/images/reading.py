@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,8 +19,6 @@ from typing import IO, Any
 
 from PIL import Image
 
-from pawmatch.containers import TooManyPieces, TooManyPixels, strip
-from pawmatch.containers.picture import exif_orientation
 from pawmatch.errors import (
     BrokenImage,
     ImageError,
@@ -28,14 +27,34 @@ from pawmatch.errors import (
     ImageUnreadable,
     UnsupportedFormat,
 )
-from pawmatch.filetypes import EXPORT, accepted_format, refusal
-from pawmatch.pixels import fitting_size, to_rgb, upright
+from pawmatch.images.avif import strip_avif
+from pawmatch.images.color import fitting_size, to_rgb, upright
+from pawmatch.images.containers import (
+    Picture,
+    TooManyPieces,
+    TooManyPixels,
+    check_bmp,
+    exif_orientation,
+    strip_gif,
+    strip_jpeg,
+    strip_png,
+    strip_tiff,
+)
+from pawmatch.images.filetypes import EXPORT, accepted_format, refusal
 
 ROTATED = "Image was rotated according to its EXIF tag"
 ANIMATED = "The file is animated: only its first frame was used"
 PAGED = "The file has several pages: only its first was used"
 
 _MB = 2**20
+_STRIP: dict[str, Callable[[bytes], Picture]] = {
+    "JPEG": strip_jpeg,
+    "PNG": strip_png,
+    "GIF": strip_gif,
+    "TIFF": strip_tiff,
+    "AVIF": strip_avif,
+    "BMP": check_bmp,
+}
 _COMMON = {"JPEG", "PNG", "GIF", "WEBP"}  # these have no rare kinds that Pillow cannot read
 
 
@@ -181,6 +200,14 @@ def _check_bytes(size: int, max_bytes: int) -> None:
 
 
 # --- from bytes to pixels
+
+
+def strip(data: bytes, image_format: str) -> Picture:
+    """The picture in `data`, of the format that Pillow calls so.
+
+    Raises TooManyPieces for a file that would cost too much; struct.error and IndexError mean damage.
+    """
+    return _STRIP.get(image_format, Picture)(data)
 
 
 def _decode(

@@ -10,10 +10,11 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from pawmatch.containers import TooManyPieces, TooManyPixels, avif, strip
-from pawmatch.containers.av1 import frames_and_pixels
 from pawmatch.errors import BrokenImage, ImageTooLarge
-from pawmatch.images import open_image
+from pawmatch.images import avif, open_image
+from pawmatch.images.avif import frames_and_pixels
+from pawmatch.images.containers import TooManyPieces, TooManyPixels
+from pawmatch.images.reading import strip
 from tests.support.pictures import (
     QUARTERS,
     RED,

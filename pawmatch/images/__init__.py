@@ -1,0 +1,32 @@
+"""Images: bytes -> upright RGB -> what a model sees."""
+
+from pawmatch.images.reading import (
+    ANIMATED,
+    PAGED,
+    ROTATED,
+    ImageFile,
+    ImageSource,
+    Limits,
+    LoadedImage,
+    hold_file,
+    open_image,
+    read_image,
+)
+from pawmatch.images.spec import Box, InputSpec, Prepared, prepare
+
+__all__ = [
+    "ANIMATED",
+    "PAGED",
+    "ROTATED",
+    "Box",
+    "ImageFile",
+    "ImageSource",
+    "InputSpec",
+    "Limits",
+    "LoadedImage",
+    "Prepared",
+    "hold_file",
+    "open_image",
+    "prepare",
+    "read_image",
+]
