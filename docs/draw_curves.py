@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from pawmatch.evaluation.drawing import COLORS, MUTED, headline, percent_axis, style
+from pawmatch.evaluation.figures import COLORS, MUTED, headline, percent_axis, style
 
 HERE = Path(__file__).parent
 STAGES = {

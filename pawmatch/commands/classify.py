@@ -5,26 +5,34 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pawmatch.commands.console import add_model_options, complain, note, say, say_json
+from pawmatch.commands.console import add_model_options, complain, image_progress, note, say, say_json
 from pawmatch.commands.inputs import Found, find_images, is_one_image
-from pawmatch.commands.output import Output, Tally, check_out
-from pawmatch.commands.progress import image_progress
-from pawmatch.commands.records import Result, json_object, json_record
-from pawmatch.commands.run_record import engines_of, settings_of
+from pawmatch.commands.output import (
+    Output,
+    Result,
+    Tally,
+    check_out,
+    engines_of,
+    json_object,
+    json_record,
+    settings_of,
+)
 from pawmatch.errors import BadOption, PawMatchError
 from pawmatch.phrasing import percent, verdict_line
 from pawmatch.tasks import VARIANT_NAMES
 
 if TYPE_CHECKING:
-    from pawmatch.images.pool import Readers
-    from pawmatch.predict import Classifier
+    from pawmatch.images.pool import Read, Readers
+    from pawmatch.predict import Classifier, Examined
     from pawmatch.results import Prediction
+
 
 SUMMARY = "Name what is in images and say how sure that is."
 EPILOG = """\
@@ -87,7 +95,6 @@ def run(args: argparse.Namespace) -> int:
 
 def run_beside(args: argparse.Namespace, found: Iterator[Found], readers: Readers) -> int:
     """Load the models and classify every image; 1 if some failed."""
-    from pawmatch.commands.answers import BATCH
     from pawmatch.images.pool import FEW_FILES, suitable_readers
     from pawmatch.loading import load
 
@@ -137,8 +144,6 @@ def answer(
     done: int,
 ) -> int:
     """Hand the answer to each image that is found to every sink; gives the number that failed."""
-    from pawmatch.commands.answers import answers
-
     results = answers(classifier, found, args.top_k, readers)
     failed = 0
     with closing(results):
@@ -224,3 +229,49 @@ def flag(prediction: Prediction) -> str:
         return ""
     reasons = prediction.review.reasons
     return f"check: {reasons[0].message}" if reasons else "check"
+
+
+BATCH = 16
+AHEAD = 3  # batches that may be under way: one that waits for the models, one ready, one being read
+
+
+def answers(
+    classifier: Classifier, found: Iterable[Found], top_k: int, readers: Readers
+) -> Generator[tuple[str, Result]]:
+    """Each file with its answer or its error, in order, whatever the number of files in constant memory.
+
+    The readers, if there are any, read the next images while the models answer. A batch is BATCH entries of
+    `found`, errors included: which images the models take together depends on nothing else.
+    """
+    from pawmatch.images.pool import read_all
+
+    with closing(read_all(found, classifier.specs, readers, AHEAD * BATCH)) as read:
+        for batch, examined in examine_ahead(classifier, read):
+            for file, entry in batch:
+                if isinstance(entry, PawMatchError):
+                    yield file, entry
+                else:
+                    yield file, classifier.conclude(next(examined), top_k)
+
+
+def examine_ahead(
+    classifier: Classifier, read: Iterator[Read]
+) -> Generator[tuple[list[Read], Iterator[Examined]]]:
+    """Each batch with what the models make of its images.
+
+    The models have the next batch before one is given out. Else cores would idle while rows are written.
+    """
+    begun: tuple[list[Read], Future[list[Examined]]] | None = None
+    models = ThreadPoolExecutor(1)
+    try:
+        while True:
+            batch = list(islice(read, BATCH))
+            prepared = [entry for _, entry in batch if not isinstance(entry, PawMatchError)]
+            following = (batch, models.submit(classifier.examine, prepared)) if batch else None
+            if begun is not None:
+                yield begun[0], iter(begun[1].result())
+            if following is None:
+                return
+            begun = following
+    finally:
+        models.shutdown(cancel_futures=True)

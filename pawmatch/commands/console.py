@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 from pawmatch.tasks import task_names
 
@@ -57,3 +58,62 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", default="auto", help="auto, torch, torch-compile or openvino (default: auto)"
     )
+
+
+class Listing(argparse.Action):
+    """Prints what `lines` gives, one entry a line; nothing is imported before it is asked for."""
+
+    def __init__(
+        self,
+        option_strings: Sequence[str],
+        dest: str,
+        *,
+        lines: Callable[[], Iterable[str]],
+        help: str | None = None,
+    ) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+        self.lines = lines
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        for line in self.lines():
+            say(line)
+        parser.exit()
+
+
+T = TypeVar("T")
+
+
+def progress(things: Iterable[T], what: str) -> Iterable[T]:
+    """The things one by one, with a bar on standard error while they last if that is a terminal."""
+    from tqdm import tqdm
+
+    bar: Iterable[T] = tqdm(things, desc=what, leave=False, disable=not sys.stderr.isatty())
+    return bar
+
+
+def image_progress(things: Iterable[T], count: Callable[[], int], done: int) -> Iterable[T]:
+    """The things with a bar that shows their rate and the time left; `done` of them were there before.
+
+    `count` says how many there are in all. It is asked only if there is a terminal to show it on.
+    """
+    from tqdm import tqdm
+
+    if not sys.stderr.isatty():
+        return things
+    bar: Iterable[T] = tqdm(
+        things,
+        desc="classify",
+        unit=" images",
+        total=count(),
+        initial=done,
+        leave=False,
+        smoothing=0.05,  # they come in batches: a short memory would let the rate jump
+        dynamic_ncols=True,
+    )
+    return bar

@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from pawmatch.commands.console import add_model_options, complain, note, say, say_json
-from pawmatch.commands.evaluation_text import class_rows, describe
+from pawmatch.commands.console import add_model_options, complain, note, progress, say, say_json
 from pawmatch.commands.inputs import find_images
-from pawmatch.commands.progress import progress
 from pawmatch.errors import BadOption
+from pawmatch.labels import display_name
+from pawmatch.tasks import VARIANT_NAMES
 
 if TYPE_CHECKING:
     from pawmatch.evaluation.report import Evaluation
+    from pawmatch.metrics import Estimate
     from pawmatch.predict import Classifier
+
 
 SUMMARY = "Measure accuracy, calibration, review flag and heatmaps on labelled images."
 EPILOG = """\
@@ -135,3 +138,193 @@ def write(evaluation: Evaluation, out: Path) -> None:
         writer.writerows(class_rows(evaluation))
     for path in [metrics, classes, *save_figures(evaluation, out)]:
         note(f"wrote {path}")
+
+
+SHOWN = 10  # confusions and classes
+FIRST, COLUMN = 38, 26  # widths
+MEASURED_CALIBRATION = {
+    "own": "the checkpoint's own, as users get it",
+    "halves": "fitted on random halves of these images, each judged by those it is not in",
+}
+NONE = "none"
+
+Row = tuple[str, Callable[[Any], str]]
+
+
+def shares(estimate: Estimate | None) -> str:
+    """A share with its interval: "41.4 % (39.4 to 43.4)"."""
+    if estimate is None:
+        return NONE
+    return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+
+
+def numbers(estimate: Estimate, digits: int = 3) -> str:
+    """A number with its interval: "0.034 (0.021 to 0.047)"."""
+    value, low, high = (f"{n:.{digits}f}" for n in (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({low} to {high})"
+
+
+MEASURED: dict[str, tuple[Row, ...]] = {
+    "Answers": (
+        ("top-1", lambda r: shares(r.top1)),
+        ("top-5", lambda r: shares(r.top5)),
+        ("macro-F1", lambda r: shares(r.macro_f1)),
+    ),
+    "Confidence": (
+        ("calibration error, 15 bins", lambda r: numbers(r.ece)),
+        ("  before calibration", lambda r: numbers(r.ece_before)),
+        ("  of a perfect model, by chance", lambda r: f"{r.ece_floor:.3f}"),
+        ("  chance that it shows as much", lambda r: f"{100 * r.ece_p_value:.0f} %"),
+        ("negative log-likelihood", lambda r: numbers(r.nll)),
+        ("  before calibration", lambda r: numbers(r.nll_before)),
+        ("Brier score", lambda r: numbers(r.brier)),
+        ("  before calibration", lambda r: numbers(r.brier_before)),
+        ("temperature of the checkpoint", lambda r: f"{r.temperature:.3f}"),
+    ),
+    "90 % candidate sets": (
+        ("hold the truth", lambda r: shares(r.set_coverage)),
+        ("labels in a set", lambda r: numbers(r.set_size, 1)),
+    ),
+    "Answering only when sure": (
+        ("area of risk and coverage", lambda r: numbers(r.aurc)),
+        ("confidence at the threshold or above", lambda r: shares(r.kept)),
+        ("  of these right", lambda r: shares(r.kept_accuracy)),
+    ),
+}
+SCOPE: tuple[Row, ...] = (
+    ("AUROC", lambda r: numbers(r.scope.auroc) if r.scope else NONE),
+    ("  of confidence alone", lambda r: numbers(r.scope.auroc_of_confidence) if r.scope else NONE),
+    ("own images turned away", lambda r: shares(r.scope.own_flagged) if r.scope else NONE),
+    ("outside images turned away", lambda r: shares(r.scope.outside_flagged) if r.scope else NONE),
+)
+
+
+def compared(measure: str) -> tuple[Row, ...]:
+    """The rows of a measure of which the rivals have values as well."""
+
+    def row(name: str) -> Callable[[Any], str]:
+        return lambda f: numbers(getattr(getattr(f, measure), name))
+
+    return (
+        ("heatmap", row("heatmap")),
+        ("random map", row("random")),
+        ("centred blob", row("centre")),
+        ("gain over a random map", row("over_random")),
+        ("gain over a centred blob", row("over_centre")),
+    )
+
+
+HEATMAPS: dict[str, tuple[Row, ...]] = {
+    "Deletion, lower is better": compared("deletion"),
+    "Insertion, higher is better": compared("insertion"),
+    "ROAD, higher is better": compared("road"),
+    "Heatmap of a random head": (
+        ("rank correlation with the true one", lambda f: numbers(f.after_randomisation)),
+    ),
+}
+POINTING: tuple[Row, ...] = (
+    ("heat inside its box", lambda f: shares(f.pointing and f.pointing.heat)),
+    ("box's share of the picture", lambda f: shares(f.pointing and f.pointing.area)),
+    ("  heat beyond that share", lambda f: shares(f.pointing and f.pointing.gain)),
+    ("hottest spot inside", lambda f: shares(f.pointing and f.pointing.peak)),
+)
+
+
+def describe(evaluation: Evaluation) -> Iterator[str]:
+    """The evaluation as lines of text; brackets hold 95 % intervals."""
+    yield (
+        f"{evaluation.task}: {evaluation.images} images, {evaluation.classes_with_images} of "
+        f"{evaluation.classes} classes"
+    )
+    yield f"images: {evaluation.folder}"
+    yield f"weights: {evaluation.source}"
+    yield f"calibration: {MEASURED_CALIBRATION[evaluation.calibration]}"
+    if evaluation.unreadable:
+        yield f"left out because unreadable: {len(evaluation.unreadable)}"
+    for title, rows in MEASURED.items():
+        yield from table(title, evaluation.variants, rows)
+    if any(report.scope for report in evaluation.variants.values()):
+        yield from table(f"Scope, {evaluation.outside_images} outside images", evaluation.variants, SCOPE)
+    yield from review(evaluation)
+    yield from confusions(evaluation)
+    yield from weakest(evaluation)
+    if evaluation.faithfulness:
+        yield from heatmaps(evaluation)
+
+
+def table(title: str, columns: Mapping[str, Any], rows: tuple[Row, ...]) -> Iterator[str]:
+    """A title with the variants' names beside it, and a line per row."""
+    yield ""
+    yield line(title, [VARIANT_NAMES[variant] for variant in columns])
+    for name, cell in rows:
+        yield line(f"  {name}", [cell(column) for column in columns.values()])
+
+
+def line(first: str, cells: list[str]) -> str:
+    """One line of a table."""
+    return f"{first:<{FIRST}}  {''.join(f'{cell:<{COLUMN}}' for cell in cells)}".rstrip()
+
+
+def review(evaluation: Evaluation) -> Iterator[str]:
+    """How the flag does for the answers as users get them."""
+    found = evaluation.review
+    rows = [
+        ("right", found.accuracy),
+        ("flagged for a person", found.flagged),
+        *((f"  {code}", share) for code, share in found.reasons.items()),
+        ("right where not flagged", found.unflagged_accuracy),
+        ("right where flagged", found.flagged_accuracy),
+    ]
+    if found.outside_flagged is not None:
+        rows += [
+            ("outside images flagged", found.outside_flagged),
+            ("  out_of_scope", found.outside_out_of_scope),
+        ]
+    yield ""
+    yield line("Answers as users get them", [VARIANT_NAMES[evaluation.main]])
+    for name, share in rows:
+        yield line(f"  {name}", [shares(share)])
+
+
+def confusions(evaluation: Evaluation) -> Iterator[str]:
+    """The pairs that the leading variant confuses most."""
+    report = evaluation.leading
+    yield ""
+    yield f"Most frequent mistakes of {VARIANT_NAMES[report.variant]}"
+    for pair in report.confusions[:SHOWN]:
+        what = f"{display_name(pair.truth)} taken for {display_name(pair.answer)}"
+        yield f"  {pair.count:>3} of {pair.support:<4}  {what}"
+
+
+def weakest(evaluation: Evaluation) -> Iterator[str]:
+    """The classes that the leading variant knows least."""
+    report = evaluation.leading
+    known = [score for score in report.classes if score.support and score.f1 is not None]
+    yield ""
+    yield f"{'Weakest classes':<{FIRST}}  F1      precision  recall  images"
+    for score in sorted(known, key=lambda score: score.f1 or 0.0)[:SHOWN]:
+        cells = (score.f1, score.precision, score.recall)
+        f1, precision, recall = (NONE if cell is None else f"{cell:.2f}" for cell in cells)
+        name = f"  {display_name(score.label)}"
+        yield f"{name:<{FIRST}}  {f1:<6}  {precision:<9}  {recall:<6}  {score.support}"
+
+
+def heatmaps(evaluation: Evaluation) -> Iterator[str]:
+    """What the tests of the heatmaps found."""
+    found = evaluation.faithfulness
+    some = next(iter(found.values()))
+    yield ""
+    yield f"Heatmaps, on {some.images} images; ROAD on {some.road.images}"
+    for title, rows in HEATMAPS.items():
+        yield from table(title, found, rows)
+    if any(variant.pointing for variant in found.values()):
+        yield from table("Subject pasted on another picture", found, POINTING)
+
+
+def class_rows(evaluation: Evaluation) -> Iterator[list[str | float | int]]:
+    """The per-class table of every variant, its head first."""
+    yield ["variant", "label", "name", "precision", "recall", "f1", "images"]
+    for variant, report in evaluation.variants.items():
+        for score in report.classes:
+            cells = ("" if c is None else round(c, 4) for c in (score.precision, score.recall, score.f1))
+            yield [variant, score.label, display_name(score.label), *cells, score.support]

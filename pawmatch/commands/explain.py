@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pawmatch.commands.console import add_model_options, complain, note, say, say_json
-from pawmatch.commands.records import json_record
+from pawmatch.commands.output import json_record
 from pawmatch.errors import ImageError
 from pawmatch.phrasing import percent, verdict_line
 from pawmatch.tasks import VARIANT_NAMES

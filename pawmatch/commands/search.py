@@ -8,8 +8,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from pawmatch.commands.console import say
-from pawmatch.commands.listing import Listing
+from pawmatch.commands.console import Listing, say
 from pawmatch.commands.study_table import study_page, study_table
 from pawmatch.commands.train import number
 from pawmatch.errors import TrainingError

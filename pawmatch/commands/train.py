@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from pawmatch.commands.console import say
-from pawmatch.commands.listing import Listing
+from pawmatch.commands.console import Listing, say
 from pawmatch.errors import BadOption
 from pawmatch.settings import whole
 from pawmatch.tasks import VARIANT_NAMES

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pawmatch.errors import BadOption, UnknownLabel
-from pawmatch.images.filetypes import SUFFIXES
 from pawmatch.labels import find_label
 
 WORDNET_NUMBER = re.compile(r"^n\d{8}-")  # "n02085620-Chihuahua", as Stanford Dogs names its folders
@@ -39,6 +38,8 @@ def labelled_files(folder: Path, labels: Sequence[str]) -> tuple[LabelledFile, .
     same halves. A folder may be named as the label or as people call the
     class. Raises BadOption where there is no image, UnknownLabel for folders that match no label.
     """
+    from pawmatch.images.filetypes import SUFFIXES  # not above: --help does without numpy and Pillow
+
     folder = evaluated_folder(folder)
     if not folder.is_dir():
         raise BadOption(f"There is no folder {folder}; name a folder with one subfolder of images per class.")

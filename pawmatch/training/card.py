@@ -17,7 +17,7 @@ from pawmatch.calibration.crossfit import Halves
 from pawmatch.calibration.fit import confidence_and_hits
 from pawmatch.checkpoint import CheckpointConfig
 from pawmatch.checkpoint.folder import CARD_FILE
-from pawmatch.evaluation.drawing import COLORS, INK, MUTED, headline, percent_axis, style
+from pawmatch.evaluation.figures import COLORS, INK, MUTED, headline, percent_axis, style
 from pawmatch.labels import display_name
 from pawmatch.metrics import calibration_bins, expected_calibration_error, wilson_interval
 from pawmatch.tasks import VARIANT_NAMES

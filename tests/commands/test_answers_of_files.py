@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pawmatch.commands import answers as module
-from pawmatch.commands.answers import answers
+from pawmatch.commands import classify as module
+from pawmatch.commands.classify import answers
 from pawmatch.commands.inputs import Found
 from pawmatch.errors import ImageNotFound, PawMatchError
 from pawmatch.images import InputSpec, Prepared
@@ -152,8 +152,7 @@ def test_an_interrupted_run_says_how_to_go_on(
 ) -> None:
     from pawmatch import engines
     from pawmatch.cli import main
-    from pawmatch.commands.output import Output
-    from pawmatch.commands.run_record import engines_of
+    from pawmatch.commands.output import Output, engines_of
     from pawmatch.engines.torch_engine import TorchEngine
 
     out = tmp_path / "out.csv"

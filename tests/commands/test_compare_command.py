@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pawmatch.cli import main
-from pawmatch.commands.truths import find_labelled
+from pawmatch.commands.inputs import find_labelled
 
 VARIANTS = ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
 

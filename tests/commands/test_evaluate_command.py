@@ -11,7 +11,7 @@ from PIL import Image
 
 from pawmatch import loading, metrics
 from pawmatch.cli import main
-from pawmatch.evaluation.drawing import STYLE
+from pawmatch.evaluation.figures import STYLE
 
 VARIANTS = ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
 

@@ -12,9 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pawmatch.commands.inputs import Found
-from pawmatch.commands.output import Output, check_out
-from pawmatch.commands.parquet import valid_text
-from pawmatch.commands.records import COLUMNS, Result
+from pawmatch.commands.output import COLUMNS, Output, Result, check_out, valid_text
 from pawmatch.errors import BadOption, BrokenImage, PawMatchError
 from pawmatch.results import Candidate, ModelInfo, Prediction, Review, ReviewReason, VariantAnswer, Verdict
 

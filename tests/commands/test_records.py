@@ -12,7 +12,7 @@ import pytest
 from pawmatch.cli import main
 from pawmatch.commands import classify
 from pawmatch.commands.console import printable
-from pawmatch.commands.records import COLUMNS, cell
+from pawmatch.commands.output import COLUMNS, cell
 
 VARIANTS = ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pawmatch.commands.run_record import engines_of, record_path, write_record
+from pawmatch.commands.output import engines_of, record_path, write_record
 
 
 def test_engines_are_read_again(tmp_path: Path) -> None:

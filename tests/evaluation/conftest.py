@@ -11,9 +11,7 @@ from PIL import Image
 
 from pawmatch import metrics
 from pawmatch.calibration import Calibration
-from pawmatch.evaluation.answers import Answers
-from pawmatch.evaluation.judgement import judge
-from pawmatch.evaluation.measure import measure_review, measure_variant
+from pawmatch.evaluation.evaluate import Answers, judge, measure_review, measure_variant
 from pawmatch.evaluation.report import Evaluation
 from pawmatch.tasks import VARIANT_NAMES
 

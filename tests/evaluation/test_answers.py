@@ -12,7 +12,7 @@ import pytest
 from pawmatch import load
 from pawmatch.calibration import ScopeGate
 from pawmatch.checkpoint import load_checkpoint
-from pawmatch.evaluation.answers import collect
+from pawmatch.evaluation.evaluate import collect
 from pawmatch.predict import Classifier
 from pawmatch.results import Prediction
 

@@ -8,7 +8,7 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from pawmatch.evaluation.classes import class_scores, confusions
+from pawmatch.evaluation.report import class_scores, confusions
 from pawmatch.metrics import confusion_matrix
 
 LABELS = ("a", "b", "c", "d")

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from pawmatch.evaluation.compare import compare
-from pawmatch.evaluation.compare_figure import draw_comparison, save_comparison
+from pawmatch.evaluation.figures import draw_comparison, save_comparison
 from tests.evaluation.test_compare import FOUR, image
 
 

@@ -11,8 +11,16 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pawmatch.evaluation.drawing import COLORS, LINES, MARKS, STYLE
-from pawmatch.evaluation.figures import draw_confusions, draw_reliability, draw_risk_coverage, save_figures
+from pawmatch.evaluation.figures import (
+    COLORS,
+    LINES,
+    MARKS,
+    STYLE,
+    draw_confusions,
+    draw_reliability,
+    draw_risk_coverage,
+    save_figures,
+)
 from pawmatch.evaluation.report import Evaluation
 from pawmatch.tasks import VARIANT_NAMES
 

@@ -12,8 +12,7 @@ from pawmatch.calibration.apply import tempered
 from pawmatch.calibration.decide import Observed
 from pawmatch.calibration.fit import Evidence, fit_calibration
 from pawmatch.errors import BadOption
-from pawmatch.evaluation.answers import Answers
-from pawmatch.evaluation.judgement import judge, judge_by_halves, with_reasons_of
+from pawmatch.evaluation.evaluate import Answers, judge, judge_by_halves, with_reasons_of
 from pawmatch.metrics import expected_calibration_error
 from tests.support.sets import candidate_set
 

@@ -11,9 +11,7 @@ import pytest
 
 from pawmatch.calibration import Calibration
 from pawmatch.calibration.apply import tempered
-from pawmatch.evaluation.answers import Answers
-from pawmatch.evaluation.judgement import judge
-from pawmatch.evaluation.measure import measure_review, measure_variant
+from pawmatch.evaluation.evaluate import Answers, judge, measure_review, measure_variant
 from pawmatch.evaluation.report import Evaluation
 from tests.support.sets import candidate_set
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pawmatch.evaluation.perturbation import area_under, deleted, inserted
-from pawmatch.evaluation.saliency import random_map, ranked
+from pawmatch.evaluation.faithfulness import area_under, deleted, inserted, random_map, ranked
 
 SIDE, STEPS = 32, 8
 

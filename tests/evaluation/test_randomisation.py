@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pawmatch.checkpoint import load_checkpoint
-from pawmatch.evaluation.randomisation import with_random_head
+from pawmatch.evaluation.faithfulness import with_random_head
 
 CASES = [("breed", "cnn_transformer_mfe"), ("artist", "cnn_transformer"), ("breed", "cnn")]
 

@@ -11,8 +11,7 @@ from pytorch_grad_cam.metrics.road import ROADCombined
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-from pawmatch.evaluation.road import PERCENTILES, road_images, road_score
-from pawmatch.evaluation.saliency import random_map, ranked
+from pawmatch.evaluation.faithfulness import PERCENTILES, random_map, ranked, road_images, road_score
 
 SIDE = 20
 

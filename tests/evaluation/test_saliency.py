@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pawmatch.evaluation.saliency import centre_map, enlarge, random_map, ranked
+from pawmatch.evaluation.faithfulness import centre_map, enlarge, random_map, ranked
 
 
 def test_enlarging_keeps_the_place() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pawmatch.evaluation.scenes import SIDE, SUBJECT, compose, pointing
+from pawmatch.evaluation.faithfulness import SIDE, SUBJECT, compose, pointing
 from pawmatch.results import Heatmap
 
 
