@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from pawmatch import load
 from pawmatch.errors import PawMatchError
 from pawmatch.evaluation.folders import labelled_files
-from pawmatch.explain import grad_cam
+from pawmatch.heatmaps import grad_cam
 from pawmatch.models import ImageModel
 from pawmatch.tasks import VARIANT_NAMES
 

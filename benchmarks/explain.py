@@ -19,12 +19,12 @@ from torch import Tensor
 from benchmarks.side_by_side import arguments, compare
 from pawmatch.calibration import Calibration
 from pawmatch.checkpoint import Checkpoint, CheckpointConfig
+from pawmatch.classifier import Classifier, Member
 from pawmatch.engines import openvino_engine
 from pawmatch.engines.openvino_engine import OpenVinoEngine
-from pawmatch.explain import ExplainingClassifier, grad_cam
+from pawmatch.heatmaps import Classifier, grad_cam
 from pawmatch.images import InputSpec, Prepared
 from pawmatch.models import VARIANTS, ImageModel, build_model
-from pawmatch.predict import Member
 from pawmatch.tasks import new_task
 
 CLASSES = 124
@@ -55,7 +55,7 @@ def photo(size: int) -> Image.Image:
     return Image.fromarray(patches).resize((size, size), Image.Resampling.BICUBIC)
 
 
-def explain(classifier: ExplainingClassifier, prepared: Prepared) -> list[np.ndarray]:
+def explain(classifier: Classifier, prepared: Prepared) -> list[np.ndarray]:
     """What `classifier.explain` does between the prepared photo and the overlays."""
     examined = classifier.examine([prepared])[0]
     index = classifier.labels.index(classifier.conclude(examined).top.label)
@@ -101,7 +101,7 @@ def main() -> None:
         model.load_state_dict(entry.model.state_dict())
         theirs.append(model)
     layers = [list(model.get_submodule("backbone.stages").children())[-1] for model in theirs]
-    classifier = ExplainingClassifier("breed", ours, engine="torch")
+    classifier = Classifier("breed", ours, engine="torch")
     prepared = classifier.prepare(photo(512))
     image = spec.normalise(torch.from_numpy(prepared.pixels[spec])).contiguous()
 
@@ -122,7 +122,7 @@ def main() -> None:
     correlations = []
     if openvino_engine.is_installed():
         for precision in ("float32", "bfloat16")[: 1 + openvino_engine.has_fast_bfloat16()]:
-            fast = ExplainingClassifier("breed", ours, engine="torch")
+            fast = Classifier("breed", ours, engine="torch")
             for variant, member in classifier.members.items():
                 engine = OpenVinoEngine(member.model, spec.size, precision=precision)
                 fast.members[variant] = Member(member.checkpoint, engine)

@@ -31,7 +31,7 @@ from pawmatch.commands.classify import BATCH
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pawmatch.predict import Classifier
+    from pawmatch.classifier import Classifier
 
 # Widths of the stages and blocks in each, for the peer that is built from a config.
 BACKBONES = {
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--engine", default="auto", help="of ours (default: auto)")
     parser.add_argument("--backbone", default="convnextv2_atto", choices=BACKBONES, help="(default: atto)")
     args = parser.parse_args()
-    from pawmatch import loading
+    import pawmatch.classifier as loading
 
     with TemporaryDirectory() as scratch:
         root = Path(scratch)

@@ -57,7 +57,7 @@ def load_once(source: str | None) -> None:
     torch.set_num_threads(1)
     import pyarrow.parquet  # noqa: F401
 
-    from pawmatch import loading
+    import pawmatch.classifier as loading
 
     classifier = loading.load("breed", source, device="cpu", engine="torch")
     loading.load = lambda *_: classifier

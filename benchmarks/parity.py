@@ -14,13 +14,12 @@ import numpy as np
 import torch
 
 from benchmarks.side_by_side import machine
+from pawmatch.classifier import Classifier, Examined, Member, load
 from pawmatch.engines import converted, openvino_engine
 from pawmatch.engines.choose import outcome
 from pawmatch.engines.openvino_engine import OpenVinoEngine
 from pawmatch.errors import PawMatchError
 from pawmatch.images import ImageSource, Prepared
-from pawmatch.loading import load
-from pawmatch.predict import Classifier, Examined, Member
 
 BATCH = 16
 

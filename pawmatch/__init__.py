@@ -9,31 +9,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pawmatch.classifier import Classifier, load
     from pawmatch.errors import PawMatchError
-    from pawmatch.explain import ExplainingClassifier
-    from pawmatch.loading import load
-    from pawmatch.predict import Classifier
     from pawmatch.results import Candidate, Explanation, Heatmap, Prediction, Review, Verdict
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Candidate": "results",
-    "Classifier": "predict",
+    "Classifier": "classifier",
     "Explanation": "results",
-    "ExplainingClassifier": "explain",
     "Heatmap": "results",
     "PawMatchError": "errors",
     "Prediction": "results",
     "Review": "results",
     "Verdict": "results",
-    "load": "loading",
+    "load": "classifier",
 }
 
 __all__ = [
     "Candidate",
     "Classifier",
-    "ExplainingClassifier",
     "Explanation",
     "Heatmap",
     "PawMatchError",

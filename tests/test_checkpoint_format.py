@@ -25,10 +25,10 @@ from pawmatch.checkpoint import (
     save_task,
 )
 from pawmatch.checkpoint.folder import Checkpoint
+from pawmatch.classifier import Classifier
 from pawmatch.errors import CheckpointError, DigestMismatch, KeyMismatch, NotACheckpoint, TruncatedFile
 from pawmatch.images import InputSpec
 from pawmatch.models import VARIANTS
-from pawmatch.predict import Classifier
 from pawmatch.tasks import Task
 from tests.support.checkpoints import build, change_config, change_weights, trio, write_format_1
 from tests.support.hub_server import HubServer

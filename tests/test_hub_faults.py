@@ -15,9 +15,9 @@ import pytest
 
 from pawmatch import hub
 from pawmatch.checkpoint.sources import CACHED_NOTICE
+from pawmatch.classifier import load
 from pawmatch.errors import AccessDenied, HubError, HubUnavailable, PawMatchError, RepoNotFound
 from pawmatch.hub import HubSource
-from pawmatch.loading import load
 from pawmatch.settings import Settings
 from pawmatch.ui.handlers import Handlers
 from pawmatch.ui.inference import from_settings

@@ -148,7 +148,7 @@ def test_the_table_has_a_sentence_for_every_row() -> None:
 
 def test_choices_are_those_of_the_code_that_uses_them() -> None:
     from pawmatch.engines import ENGINES
-    from pawmatch.explain import COLORMAPS
+    from pawmatch.heatmaps import COLORMAPS
 
     choices = {option.name: option.choices for option in OPTIONS}
     assert choices["colormap"] == tuple(COLORMAPS)

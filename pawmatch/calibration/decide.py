@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawmatch.calibration.apply import (
+    Calibration,
     Doubles,
     Flags,
     Floats,
+    LabelGroup,
     calibrated,
     candidate_sets,
     outside_mass,
@@ -20,7 +22,6 @@ from pawmatch.calibration.apply import (
     unknown_score,
 )
 from pawmatch.calibration.groups import enclosing_groups
-from pawmatch.calibration.parameters import Calibration, LabelGroup
 from pawmatch.labels import display_name
 from pawmatch.phrasing import verdict_text
 from pawmatch.results import Group, Review, ReviewReason, Verdict

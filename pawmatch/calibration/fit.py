@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from pawmatch.calibration.apply import Doubles, Flags, tempered
+from pawmatch.calibration.apply import (
+    TINY,
+    Calibration,
+    Doubles,
+    Flags,
+    Floats,
+    LabelGroup,
+    OutsideRule,
+    ScopeGate,
+    tempered,
+)
 from pawmatch.calibration.decide import Known, Observed, group_mass, judge, know
 from pawmatch.calibration.groups import find_groups
-from pawmatch.calibration.parameters import Calibration, LabelGroup, OutsideRule, ScopeGate
-from pawmatch.calibration.temperature import conformal_quantile, fit_temperature, fit_top_label
-from pawmatch.calibration.thresholds import answer_thresholds, good_prefix
-from pawmatch.calibration.unknown import (
+from pawmatch.calibration.scope import (
     MAX_UNKNOWN,
     UnknownFit,
     fit_outside_rule,
     fit_unknown_rule,
+    minimise,
     shares_of,
     threshold_for,
 )
@@ -174,3 +185,114 @@ def _with_group_threshold(fit: Calibration, labels: Ints, known: Known, target: 
     chosen = group >= 0
     right = right_in_group(fit.groups, group, labels)
     return replace(fit, group_threshold=min(1.0, good_prefix(mass[chosen], right[chosen], target)))
+
+
+PRIOR = 1.0
+
+
+def fit_temperature(logits: Floats, labels: Ints) -> float:
+    """The temperature that minimises the mean negative log-likelihood (Guo et al. 2017, section 4.2).
+
+    logits (N, classes), labels (N,). The logarithm is optimised, so the result is positive.
+    """
+    scores = torch.from_numpy(logits.astype(np.float64))
+    target = torch.from_numpy(labels)
+    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    minimise(lambda: cross_entropy(scores / log_temperature.exp(), target), [log_temperature])
+    return float(log_temperature.detach().exp())
+
+
+def fit_top_label(confidence: Doubles, correct: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """The (a, b, c) for `apply.with_top_label`, from confidence (N,) and whether it is right (N,).
+
+    Maximises the likelihood of which first choices are right (Kull et al. 2017), with ln a, ln b and c held
+    near 0, no change at all, as by a normal prior of standard deviation PRIOR: few images bend it little.
+    """
+    top = torch.from_numpy(confidence).clamp(TINY, 1 - TINY)
+    right = torch.from_numpy(correct.astype(np.float64))
+    log_top, log_rest = top.log(), torch.log1p(-top)
+    moved = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+
+    def loss() -> torch.Tensor:
+        scores = moved[0].exp() * log_top - moved[1].exp() * log_rest + moved[2]
+        fit = binary_cross_entropy_with_logits(scores, right, reduction="sum")
+        return (fit + (moved / PRIOR).square().sum() / 2) / len(confidence)
+
+    minimise(loss, [moved])
+    a, b, c = (float(value) for value in moved.detach())
+    return math.exp(a), math.exp(b), c
+
+
+def conformal_quantile(probabilities: Doubles, labels: Ints, coverage: float = 0.9) -> float:
+    """The quantile of 1 - p(truth) that gives sets of at least `coverage` on exchangeable data.
+
+    Uses the finite-sample rank ceil((n + 1) * coverage) of split conformal prediction (Vovk et al. 2005;
+    Sadinle et al. 2019). 1.0, every label, where n is too small for the coverage asked for.
+    """
+    scores = np.sort(1 - probabilities[np.arange(len(labels)), labels])
+    rank = math.ceil((len(scores) + 1) * coverage)
+    return float(scores[rank - 1]) if rank <= len(scores) else 1.0
+
+
+FEWEST_KEPT = 20  # a share measured on fewer images says nothing
+GRID = 400  # thresholds that are tried, evenly spaced among the images
+
+
+def good_prefix(scores: Doubles, correct: Flags, target: float) -> float:
+    """The lowest score at or above which answers are right at a rate of at least `target`.
+
+    Read off the risk-coverage curve: images are sorted by score, and the longest prefix whose accuracy
+    reaches the target is kept. One more wrong answer is counted than there is, as in conformal risk control
+    (Angelopoulos et al. 2022, eq. 4), because the longest of many prefixes is picked for being good. 1.0
+    where no prefix of FEWEST_KEPT reaches the target.
+    """
+    order = np.argsort(-scores, kind="stable")
+    accuracy = np.cumsum(correct[order]) / (np.arange(1, len(order) + 1) + 1)
+    good = np.flatnonzero(accuracy >= target)
+    good = good[good >= FEWEST_KEPT - 1]
+    return float(scores[order[good[-1]]]) if len(good) else 1.0
+
+
+def answer_thresholds(
+    own: tuple[Doubles, Doubles],
+    correct: Flags,
+    unknown: tuple[Doubles, Doubles],
+    *,
+    target: float,
+    max_unknown: float,
+) -> tuple[float, float] | None:
+    """The thresholds of confidence and of the unknown score that leave most own answers unflagged.
+
+    `own` are confidences and scores (N,) of the own images that nothing else flags, and `correct` whether
+    their answers are right; `unknown` those (M,) of images of unknown classes that nothing else flags. Among
+    pairs of thresholds at which unflagged own answers are right at a rate of `target` or more, with one more
+    wrong answer than there is as in `good_prefix`, and at most `max_unknown` unknown images stay unflagged.
+    None where there is no such pair, or it keeps fewer than FEWEST_KEPT.
+    """
+    levels = [_levels(values) for values in own]
+    kept, right = (_at_or_above(own, levels, weight) for weight in (np.ones(len(correct)), correct))
+    beyond = _at_or_above(unknown, levels, np.ones(len(unknown[0])))
+    good = (right >= target * (kept + 1)) & (beyond <= max_unknown) & (kept >= FEWEST_KEPT)
+    if not good.any():
+        return None
+    confidence, score = np.unravel_index(int(np.where(good, kept, -1).argmax()), kept.shape)
+    return float(levels[0][confidence]), float(levels[1][score])
+
+
+def _levels(values: Doubles) -> Doubles:
+    """Up to GRID of the values (N,), from the least one up."""
+    ordered = np.unique(values)
+    places = np.linspace(0, max(len(ordered) - 1, 0), min(GRID, len(ordered))).round().astype(int)
+    levels: Doubles = ordered[places]
+    return levels
+
+
+def _at_or_above(values: tuple[Doubles, Doubles], levels: list[Doubles], weight: Doubles | Flags) -> Doubles:
+    """The summed weight of the rows at or above each pair of levels, (levels, levels)."""
+    places = [
+        np.searchsorted(level, value, side="right") for level, value in zip(levels, values, strict=True)
+    ]
+    table = np.zeros([len(level) + 1 for level in levels])
+    np.add.at(table, tuple(places), weight)
+    summed: Doubles = table[::-1, ::-1].cumsum(axis=0).cumsum(axis=1)[::-1, ::-1]
+    return summed[1:, 1:]

@@ -10,7 +10,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
-from pawmatch.calibration.parameters import LabelGroup
+from pawmatch.calibration.apply import LabelGroup
 from pawmatch.labels import spelling_key
 
 Doubles = NDArray[np.float64]

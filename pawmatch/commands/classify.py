@@ -29,8 +29,8 @@ from pawmatch.phrasing import percent, verdict_line
 from pawmatch.tasks import VARIANT_NAMES
 
 if TYPE_CHECKING:
+    from pawmatch.classifier import Classifier, Examined
     from pawmatch.images.pool import Read, Readers
-    from pawmatch.predict import Classifier, Examined
     from pawmatch.results import Prediction
 
 
@@ -96,7 +96,6 @@ def run(args: argparse.Namespace) -> int:
 def run_beside(args: argparse.Namespace, found: Iterator[Found], readers: Readers) -> int:
     """Load the models and classify every image; 1 if some failed."""
     from pawmatch.images.pool import FEW_FILES, suitable_readers
-    from pawmatch.loading import load
 
     engine: str | dict[str, str] = args.engine
     if args.out is not None and engine == "auto" and not args.fresh:

@@ -20,9 +20,8 @@ from pawmatch.phrasing import percent
 from pawmatch.tasks import VARIANT_NAMES
 
 if TYPE_CHECKING:
+    from pawmatch.classifier import Classifier, Examined
     from pawmatch.evaluation.compare import Comparison, ImageAnswers, Spread
-    from pawmatch.explain import ExplainingClassifier
-    from pawmatch.predict import Classifier, Examined
 
 
 SUMMARY = "Compare the three variants on the same images."
@@ -59,7 +58,6 @@ def run(args: argparse.Namespace) -> int:
     if args.sheets < 0:
         raise BadOption(f"--sheets is {args.sheets}; give a whole number from 0 on.")
     from pawmatch.evaluation.compare import compare
-    from pawmatch.loading import load
 
     classifier = load(args.task, args.source, args.device, args.engine)
     if classifier.notice:
@@ -217,7 +215,7 @@ class Walk:
 
     def __init__(
         self,
-        classifier: ExplainingClassifier,
+        classifier: Classifier,
         out: Path | None,
         most_sheets: int,
         complain: Callable[[str], None],
@@ -273,7 +271,7 @@ class Walk:
         """Write one image's sheet, if it is among the first; gives its name below `out`, or nothing."""
         if self.out is None or self.sheets >= self.most_sheets:
             return ""
-        from pawmatch.ui.sheet import draw_square_sheet
+        from pawmatch.heatmaps import draw_square_sheet
 
         self.sheets += 1
         # Numbered, for images of one name in several folders.

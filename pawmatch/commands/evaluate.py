@@ -16,9 +16,9 @@ from pawmatch.labels import display_name
 from pawmatch.tasks import VARIANT_NAMES
 
 if TYPE_CHECKING:
+    from pawmatch.classifier import Classifier
     from pawmatch.evaluation.report import Evaluation
     from pawmatch.metrics import Estimate
-    from pawmatch.predict import Classifier
 
 
 SUMMARY = "Measure accuracy, calibration, review flag and heatmaps on labelled images."
@@ -76,8 +76,8 @@ def run(args: argparse.Namespace) -> int:
     outside = images_of(args.outside)
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)  # said before an hour of measuring, not after it
+    from pawmatch.classifier import load
     from pawmatch.evaluation.evaluate import evaluate
-    from pawmatch.loading import load
 
     classifier = load(args.task, args.source, args.device, args.engine)
     if classifier.notice:

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Explain one image and write the pictures; 1 if the image cannot be used."""
-    from pawmatch.loading import load
+    from pawmatch.classifier import load
 
     classifier = load(args.task, args.source, args.device, args.engine)
     if classifier.notice:
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 def write_pictures(explanation: Explanation, out: Path, stem: str) -> dict[str, Path]:
     """Write one picture per variant and the sheet; returns variant or "sheet" -> file."""
-    from pawmatch.ui.sheet import draw_sheet
+    from pawmatch.heatmaps import draw_sheet
 
     out.mkdir(parents=True, exist_ok=True)
     pictures = {**explanation.overlays, "sheet": draw_sheet(explanation)}

@@ -28,7 +28,7 @@ from pawmatch.errors import BadOption, PawMatchError
 from pawmatch.results import Prediction
 
 if TYPE_CHECKING:
-    from pawmatch.predict import Classifier
+    from pawmatch.classifier import Classifier
 
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")

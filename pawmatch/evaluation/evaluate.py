@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from pawmatch.calibration import Calibration
 from pawmatch.calibration.apply import calibrated, scope_margin, tempered
-from pawmatch.calibration.crossfit import judge_halves
 from pawmatch.calibration.decide import Observed, know
 from pawmatch.calibration.decide import judge as judge_known
 from pawmatch.calibration.fit import MAX_UNKNOWN_ANSWERED, REVIEW_TARGET, Evidence
+from pawmatch.calibration.measure import judge_halves
+from pawmatch.classifier import Classifier
 from pawmatch.errors import BadOption, NotACheckpoint, PawMatchError, UnknownVariant
 from pawmatch.evaluation.faithfulness import measure_faithfulness, spread
 from pawmatch.evaluation.folders import Unreadable, evaluated_folder, labelled_files
@@ -50,7 +51,6 @@ from pawmatch.metrics import (
     share,
     top_k_hits,
 )
-from pawmatch.predict import Classifier
 
 Follow = Callable[[Sequence[Any], str], Iterable[Any]]
 

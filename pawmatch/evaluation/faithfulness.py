@@ -26,12 +26,12 @@ from pytorch_grad_cam.metrics.road import NoisyLinearImputer
 from torch import Tensor
 
 from pawmatch.calibration.apply import calibrated
+from pawmatch.classifier import Classifier, Member
 from pawmatch.evaluation.folders import LabelledFile
-from pawmatch.explain import Cam, grad_cam
+from pawmatch.heatmaps import Cam, grad_cam
 from pawmatch.images import open_image
 from pawmatch.metrics import Estimate, mean, rank_correlation, share
 from pawmatch.models import ImageModel
-from pawmatch.predict import Classifier, Member
 from pawmatch.results import Heatmap
 
 RANDOM_HEADS = 5

@@ -13,8 +13,8 @@ from huggingface_hub import ModelCard, ModelCardData
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pawmatch.calibration.crossfit import Halves
 from pawmatch.calibration.fit import confidence_and_hits
+from pawmatch.calibration.measure import Halves
 from pawmatch.checkpoint import CheckpointConfig
 from pawmatch.checkpoint.folder import CARD_FILE
 from pawmatch.evaluation.figures import COLORS, INK, MUTED, headline, percent_axis, style

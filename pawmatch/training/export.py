@@ -21,20 +21,18 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pawmatch.calibration import Calibration
+from pawmatch.calibration.apply import ScopeGate
 from pawmatch.calibration.decide import Observed
-from pawmatch.calibration.fit import Evidence
+from pawmatch.calibration.fit import Evidence, fit_temperature
 from pawmatch.calibration.measure import Fitted, fit_and_measure
-from pawmatch.calibration.minimise import minimise
-from pawmatch.calibration.parameters import ScopeGate
-from pawmatch.calibration.scope import fit_scope_gates
-from pawmatch.calibration.temperature import fit_temperature
+from pawmatch.calibration.scope import fit_scope_gates, minimise
 from pawmatch.checkpoint import Answers, Checkpoint, CheckpointConfig, load_task, save_again, save_task
 from pawmatch.checkpoint.backbone import imagenet_classes, subject_classes
 from pawmatch.checkpoint.format import ONLY
+from pawmatch.classifier import Classifier
 from pawmatch.errors import PawMatchError, TrainingError
 from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel
-from pawmatch.predict import Classifier
 from pawmatch.training.card import draw_calibration, plot_file, write_card
 from pawmatch.training.data import (
     ANSWERED_SIDE,

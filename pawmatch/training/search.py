@@ -22,11 +22,11 @@ from torch import Tensor
 
 from pawmatch.checkpoint import load_checkpoint, save_checkpoint
 from pawmatch.checkpoint.config import CONFIG_FILE
+from pawmatch.classifier import load
 from pawmatch.errors import ImageError, PawMatchError, TrainingError
 from pawmatch.evaluation.faithfulness import measure_faithfulness, spread
 from pawmatch.evaluation.folders import labelled_files
 from pawmatch.images import InputSpec, read_image
-from pawmatch.loading import load
 from pawmatch.models import VARIANTS, ImageModel, build_model
 from pawmatch.training.loop import Settings
 from pawmatch.training.recipe import Recipe, read_recipe

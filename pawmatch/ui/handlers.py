@@ -21,7 +21,7 @@ from PIL import Image, ImageOps
 
 from pawmatch.errors import BadOption, Busy, ImageError, ImageNotFound, PawMatchError, RequestError
 from pawmatch.evaluation.compare import Comparison, ImageAnswers, compare
-from pawmatch.explain import overlay
+from pawmatch.heatmaps import draw_square_sheet, overlay
 from pawmatch.images import open_image
 from pawmatch.labels import display_name, find_label
 from pawmatch.results import Explanation, Heatmap, Prediction
@@ -29,7 +29,6 @@ from pawmatch.tasks import TASKS, find_task
 from pawmatch.ui import request_log
 from pawmatch.ui.gradio_patches import as_jpeg
 from pawmatch.ui.inference import Answering, Classifiers, Compute, Here, Lent
-from pawmatch.ui.sheet import draw_square_sheet
 
 log = logging.getLogger(__name__)
 

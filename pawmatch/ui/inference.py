@@ -26,13 +26,12 @@ from pawmatch.settings import Settings
 from pawmatch.ui import request_log
 
 if TYPE_CHECKING:
-    from pawmatch.explain import ExplainingClassifier
+    from pawmatch.classifier import Classifier, Examined
     from pawmatch.images import Prepared
-    from pawmatch.predict import Examined
 
 log = logging.getLogger(__name__)
 
-Load = Callable[[str], "ExplainingClassifier"]
+Load = Callable[[str], "Classifier"]
 
 
 class Classifiers:
@@ -46,7 +45,7 @@ class Classifiers:
         self.thread: Executor = ThreadPoolExecutor(1, thread_name_prefix="models")
         self._load = load
         self._locks = {task: threading.Lock() for task in tasks}
-        self._loaded: dict[str, ExplainingClassifier] = {}
+        self._loaded: dict[str, Classifier] = {}
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -57,14 +56,14 @@ class Classifiers:
         """Whether the task's models are in memory."""
         return task in self._loaded
 
-    def get(self, task: str) -> ExplainingClassifier:
+    def get(self, task: str) -> Classifier:
         """The task's classifier, loaded at the first call; a load that fails raises and is tried again."""
         with self._locks[task]:
             if task not in self._loaded:
                 self._loaded[task] = self._load(task)
             return self._loaded[task]
 
-    def reload(self, task: str) -> ExplainingClassifier:
+    def reload(self, task: str) -> Classifier:
         """Load the task anew, for when a fallback serves; until then the old classifier answers."""
         classifier = self._load(task)
         with self._locks[task]:
@@ -94,10 +93,10 @@ def from_settings(settings: Settings) -> Classifiers:
     """Classifiers of all tasks, from the sources that the settings name."""
     from pawmatch.tasks import TASKS
 
-    def load_task(task: str) -> ExplainingClassifier:
+    def load_task(task: str) -> Classifier:
         import torch
 
-        from pawmatch.loading import load
+        from pawmatch.classifier import load
 
         torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
 
@@ -171,7 +170,7 @@ class Collector(Generic[Q, A]):
 
 
 MOST_AT_ONCE = 16  # photos in one batch; with more, the first of them would wait for the last
-Question = tuple["ExplainingClassifier", "Prepared"]
+Question = tuple["Classifier", "Prepared"]
 Compute = Callable[[str, str, tuple[Any, ...], int], Any]
 
 
@@ -237,7 +236,7 @@ class Here:
         job = self._models.submit(classifier.explain_examined, examined, photo, label, top_k=top_k)
         return job.result()
 
-    def _prepare(self, classifier: ExplainingClassifier, path: str) -> Prepared:
+    def _prepare(self, classifier: Classifier, path: str) -> Prepared:
         held = hold_file(path)
         size = len(held.data) if isinstance(held, ImageFile) else 0
         with self._decoding:
@@ -245,7 +244,7 @@ class Here:
         request_log.note_photo(size, prepared.width * prepared.height)
         return prepared
 
-    def _try_prepare(self, classifier: ExplainingClassifier, path: str) -> Prepared | ImageError:
+    def _try_prepare(self, classifier: Classifier, path: str) -> Prepared | ImageError:
         try:
             return self._prepare(classifier, path)
         except ImageError as exc:

@@ -15,7 +15,7 @@ from gradio.components import Navbar
 from PIL import Image
 
 from pawmatch.errors import PawMatchError
-from pawmatch.explain import COLORMAPS, colormap_stops, overlay
+from pawmatch.heatmaps import COLORMAPS, colormap_stops, overlay
 from pawmatch.settings import Settings
 from pawmatch.tasks import TASKS, VARIANT_NAMES
 from pawmatch.ui import html

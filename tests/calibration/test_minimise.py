@@ -2,7 +2,7 @@
 
 import torch
 
-from pawmatch.calibration.minimise import minimise
+from pawmatch.calibration.scope import minimise
 
 
 def test_a_badly_scaled_bowl_is_solved_exactly() -> None:

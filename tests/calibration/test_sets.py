@@ -8,7 +8,7 @@ from mapie.classification import SplitConformalClassifier
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from pawmatch.calibration.apply import candidate_sets
-from pawmatch.calibration.temperature import conformal_quantile
+from pawmatch.calibration.fit import conformal_quantile
 from tests.support.sets import candidate_set
 
 

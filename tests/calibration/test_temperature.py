@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pawmatch.calibration.apply import tempered, with_top_label
-from pawmatch.calibration.temperature import (
+from pawmatch.calibration.fit import (
     conformal_quantile,
     fit_temperature,
     fit_top_label,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pawmatch.calibration.thresholds import FEWEST_KEPT, answer_thresholds, good_prefix
+from pawmatch.calibration.fit import FEWEST_KEPT, answer_thresholds, good_prefix
 
 
 def test_good_prefix_keeps_the_longest_good_prefix() -> None:

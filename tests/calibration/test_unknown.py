@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pawmatch.calibration.apply import outside_mass, softmax, unknown_score
-from pawmatch.calibration.unknown import (
+from pawmatch.calibration.scope import (
     ENOUGH_CAUGHT,
     fit_outside_rule,
     fit_unknown_rule,

@@ -73,14 +73,14 @@ def test_the_models_have_the_next_batch_before_one_is_given_out(
 def test_readers_start_before_the_models_are_loaded(
     breeds: str, dog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pawmatch import loading
+    from pawmatch import classifier
     from pawmatch.cli import main
     from pawmatch.images import pool
 
     for number in range(pool.FEW_FILES):
         (tmp_path / f"{number:03}.jpg").write_bytes(dog.read_bytes())
     order: list[str] = []
-    load, start = loading.load, pool.Reader.__init__
+    load, start = classifier.load, pool.Reader.__init__
 
     def loads(*given: Any) -> Any:
         order.append("load")
@@ -90,7 +90,7 @@ def test_readers_start_before_the_models_are_loaded(
         order.append("reader")
         start(self)
 
-    monkeypatch.setattr(loading, "load", loads)
+    monkeypatch.setattr(classifier, "load", loads)
     monkeypatch.setattr(pool.Reader, "__init__", starts)
     command = ["classify", str(tmp_path), "--source", breeds, "--device", "cpu"]
     assert main([*command, "--out", str(tmp_path / "rows.csv")]) == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pawmatch import loading, metrics
+from pawmatch import classifier, metrics
 from pawmatch.cli import main
 from pawmatch.evaluation.figures import STYLE
 
@@ -25,14 +25,14 @@ def loaded() -> dict[tuple[object, ...], object]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, loaded: dict[tuple[object, ...], object]) -> None:
     """Rough intervals, small figures, and no classifier loaded twice."""
-    load = loading.load
+    load = classifier.load
 
     def load_once(*options: str) -> object:
         if options not in loaded:
             loaded[options] = load(*options)
         return loaded[options]
 
-    monkeypatch.setattr(loading, "load", load_once)
+    monkeypatch.setattr(classifier, "load", load_once)
     monkeypatch.setattr(metrics, "RESAMPLES", 10)
     monkeypatch.setitem(STYLE, "savefig.dpi", 40)
 

@@ -18,7 +18,7 @@ from pawmatch import load
 from pawmatch.engines import choose, converted, create_engine
 from pawmatch.engines.choose import choose_engine, outcome, pictures
 from pawmatch.engines.torch_engine import TorchEngine
-from pawmatch.explain import grad_cam
+from pawmatch.heatmaps import grad_cam
 from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel, build_model
 

@@ -12,8 +12,8 @@ import pytest
 from pawmatch import load
 from pawmatch.calibration import ScopeGate
 from pawmatch.checkpoint import load_checkpoint
+from pawmatch.classifier import Classifier
 from pawmatch.evaluation.evaluate import collect
-from pawmatch.predict import Classifier
 from pawmatch.results import Prediction
 
 

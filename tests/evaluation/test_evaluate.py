@@ -12,9 +12,9 @@ import pytest
 
 from pawmatch import load
 from pawmatch.checkpoint import load_checkpoint
+from pawmatch.classifier import Classifier
 from pawmatch.errors import BadOption, NotACheckpoint, UnknownVariant
 from pawmatch.evaluation.evaluate import evaluate
-from pawmatch.predict import Classifier
 from pawmatch.results import Prediction
 
 

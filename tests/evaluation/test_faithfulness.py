@@ -16,10 +16,9 @@ from pawmatch.checkpoint import Checkpoint, CheckpointConfig
 from pawmatch.evaluation import faithfulness as case
 from pawmatch.evaluation.faithfulness import Comparison, measure_faithfulness, spread
 from pawmatch.evaluation.folders import LabelledFile
-from pawmatch.explain import Cam, grad_cam
+from pawmatch.heatmaps import Cam, grad_cam
 from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel
-from pawmatch.predict import Classifier
 from pawmatch.tasks import new_task
 
 SIDE = 32

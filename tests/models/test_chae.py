@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pawmatch.errors import BadOption, UnknownVariant
-from pawmatch.explain import grad_cam
+from pawmatch.heatmaps import grad_cam
 from pawmatch.models import VARIANTS, Chae, build_model
 
 TINY: dict[str, Any] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pawmatch.calibration import crossfit
+from pawmatch.calibration import measure
 from tests.support.training import write_colours
 
 
@@ -25,7 +25,7 @@ def one_thread() -> Iterator[None]:
 def few_halvings() -> Iterator[None]:
     """Figures from fewer fits on halves: of a tiny model they take longer than its training."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crossfit, "HALVINGS", 3)
+        patch.setattr(measure, "HALVINGS", 3)
         yield
 
 

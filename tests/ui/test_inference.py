@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pawmatch.classifier import Examined
 from pawmatch.errors import BrokenImage, UnknownLabel
-from pawmatch.predict import Examined
 from pawmatch.results import Prediction
 from pawmatch.ui.handlers import NO_MEMORY, OUR_FAULT, Handlers, Unavailable
 from pawmatch.ui.inference import MOST_AT_ONCE, Classifiers, Here, Lent, Question
@@ -22,7 +22,7 @@ from tests.ui.pretend import PretendClassifier, as_upload
 
 @pytest.fixture(scope="module")
 def tiny(tiny_checkpoints: Callable[..., Path]) -> Classifiers:
-    from pawmatch.loading import load
+    from pawmatch.classifier import load
 
     return Classifiers(lambda task: load(task, tiny_checkpoints(task), device="cpu"), ("breed", "artist"))
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pawmatch.heatmaps import GAP, LONG_SIDE, SQUARE_BOX, draw_sheet, draw_square_sheet, fitting, font
 from pawmatch.results import Explanation
-from pawmatch.ui.sheet import GAP, LONG_SIDE, SQUARE_BOX, draw_sheet, draw_square_sheet, fitting, font
 from tests.ui.pretend import make_explanation, make_prediction
 
 

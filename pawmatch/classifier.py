@@ -1,21 +1,23 @@
-"""Classifier: an image in, a calibrated Prediction out, from all variants of a task at once."""
+"""Classifier: an image in, a calibrated Prediction or Explanation out, from all variants of a task."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from pawmatch.calibration.apply import calibrated
 from pawmatch.calibration.decide import Observed, decide, know
-from pawmatch.checkpoint import Checkpoint, main_variant
+from pawmatch.checkpoint import Checkpoint, load_task, main_variant
 from pawmatch.checkpoint.backbone import (
     IMAGENET_CLASSES,
     ImagenetHead,
@@ -25,14 +27,24 @@ from pawmatch.checkpoint.backbone import (
     imagenet_names,
     subject_classes,
 )
-from pawmatch.engines import Engine, create_engine
+from pawmatch.engines import Engine, create_engine, limit_torch_threads, resolve_device
 from pawmatch.errors import BadOption, ImageError, KeyMismatch, NotACheckpoint, PawMatchError
-from pawmatch.images import Box, ImageSource, InputSpec, Prepared, prepare
-from pawmatch.labels import display_name
+from pawmatch.heatmaps import Overlays, grad_cam
+from pawmatch.images import Box, ImageSource, InputSpec, Prepared, hold_file, prepare, read_image
+from pawmatch.labels import display_name, find_label
 from pawmatch.models import ImageModel
-from pawmatch.results import Candidate, LookAlike, ModelInfo, Prediction, SubjectBox, VariantAnswer
+from pawmatch.results import (
+    Candidate,
+    Explanation,
+    Heatmap,
+    LookAlike,
+    ModelInfo,
+    Prediction,
+    SubjectBox,
+    VariantAnswer,
+)
 from pawmatch.subjects import Subject, closer_look, find_subject
-from pawmatch.tasks import VARIANT_NAMES
+from pawmatch.tasks import VARIANT_NAMES, find_task
 
 BATCH_SIZE = 16
 LOOK_ALIKES = 3  # that are named of a picture without the subject
@@ -346,6 +358,96 @@ class Classifier:
         probabilities = self.probabilities(variant, logits)
         best = int(probabilities.argmax())
         return VariantAnswer(variant, self.labels[best], self.names[best], float(probabilities[best]))
+
+    def explain(
+        self,
+        image: ImageSource,
+        label: str | None = None,
+        *,
+        top_k: int = 5,
+        colormap: str = "jet",
+        strength: float = 0.6,
+    ) -> Explanation:
+        """Classify one image and map the evidence for one label, by default the main variant's first choice.
+
+        `label` may be a label or a display name. Raises ImageError, UnknownLabel and BadOption.
+        """
+        self._check_top_k(top_k)
+        if label is not None:
+            find_label(self.labels, label)
+        held = hold_file(image)
+        # Decoded twice, so that the answer is the one that predict gives, to the last digit.
+        examined = self.examine([self.prepare(held)])[0]
+        photo = read_image(held).image
+        return self.explain_examined(
+            examined, photo, label, top_k=top_k, colormap=colormap, strength=strength
+        )
+
+    def explain_examined(
+        self,
+        examined: Examined,
+        photo: Image.Image,
+        label: str | None = None,
+        *,
+        top_k: int = 5,
+        colormap: str = "jet",
+        strength: float = 0.6,
+    ) -> Explanation:
+        """As explain, for an image that has been examined; `photo` is the same image as open_image gives it.
+
+        Raises UnknownLabel and BadOption.
+        """
+        prediction = self.conclude(examined, top_k)
+        wanted = prediction.top.label if label is None else find_label(self.labels, label)
+        index = self.labels.index(wanted)
+        started = time.perf_counter()
+        heatmaps = {variant: self._heatmap(variant, examined, index, photo.size) for variant in self.members}
+        explain_ms = round(1000 * (time.perf_counter() - started), 1)
+        return Explanation(
+            prediction=replace(prediction, timing_ms={**prediction.timing_ms, "explain": explain_ms}),
+            label=self.labels[index],
+            name=self.names[index],
+            photo=photo,
+            heatmaps=heatmaps,
+            overlays=Overlays(photo, heatmaps, colormap=colormap, strength=strength),
+        )
+
+    def _heatmap(self, variant: str, examined: Examined, index: int, size: tuple[int, int]) -> Heatmap:
+        member = self.members[variant]
+        cam = grad_cam(member.model, examined.feature_maps[variant], index)
+        return Heatmap(
+            variant=variant,
+            label=self.labels[index],
+            cam=cam.values,
+            raw_max=cam.raw_max,
+            confidence=float(self.probabilities(variant, examined.logits[variant])[index]),
+            box=member.spec.box(*size),
+            size=size,
+        )
+
+
+def load(
+    task: str,
+    source: str | Path | None = None,
+    device: str = "auto",
+    engine: str | Mapping[str, str] = "auto",
+    *,
+    strict: bool = True,
+) -> Classifier:
+    """Load every variant that `source` has for `task`.
+
+    `source` is None for the bundled starter weights, a folder, or `hf://user/repo[/subfolder][@revision]`.
+    `engine` is one name for all variants, or has one for each. With `strict` off, a Hub repository that
+    cannot be had is replaced by the bundled weights, and the classifier's `notice` says so. Torch's threads
+    are lowered to the cores that a container grants. Raises UnknownTask, BadOption, CheckpointError and
+    HubError.
+    """
+    if source is None:
+        find_task(task)
+    place = resolve_device(device, engine if isinstance(engine, str) else "auto")
+    limit_torch_threads()
+    checkpoints = load_task(source, task, place, strict=strict)
+    return Classifier(task, checkpoints, engine=engine, device=place)
 
 
 def _extractor(checkpoint: Checkpoint) -> object:

@@ -16,16 +16,17 @@ from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
-import pawmatch.explain as explain_module
+import pawmatch.heatmaps as heatmaps
 from pawmatch import load
+from pawmatch.classifier import Classifier
 from pawmatch.errors import BadOption, UnknownLabel
-from pawmatch.explain import COLORMAPS, ExplainingClassifier, colormap_stops, grad_cam, overlay
+from pawmatch.heatmaps import COLORMAPS, colormap_stops, grad_cam, overlay
 from pawmatch.models import VARIANTS, Chae, build_model
 from pawmatch.results import Heatmap
 
 
 @pytest.fixture(scope="module", params=["breed", "artist"])
-def classifier(request: pytest.FixtureRequest, tiny_checkpoints: Callable[..., Path]) -> ExplainingClassifier:
+def classifier(request: pytest.FixtureRequest, tiny_checkpoints: Callable[..., Path]) -> Classifier:
     return load(request.param, tiny_checkpoints(request.param))
 
 
@@ -83,7 +84,7 @@ def test_the_service_needs_no_grad_cam_library(tiny_checkpoints: Callable[..., P
     assert done.stdout.split() == ["3"]
 
 
-def test_leaves_the_model_as_it_was(classifier: ExplainingClassifier, photo: Image.Image) -> None:
+def test_leaves_the_model_as_it_was(classifier: Classifier, photo: Image.Image) -> None:
     classifier.explain(photo)
     for member in classifier.members.values():
         assert not member.model.training
@@ -92,9 +93,7 @@ def test_leaves_the_model_as_it_was(classifier: ExplainingClassifier, photo: Ima
         assert not any(module._forward_hooks for module in member.model.modules())
 
 
-def test_explanation_has_one_map_and_overlay_per_variant(
-    classifier: ExplainingClassifier, photo: Image.Image
-) -> None:
+def test_explanation_has_one_map_and_overlay_per_variant(classifier: Classifier, photo: Image.Image) -> None:
     explanation = classifier.explain(photo)
     assert explanation.label == explanation.prediction.top.label
     assert tuple(explanation.heatmaps) == tuple(explanation.overlays) == tuple(VARIANTS)
@@ -106,9 +105,7 @@ def test_explanation_has_one_map_and_overlay_per_variant(
     assert set(explanation.to_dict()["explanation"]["heatmaps"]) == set(VARIANTS)
 
 
-def test_a_label_to_explain_can_be_chosen_by_name(
-    classifier: ExplainingClassifier, photo: Image.Image
-) -> None:
+def test_a_label_to_explain_can_be_chosen_by_name(classifier: Classifier, photo: Image.Image) -> None:
     explanation = classifier.explain(photo, label=classifier.names[-1].lower())
     assert explanation.label == classifier.labels[-1]
     top = classifier.explain(photo)
@@ -119,7 +116,7 @@ def test_a_label_to_explain_can_be_chosen_by_name(
         classifier.explain(photo, label="Unicorn")
 
 
-def test_threads_get_the_lone_heatmaps(classifier: ExplainingClassifier, photo: Image.Image) -> None:
+def test_threads_get_the_lone_heatmaps(classifier: Classifier, photo: Image.Image) -> None:
     images = [photo.rotate(20 * i) for i in range(5)]
     alone = [classifier.explain(image) for image in images]
     jobs = [i % len(images) for i in range(40)]
@@ -215,7 +212,7 @@ def test_bad_options_are_named(heatmap: Heatmap, photo: Image.Image) -> None:
 
 
 def test_explaining_a_large_photo_gives_the_answer_that_predicting_gives(
-    classifier: ExplainingClassifier, tmp_path: Path
+    classifier: Classifier, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
     path = tmp_path / "large.jpg"
@@ -227,7 +224,7 @@ def test_explaining_a_large_photo_gives_the_answer_that_predicting_gives(
 
 
 def test_an_overlay_is_drawn_once_and_only_when_it_is_asked_for(
-    classifier: ExplainingClassifier, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
+    classifier: Classifier, photo: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
 
@@ -235,7 +232,7 @@ def test_an_overlay_is_drawn_once_and_only_when_it_is_asked_for(
         drawn.append(heatmap)
         return overlay(image, heatmap, colormap=colormap, strength=strength)
 
-    monkeypatch.setattr(explain_module, "overlay", draw)
+    monkeypatch.setattr(heatmaps, "overlay", draw)
     overlays = classifier.explain(photo).overlays
     assert drawn == []
     assert overlays["cnn"] is overlays["cnn"]

@@ -7,12 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pawmatch.calibration import crossfit
+from pawmatch.calibration import measure
 from pawmatch.calibration.apply import candidate_sets, softmax, tempered
-from pawmatch.calibration.crossfit import Halves, judge_halves, random_half
 from pawmatch.calibration.decide import Observed, judge, know
 from pawmatch.calibration.fit import Evidence, confidence_and_hits, fit_calibration
-from pawmatch.calibration.measure import figures, fit_and_measure
+from pawmatch.calibration.measure import Halves, figures, fit_and_measure, judge_halves, random_half
 from pawmatch.metrics import expected_calibration_error
 
 NAMES = tuple("abcdef")
@@ -58,7 +57,7 @@ def judged(evidence: Evidence, target: float) -> Halves:
 
 @pytest.fixture(autouse=True)
 def few_halvings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crossfit, "HALVINGS", 6)
+    monkeypatch.setattr(measure, "HALVINGS", 6)
 
 
 def test_the_fit_keeps_its_promises_on_new_images() -> None:
@@ -95,7 +94,7 @@ def test_unknown_and_outside_images_get_few_plain_answers() -> None:
 
 def test_no_image_is_judged_by_a_fit_that_it_took_part_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Telling one image's truth otherwise changes how others are judged, and not how it is."""
-    monkeypatch.setattr(crossfit, "random_half", lambda labels, rng: rng.permutation(len(labels)) % 2 == 0)
+    monkeypatch.setattr(measure, "random_half", lambda labels, rng: rng.permutation(len(labels)) % 2 == 0)
     evidence = drawn(60, 2.0)
     evidence.own.logits[7] = 9 * np.eye(6)[evidence.labels[7]]
     first = judged(evidence, 0.7)
@@ -109,7 +108,7 @@ def test_no_image_is_judged_by_a_fit_that_it_took_part_in(monkeypatch: pytest.Mo
 
 
 def test_nor_is_an_image_of_an_unknown_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crossfit, "random_half", lambda labels, rng: rng.permutation(len(labels)) % 2 == 0)
+    monkeypatch.setattr(measure, "random_half", lambda labels, rng: rng.permutation(len(labels)) % 2 == 0)
     evidence = with_others(90)
     assert evidence.unknown is not None
     first = judged(evidence, 0.7)
@@ -132,13 +131,13 @@ def test_the_figures_do_not_hang_on_one_halving(monkeypatch: pytest.MonkeyPatch)
     def spread() -> float:
         found = []
         for seed in range(6):
-            monkeypatch.setattr(crossfit, "SEED", seed)
+            monkeypatch.setattr(measure, "SEED", seed)
             found.append(judged(evidence, 0.9).probabilities)
         return float(np.std(found, axis=0).mean())
 
-    monkeypatch.setattr(crossfit, "HALVINGS", 30)
+    monkeypatch.setattr(measure, "HALVINGS", 30)
     many = spread()
-    monkeypatch.setattr(crossfit, "HALVINGS", 1)
+    monkeypatch.setattr(measure, "HALVINGS", 1)
     assert many < spread() / 2.5
 
 

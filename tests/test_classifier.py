@@ -16,6 +16,7 @@ from pawmatch import load
 from pawmatch.calibration import Calibration, LabelGroup, OutsideRule, ScopeGate, UnknownRule
 from pawmatch.checkpoint import load_checkpoint
 from pawmatch.checkpoint.backbone import default_backbone, imagenet_names
+from pawmatch.classifier import BATCH_SIZE, Classifier, Examined
 from pawmatch.errors import (
     BadOption,
     BrokenImage,
@@ -27,7 +28,6 @@ from pawmatch.errors import (
 )
 from pawmatch.images import Box
 from pawmatch.models import VARIANTS
-from pawmatch.predict import BATCH_SIZE, Classifier, Examined
 from pawmatch.results import Prediction, SubjectBox
 from pawmatch.subjects import Subject
 
