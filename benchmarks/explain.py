@@ -22,7 +22,7 @@ from pawmatch.checkpoint import Checkpoint, CheckpointConfig
 from pawmatch.classifier import Classifier, Member
 from pawmatch.engines import openvino_engine
 from pawmatch.engines.openvino_engine import OpenVinoEngine
-from pawmatch.heatmaps import Classifier, grad_cam
+from pawmatch.heatmaps import grad_cam
 from pawmatch.images import InputSpec, Prepared
 from pawmatch.models import VARIANTS, ImageModel, build_model
 from pawmatch.tasks import new_task
