@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
 
 def run_beside(args: argparse.Namespace, found: Iterator[Found], readers: Readers) -> int:
     """Load the models and classify every image; 1 if some failed."""
+    from pawmatch.classifier import load
     from pawmatch.images.pool import FEW_FILES, suitable_readers
 
     engine: str | dict[str, str] = args.engine

@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare the variants over every image; 1 if some failed."""
     if args.sheets < 0:
         raise BadOption(f"--sheets is {args.sheets}; give a whole number from 0 on.")
+    from pawmatch.classifier import load
     from pawmatch.evaluation.compare import compare
 
     classifier = load(args.task, args.source, args.device, args.engine)

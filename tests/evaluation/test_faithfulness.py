@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from pawmatch import load
 from pawmatch.checkpoint import Checkpoint, CheckpointConfig
+from pawmatch.classifier import Classifier
 from pawmatch.evaluation import faithfulness as case
 from pawmatch.evaluation.faithfulness import Comparison, measure_faithfulness, spread
 from pawmatch.evaluation.folders import LabelledFile
