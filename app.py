@@ -15,7 +15,7 @@ from typing import Any
 # Before the first import of gradio, which `spaces` brings along.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# Xet downloads over connections of its own, to which the limits in pawmatch.deadline do not reach.
+# Xet downloads over connections of its own, to which the limits in pawmatch.checkpoint.hub do not reach.
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 with contextlib.suppress(ImportError):
     # On Hugging Face's ZeroGPU it has to come before torch.

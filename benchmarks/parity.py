@@ -15,9 +15,9 @@ import torch
 
 from benchmarks.side_by_side import machine
 from pawmatch.classifier import Classifier, Examined, Member, load
-from pawmatch.engines import converted, openvino_engine
+from pawmatch.engines import openvino
 from pawmatch.engines.choose import outcome
-from pawmatch.engines.openvino_engine import OpenVinoEngine
+from pawmatch.engines.openvino import OpenVinoEngine
 from pawmatch.errors import PawMatchError
 from pawmatch.images import ImageSource, Prepared
 
@@ -80,14 +80,14 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     plain = load(options.task, options.source, "cpu", "torch")
-    precision = "bfloat16" if openvino_engine.has_fast_bfloat16() else "float32"
+    precision = "bfloat16" if openvino.has_fast_bfloat16() else "float32"
     files = sorted(path for path in options.data.rglob("*") if path.is_file())[:: options.every]
     counts = dict.fromkeys(plain.variants, 0)
     correlations: dict[str, list[float]] = {variant: [] for variant in plain.variants}
     seconds = {"torch": 0.0, "openvino": 0.0}
     images = 0
     with tempfile.TemporaryDirectory() as scratch:
-        fast = fast_twin(plain, precision, converted.default_folder() or Path(scratch))
+        fast = fast_twin(plain, precision, openvino.default_folder() or Path(scratch))
         for chunk in batches(plain, files):
             started = time.perf_counter()
             wanted = plain.examine(chunk)

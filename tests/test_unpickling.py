@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "pawmatch"
 
 # A person asks for an import; a training run goes on from a file that it wrote itself; weights that an
 # installed package brings are exported by hand.
-MAY_LOAD = {"importing.py", "training/state.py", "training/pretrained.py"}
+MAY_LOAD = {"checkpoint/importing.py", "training/loop.py", "training/pretrained.py"}
 LOADERS = {"pickle.load", "pickle.loads", "pickle.Unpickler", "jit.load", "joblib.load", "dill.load"}
 
 

@@ -4,11 +4,9 @@ A checkpoint is config.json + files of weights (.safetensors), with README.md as
 several variants of a task. Nothing here unpickles.
 """
 
-from pawmatch.checkpoint.config import Answers, CheckpointConfig, WeightsFile, main_variant
-from pawmatch.checkpoint.folder import Checkpoint
-from pawmatch.checkpoint.format import FORMAT_VERSION
-from pawmatch.checkpoint.sources import load_checkpoint, load_task, push
-from pawmatch.checkpoint.writing import save_again, save_checkpoint, save_task
+from pawmatch.checkpoint.config import FORMAT_VERSION, Answers, CheckpointConfig, WeightsFile, main_variant
+from pawmatch.checkpoint.load import Checkpoint, load_checkpoint, load_task
+from pawmatch.checkpoint.save import push, save_again, save_checkpoint, save_task
 
 __all__ = [
     "FORMAT_VERSION",

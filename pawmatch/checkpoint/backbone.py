@@ -18,23 +18,25 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
-from pawmatch.checkpoint.bundled import (
+from pawmatch.checkpoint.config import CONFIG_FILE, check_keys, decode, text, wrong
+from pawmatch.checkpoint.load import Checkpoint
+from pawmatch.checkpoint.weights import (
     BACKBONE_FILE,
     BACKBONES,
     bundled_backbone,
     bundled_weights,
+    file_digest,
     find_bundled,
     is_bundled_backbone,
+    read_tensors,
+    replace_file,
+    write_tensors,
 )
-from pawmatch.checkpoint.codec import decode
-from pawmatch.checkpoint.config import CONFIG_FILE
-from pawmatch.checkpoint.folder import Checkpoint
-from pawmatch.checkpoint.values import check_keys, text, wrong
-from pawmatch.checkpoint.weights import file_digest, read_tensors, replace_file, write_tensors
 from pawmatch.errors import CheckpointNotFound, DigestMismatch, NotACheckpoint
 from pawmatch.images import InputSpec
 from pawmatch.labels import spelling_key
-from pawmatch.models.hybrid import Hybrid, create_backbone
+from pawmatch.models.backbone import create_backbone
+from pawmatch.models.hybrid import Hybrid
 
 KIND = "backbone"
 IMAGENET_CLASSES = 1000

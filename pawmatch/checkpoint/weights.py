@@ -1,7 +1,8 @@
 """Files of weights: read a header before trusting it, compare with the model, read and write tensors.
 
 Names and shapes are compared with a model on the meta device, so files that announce more than they
-hold, or more than their config describes, are refused before memory is taken for them.
+hold, or more than their config describes, are refused before memory is taken for them. Some files come
+with the program and are found by their content.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from pawmatch.checkpoint.config import WeightsFile
 from pawmatch.errors import (
     KeyMismatch,
     LabelCountMismatch,
@@ -249,3 +252,55 @@ def stored_form(tensor: Tensor, *, half: bool) -> Tensor:
         fits = half and (tensor.numel() == 0 or float(tensor.abs().max()) <= LARGEST_HALF)
         tensor = tensor.to(torch.float16 if fits else torch.float32)
     return tensor.clone(memory_format=torch.contiguous_format)
+
+
+BUNDLED = "weights"
+BACKBONES = "backbone"  # the subfolder of pretrained backbones
+BACKBONE_FILE = "backbone.safetensors"
+
+
+def bundled_weights() -> Path:
+    """The folder of the bundled weights: PAWMATCH_WEIGHTS if set, else the project's own."""
+    given = os.environ.get("PAWMATCH_WEIGHTS")
+    return Path(given) if given else Path(__file__).parents[2] / BUNDLED
+
+
+def find_bundled(sha256: str) -> Path | None:
+    """The bundled file of that SHA-256, or None."""
+    for path in sorted(bundled_weights().rglob("*.safetensors")):
+        state = path.stat()
+        if _known_digest(path, state.st_size, state.st_mtime_ns) == sha256:
+            return path
+    return None
+
+
+def bundled_backbone(tensors: Mapping[str, Tensor], *, half: bool) -> WeightsFile | None:
+    """The bundled backbone whose tensors are those given, once stored, by its file; None if there is none.
+
+    `tensors` have the names of a hybrid's; `half` says that fractions are to be stored as float16.
+    """
+    wanted = describe(tensors)
+    for path in sorted((bundled_weights() / BACKBONES).glob(f"*/{BACKBONE_FILE}")):
+        header = read_header(path, path.parent.name)
+        if {name: entry.shape for name, entry in header.items()} != {
+            name: entry.shape for name, entry in wanted.items()
+        }:
+            continue
+        bundled = read_tensors(path, path.parent.name)
+        if all(
+            torch.equal(stored_form(tensor, half=half).to(bundled[name].dtype), bundled[name])
+            for name, tensor in tensors.items()
+        ):
+            return WeightsFile(path.name, file_digest(path))
+    return None
+
+
+def is_bundled_backbone(path: Path) -> bool:
+    """Whether a file lies among the bundled backbones, where every checkpoint finds it."""
+    return path.resolve().is_relative_to((bundled_weights() / BACKBONES).resolve())
+
+
+@lru_cache(maxsize=256)
+def _known_digest(path: Path, size: int, changed: int) -> str:
+    """A file's SHA-256, computed once for each state of it."""
+    return file_digest(path)

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert, and say what came out."""
     labels = None if args.labels is None else read_lines(args.labels)
-    from pawmatch.importing import import_checkpoint
+    from pawmatch.checkpoint.importing import import_checkpoint
 
     checkpoint = import_checkpoint(
         args.file,

@@ -411,8 +411,8 @@ def record_path(out: Path) -> Path:
 
 def settings_of(classifier: Classifier, top_k: int) -> dict[str, Any]:
     """All that a row depends on beside the image, as JSON values."""
-    from pawmatch.checkpoint.format import config_values
-    from pawmatch.engines.converted import digest_of
+    from pawmatch.checkpoint.config import config_values
+    from pawmatch.engines.openvino import digest_of
 
     checkpoints = [member.checkpoint for member in classifier.members.values()]
     configs = [json.dumps(config_values([checkpoint.config]), sort_keys=True) for checkpoint in checkpoints]

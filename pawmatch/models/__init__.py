@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pawmatch.errors import BadOption
-from pawmatch.models.base import ImageModel
+from pawmatch.models.backbone import VARIANTS, ImageModel
 from pawmatch.models.chae import Chae
-from pawmatch.models.hybrid import VARIANTS, Hybrid
+from pawmatch.models.hybrid import Hybrid
 
 FAMILIES: dict[str, type[Hybrid] | type[Chae]] = {"hybrid": Hybrid, "chae": Chae}
 

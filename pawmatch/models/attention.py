@@ -6,11 +6,23 @@
   `query` and `key` never receive a gradient. It exists so that published weights give equal results.
 - `tokens`: the h*w positions of the feature map attend to each other before pooling, which is what a
   pooled vector cannot do.
+
+
+The transformer encoder of CHAE: pre-norm layers over a CLS token and the positions of a map.
+
+Two options save work or restrict attention, and leave the parameters as they are, so that weights load with
+any setting of them:
+- `keep_tokens`: after the first layer only the positions that the CLS token attends to most go on (Liang
+  et al. 2022, arXiv 2202.07800, without its fused token);
+- `window`: a position attends to the CLS token and to its neighbours, the CLS token to everything (Beltagy
+  et al. 2020, arXiv 2004.05150, in two dimensions). It is a mask on the full matrix: it restricts what is
+  mixed, and saves no time.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -88,3 +100,87 @@ class TokenAttention(nn.Module):
         tokens = tokens + self.fc_out(mixed)
         mixed_map: Tensor = tokens.transpose(1, 2).reshape(n, c, h, w)
         return mixed_map
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm encoder layer: self-attention and an MLP, each added to its input. (N, T, W) -> same."""
+
+    def __init__(self, width: int, *, heads: int, mlp_width: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp_width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(mlp_width, width),
+            nn.Dropout(dropout),
+        )
+
+    def forward(
+        self, tokens: Tensor, blocked: Tensor | None = None, keep: int | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Tokens (N, T, W) -> the tokens that go on, and their indices (N, 1 + keep) where not all do.
+
+        `blocked` (T, T) or (N, T, T) is True where a token (row) must not attend to another (column).
+        """
+        if blocked is not None and blocked.ndim == 3:
+            blocked = blocked.repeat_interleave(self.heads, dim=0)  # (N, T, T) -> (N * H, T, T)
+        normed = self.norm_attention(tokens)
+        mixed, weights = self.attention(
+            normed, normed, normed, attn_mask=blocked, need_weights=keep is not None
+        )
+        tokens = tokens + mixed
+        kept = None
+        if keep is not None:
+            # The MLP works on each token alone, so those that are dropped after the layer need not pass it.
+            kept = most_attended(weights, keep)
+            tokens = tokens.take_along_dim(kept[..., None], dim=1)  # (N, T, W) -> (N, 1 + keep, W)
+        out: Tensor = tokens + self.mlp(self.norm_mlp(tokens))
+        return out, kept
+
+
+class Encoder(nn.ModuleList):
+    """Encoder layers in a row over a CLS token, which stands first, and the positions of an h x w map."""
+
+    def __init__(
+        self, layers: Iterable[EncoderLayer], *, keep_tokens: int | None = None, window: int | None = None
+    ) -> None:
+        super().__init__(layers)
+        self.keep_tokens = keep_tokens
+        self.window = window
+
+    def forward(self, tokens: Tensor, height: int, width: int) -> Tensor:
+        """Tokens (N, 1 + h*w, W) -> (N, 1 + h*w, W), or (N, 1 + keep_tokens, W) where there are more."""
+        blocked = None
+        if self.window is not None and self.window < max(height, width):
+            blocked = outside_window(height, width, self.window).to(tokens.device)
+        keep = self.keep_tokens
+        if keep is not None and keep >= height * width:
+            keep = None
+        for layer in self:
+            tokens, kept = layer(tokens, blocked, keep)
+            keep = None
+            if blocked is not None and kept is not None:
+                blocked = blocked[kept[:, :, None], kept[:, None, :]]  # (T, T) -> (N, 1 + keep, 1 + keep)
+        return tokens
+
+
+def most_attended(weights: Tensor, keep: int) -> Tensor:
+    """Indices (N, 1 + keep) of the CLS token and of those that it attends to most, from weights (N, T, T)."""
+    best = weights[:, 0, 1:].topk(keep, dim=1, sorted=False).indices + 1
+    return torch.cat([torch.zeros_like(best[:, :1]), best], dim=1)
+
+
+def outside_window(height: int, width: int, window: int) -> Tensor:
+    """Which pairs of tokens are no neighbours: bool (1 + h*w, 1 + h*w), the CLS token first.
+
+    Neighbours are less than `window` rows and less than `window` columns apart: 1 leaves a position itself,
+    2 the nine around it. The CLS token is everybody's neighbour.
+    """
+    rows = torch.arange(height).repeat_interleave(width)
+    columns = torch.arange(width).repeat(height)
+    far = ((rows[:, None] - rows).abs() >= window) | ((columns[:, None] - columns).abs() >= window)
+    return nn.functional.pad(far, (1, 0, 1, 0), value=False)

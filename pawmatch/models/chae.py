@@ -18,9 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from pawmatch.errors import BadOption, UnknownVariant
-from pawmatch.models.base import ImageModel
-from pawmatch.models.encoder import Encoder, EncoderLayer
-from pawmatch.models.hybrid import VARIANTS
+from pawmatch.models.attention import Encoder, EncoderLayer
+from pawmatch.models.backbone import VARIANTS, ImageModel
 from pawmatch.models.morphology import MorphologicalExtractor, feature_fusion, fuse
 
 
@@ -49,7 +48,7 @@ class Chae(ImageModel):
     The stem has a block for each of `filters`, then `extra_convolutions` blocks of the last width that do not
     pool, then an average pool of `average_pool` positions a side. The encoder is as wide as the last filter
     count, or has a projection to its own `width`. `keep_tokens` and `attention_window` are explained in
-    pawmatch.models.encoder. The variant without an encoder takes the encoder's values and ignores them.
+    pawmatch.models.attention. The variant without an encoder takes the encoder's values and ignores them.
     """
 
     features_module = "stem"

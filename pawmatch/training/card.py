@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pawmatch.calibration.fit import confidence_and_hits
 from pawmatch.calibration.measure import Halves
 from pawmatch.checkpoint import CheckpointConfig
-from pawmatch.checkpoint.folder import CARD_FILE
+from pawmatch.checkpoint.load import CARD_FILE
 from pawmatch.evaluation.figures import COLORS, INK, MUTED, headline, percent_axis, style
 from pawmatch.labels import display_name
 from pawmatch.metrics import calibration_bins, expected_calibration_error, wilson_interval

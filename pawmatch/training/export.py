@@ -28,7 +28,7 @@ from pawmatch.calibration.measure import Fitted, fit_and_measure
 from pawmatch.calibration.scope import fit_scope_gates, minimise
 from pawmatch.checkpoint import Answers, Checkpoint, CheckpointConfig, load_task, save_again, save_task
 from pawmatch.checkpoint.backbone import imagenet_classes, subject_classes
-from pawmatch.checkpoint.format import ONLY
+from pawmatch.checkpoint.config import ONLY
 from pawmatch.classifier import Classifier
 from pawmatch.errors import PawMatchError, TrainingError
 from pawmatch.images import InputSpec

@@ -11,9 +11,9 @@ from torch import nn
 
 from pawmatch.checkpoint import Checkpoint, load_checkpoint
 from pawmatch.checkpoint.backbone import Backbone, backbone_folder, imagenet_classes, load_backbone
+from pawmatch.checkpoint.hub import HubSource, fetch
 from pawmatch.checkpoint.weights import WEIGHTS_FILE
 from pawmatch.errors import HubError, HubUnavailable, TrainingError, UnknownVariant
-from pawmatch.hub import HubSource, fetch
 from pawmatch.models import Hybrid, ImageModel, build_model
 from pawmatch.training.optim import feature_extractor
 from pawmatch.training.recipe import Recipe

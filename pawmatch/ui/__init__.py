@@ -5,7 +5,7 @@ import os
 # Read by gradio when it is imported, which every way to here still has to do: nothing is reported home.
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# Xet downloads over connections of its own, to which the limits in pawmatch.deadline do not reach.
+# Xet downloads over connections of its own, to which the limits in pawmatch.checkpoint.hub do not reach.
 os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
 # After each request, gradio would sum up the last 10,000 for a page that is switched off here: with pandas,
 # and in time that grows with their number.

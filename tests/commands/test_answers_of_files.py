@@ -153,7 +153,7 @@ def test_an_interrupted_run_says_how_to_go_on(
     from pawmatch import engines
     from pawmatch.cli import main
     from pawmatch.commands.output import Output, engines_of
-    from pawmatch.engines.torch_engine import TorchEngine
+    from pawmatch.engines.torch import TorchEngine
 
     out = tmp_path / "out.csv"
     command = ["classify", str(album), "--source", breeds, "--out", str(out)]

@@ -10,8 +10,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from pawmatch.engines import converted
-from pawmatch.engines.quiet_openvino import import_openvino
+from pawmatch.engines import openvino as openvino_engine
+from pawmatch.engines.openvino import import_openvino
 from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel, build_model
 
@@ -37,7 +37,7 @@ def openvino(real_openvino: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Modu
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where converted models are kept during a test."""
-    monkeypatch.setattr(converted, "default_folder", lambda: tmp_path / "kept")
+    monkeypatch.setattr(openvino_engine, "default_folder", lambda: tmp_path / "kept")
     return tmp_path / "kept"
 
 

@@ -1,4 +1,9 @@
-"""engine="auto": agreement first, then speed, and one line that says why."""
+"""Engines by name: what is known, with a precision or without, and what is not.
+
+How torch is to use the processors.
+
+engine="auto": agreement first, then speed, and one line that says why.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +20,61 @@ from PIL import Image
 from torch import Tensor
 
 from pawmatch import load
-from pawmatch.engines import choose, converted, create_engine
+from pawmatch.engines import choose, create_engine
+from pawmatch.engines import openvino as openvino_engine
+from pawmatch.engines import torch as torch_engine
 from pawmatch.engines.choose import choose_engine, outcome, pictures
-from pawmatch.engines.torch_engine import TorchEngine
+from pawmatch.engines.torch import TorchEngine, has_bfloat16, limit_torch_threads
+from pawmatch.errors import BadOption
 from pawmatch.heatmaps import grad_cam
 from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel, build_model
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("torch", "float32"), ("torch float32", "float32"), ("torch bfloat16", "bfloat16")],
+)
+def test_a_name_may_end_in_a_precision(name: str, precision: str, model: ImageModel) -> None:
+    engine = create_engine(name, [model], "cpu", InputSpec(size=64))
+    assert (engine.name, engine.precision) == ("torch", precision)
+
+
+@pytest.mark.parametrize("name", ["", "onnx", "auto float32", "torch float8"])
+def test_others_are_refused(name: str, model: ImageModel) -> None:
+    with pytest.raises(BadOption, match="is unknown; use one of auto, torch"):
+        create_engine(name, [model], "cpu", InputSpec(size=64))
+
+
+def test_threads_are_lowered_and_never_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setattr(torch_engine, "usable_cores", lambda: 1)
+        torch.set_num_threads(2)
+        limit_torch_threads()
+        assert torch.get_num_threads() == 1
+        monkeypatch.setattr(torch_engine, "usable_cores", lambda: 8)
+        limit_torch_threads()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({"amx_bf16": True}, True), ({"avx512_bf16": False, "avx2": True}, False), ({}, False)],
+)
+def test_bfloat16_is_for_processors_that_have_it(
+    capabilities: dict[str, bool], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert has_bfloat16("cpu") is expected
+
+
+def test_a_torch_that_does_not_say_runs_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert has_bfloat16("cpu") is False
+
 
 SPEC = InputSpec(size=32)
 
@@ -182,7 +236,7 @@ def test_openvino_is_chosen_and_answers_alike(
     fast, plain = load("breed", source), load("breed", source, engine="torch")
     assert set(fast.engines.values()) <= {"openvino float32", "openvino bfloat16"}
     assert set(plain.engines.values()) == {"torch float32"}
-    assert converted.default_folder() == folder
+    assert openvino_engine.default_folder() == folder
     ours, theirs = fast.explain(photo), plain.explain(photo)
     assert ours.label == theirs.label
     for variant, heatmap in ours.heatmaps.items():

@@ -1,9 +1,16 @@
-"""The OpenVINO engine: torch's map, from any thread, converted once and kept with care."""
+"""openvino, imported by an engine, forks nothing, sends nothing and leaves no number for the user.
+
+What is kept on disk is whole or made again, and no disk is a reason to fail.
+
+The OpenVINO engine: torch's map, from any thread, converted once and kept with care.
+"""
 
 from __future__ import annotations
 
 import logging
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -12,11 +19,139 @@ from typing import Any
 import pytest
 import torch
 
-from pawmatch.engines import create_engine, openvino_engine
-from pawmatch.engines.openvino_engine import OpenVinoEngine
+from pawmatch.engines import create_engine
+from pawmatch.engines import openvino as openvino_engine
+from pawmatch.engines.openvino import TELEMETRY, OpenVinoEngine, import_openvino
 from pawmatch.errors import BadOption
 from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel, build_model
+
+PROGRAM = """
+import os, sys, time
+
+def note(event, arguments):
+    if event in ("os.fork", "socket.getaddrinfo", "socket.connect"):
+        print(event, flush=True)
+
+sys.addaudithook(note)
+if sys.argv[1] == "quietly":
+    from pawmatch.engines.openvino import has_fast_bfloat16
+    has_fast_bfloat16()
+else:
+    import openvino
+time.sleep(0.5)  # what is sent is sent from a thread
+print("reports" if "openvino_telemetry" in sys.modules else "silent")
+"""
+
+
+@pytest.mark.parametrize(("how", "silent"), [("quietly", True), ("plainly", False)])
+@pytest.mark.usefixtures("openvino")
+def test_nothing_is_told(how: str, silent: bool, tmp_path: Path) -> None:
+    pytest.importorskip(TELEMETRY)
+    # A proxy that is not there keeps what the plain import sends on this computer.
+    proxy = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how],
+        cwd=Path(__file__).parents[2],
+        env={"HOME": str(tmp_path), **proxy},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout.split() == ["silent"]) is silent
+    assert (list(tmp_path.iterdir()) == []) is silent
+
+
+def test_other_programs_keep_what_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = ModuleType(TELEMETRY)
+    seen: list[tuple[str, ModuleType | None]] = []
+
+    def look(name: str) -> ModuleType:
+        seen.append((name, sys.modules.get(TELEMETRY)))
+        raise ImportError(name)
+
+    monkeypatch.setattr(openvino_engine, "import_module", look)
+    monkeypatch.setitem(sys.modules, TELEMETRY, theirs)
+    with pytest.raises(ImportError):
+        import_openvino()
+    assert seen == [("openvino", None)]
+    assert sys.modules[TELEMETRY] is theirs
+
+
+def write(path: Path) -> None:
+    path.write_text("<net/>")
+    path.with_suffix(".bin").write_bytes(bytes(range(1, 200)))
+
+
+def test_what_is_kept_is_found(tmp_path: Path) -> None:
+    assert openvino_engine.find(tmp_path / "new", "one") is None
+    path = openvino_engine.keep(tmp_path / "new", "one", write)
+    assert path == openvino_engine.find(tmp_path / "new", "one") == tmp_path / "new" / "one" / "model.xml"
+    assert openvino_engine.find(tmp_path / "new", "two") is None
+    assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["one"]
+
+
+@pytest.mark.parametrize("file", ["model.xml", "model.bin", "digests.json"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "gone", "more"])
+def test_a_damaged_entry_is_not_used_and_then_replaced(file: str, damage: str, tmp_path: Path) -> None:
+    path = openvino_engine.keep(tmp_path, "one", write)
+    assert path is not None
+    damaged = path.with_name(file)
+    data = damaged.read_bytes()
+    if damage == "gone":
+        damaged.unlink()
+    elif damage == "more":
+        path.with_name("stranger").write_text("what is this")
+    else:
+        damaged.write_bytes(data[:-3] if damage == "cut" else b"\0" + data[1:])
+    assert openvino_engine.find(tmp_path, "one") is None
+    assert openvino_engine.keep(tmp_path, "one", write) == openvino_engine.find(tmp_path, "one") == path
+    assert damaged.read_bytes() == data
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def full(path: Path) -> None:
+        write(path)
+        raise OSError(28, "No space left on device")
+
+    with caplog.at_level(logging.INFO):
+        assert openvino_engine.keep(tmp_path, "one", full) is None
+    assert list(tmp_path.iterdir()) == []
+    assert "No space left on device" in caplog.text
+
+
+def test_an_entry_that_another_process_made_meanwhile_stays(tmp_path: Path) -> None:
+    def slow(path: Path) -> None:
+        openvino_engine.keep(tmp_path, "one", write)
+        path.write_text("later")
+
+    path = openvino_engine.keep(tmp_path, "one", slow)
+    assert path is not None
+    assert path.read_text() == "<net/>"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["one"]
+
+
+def test_no_folder_to_keep_anything_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(
+        openvino_engine, "cached_assets_path", lambda *_, **__: (tmp_path / "file" / "x").mkdir()
+    )
+    assert openvino_engine.default_folder() is None
+
+
+def test_a_digest_tells_weights_structure_and_facts_apart(model: ImageModel) -> None:
+    layer = torch.nn.Linear(2, 2)
+    before = openvino_engine.digest_of(layer, ["32"])
+    assert openvino_engine.digest_of(layer, ["32"]) == before
+    others = {
+        openvino_engine.digest_of(layer, ["64"]),
+        openvino_engine.digest_of(torch.nn.Conv2d(2, 2, 1), ["32"]),
+        openvino_engine.digest_of(model, ["32"]),
+    }
+    with torch.no_grad():
+        layer.bias[0] += 1
+    assert len({before, openvino_engine.digest_of(layer, ["32"]), *others}) == 5
+
 
 pytestmark = pytest.mark.usefixtures("openvino")
 

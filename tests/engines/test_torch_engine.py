@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pawmatch.engines import create_engine
-from pawmatch.engines.torch_engine import TorchEngine
+from pawmatch.engines.torch import TorchEngine
 from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel
 

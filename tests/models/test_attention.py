@@ -1,9 +1,22 @@
-"""The three readings of the hybrid's attention."""
+"""The three readings of the hybrid's attention.
+
+The encoder of CHAE with tokens dropped and attention restricted to a window.
+"""
+
+from __future__ import annotations
 
 import pytest
 import torch
 
-from pawmatch.models.attention import HeadAttention, TokenAttention, head_count
+from pawmatch.models.attention import (
+    Encoder,
+    EncoderLayer,
+    HeadAttention,
+    TokenAttention,
+    head_count,
+    most_attended,
+    outside_window,
+)
 
 
 @pytest.mark.parametrize(
@@ -96,3 +109,94 @@ def test_tokens_begin_as_nothing_but_the_residual_and_learn() -> None:
     attention(feature_map).square().sum().backward()
     assert attention.fc_out.weight.grad is not None
     assert attention.fc_out.weight.grad.abs().max() > 0
+
+
+WIDTH, HEADS = 16, 2
+
+
+def encoder(keep_tokens: int | None = None, window: int | None = None, layers: int = 2) -> Encoder:
+    torch.manual_seed(0)
+    stack = Encoder(
+        (EncoderLayer(WIDTH, heads=HEADS, mlp_width=32, dropout=0.1) for _ in range(layers)),
+        keep_tokens=keep_tokens,
+        window=window,
+    )
+    return stack.eval()
+
+
+def tokens(height: int = 3, width: int = 4) -> torch.Tensor:
+    return torch.randn(2, 1 + height * width, WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("keep_tokens", "window"), [(12, None), (99, None), (None, 4), (None, 99), (12, 4)])
+def test_what_drops_and_blocks_nothing_equals_the_plain_encoder(
+    keep_tokens: int | None, window: int | None
+) -> None:
+    expected = encoder()(tokens(), 3, 4)
+    torch.testing.assert_close(encoder(keep_tokens, window)(tokens(), 3, 4), expected)
+
+
+def test_options_have_no_parameters_of_their_own() -> None:
+    assert encoder(4, 2).state_dict().keys() == encoder().state_dict().keys()
+
+
+def test_those_that_the_cls_token_attends_to_most_go_on() -> None:
+    weights = torch.zeros(2, 5, 5)
+    weights[0, 0] = torch.tensor([0.9, 0.0, 0.05, 0.01, 0.04])
+    weights[1, 0] = torch.tensor([0.0, 0.4, 0.1, 0.3, 0.2])
+    kept = most_attended(weights, 2)
+    assert kept[:, 0].tolist() == [0, 0]
+    assert [sorted(row) for row in kept[:, 1:].tolist()] == [[2, 4], [1, 3]]
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_dropping_equals_running_the_second_layer_on_the_kept_tokens(window: int | None) -> None:
+    images = tokens()
+    plain = encoder()
+    blocked = None if window is None else outside_window(3, 4, window)
+    first = plain[0]
+    assert isinstance(first, EncoderLayer)
+    normed = first.norm_attention(images)
+    _, weights = first.attention(normed, normed, normed, attn_mask=blocked)
+    after_first, _ = first(images, blocked)
+    got = encoder(5, window)(images, 3, 4)
+    assert got.shape == (2, 6, WIDTH)
+    for row in range(2):  # one image at a time, as each keeps its own
+        best = weights[row, 0, 1:].argsort(descending=True)[:5] + 1
+        kept = torch.cat([torch.zeros(1, dtype=torch.long), best])
+        allowed = None if blocked is None else blocked[kept][:, kept]
+        expected, _ = plain[1](after_first[row : row + 1, kept], allowed)
+        torch.testing.assert_close(got[row, 0], expected[0, 0])
+
+
+def test_training_and_inference_agree_on_masked_attention() -> None:
+    """The library has a fast path for inference; a mask and dropped tokens must not change its answer."""
+    stack = encoder(5, 2)
+    with_gradient = stack(tokens(), 3, 4)
+    with torch.inference_mode():
+        torch.testing.assert_close(stack(tokens(), 3, 4), with_gradient.detach())
+
+
+def test_a_window_keeps_neighbours_and_the_cls_token() -> None:
+    blocked = outside_window(2, 3, 2)  # positions 1 2 3 over 4 5 6, the CLS token 0
+    assert not blocked[0].any()
+    assert not blocked[:, 0].any()
+    assert blocked[1].nonzero().flatten().tolist() == [3, 6]
+    assert blocked[2].nonzero().flatten().tolist() == []
+    assert outside_window(2, 3, 1)[1:, 1:].logical_not().equal(torch.eye(6, dtype=torch.bool))
+
+
+def test_a_windowed_layer_mixes_nothing_from_further_away() -> None:
+    layer = encoder(layers=1)[0]
+    images = tokens().requires_grad_()
+    out, _ = layer(images, outside_window(3, 4, 2))
+    (gradient,) = torch.autograd.grad(out[0, 1].sum(), images)  # the first position, row 0, column 0
+    reached = gradient[0].abs().amax(dim=1) > 0
+    assert reached.nonzero().flatten().tolist() == [0, 1, 2, 5, 6]
+
+
+def test_dropped_positions_still_reach_the_cls_token_through_the_first_layer() -> None:
+    images = tokens().requires_grad_()
+    out = encoder(2)(images, 3, 4)
+    (gradient,) = torch.autograd.grad(out[0, 0, 0], images)
+    assert (gradient[0].abs().amax(dim=1) > 0).all()

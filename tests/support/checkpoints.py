@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pawmatch.checkpoint import CheckpointConfig
-from pawmatch.checkpoint.format import config_values
+from pawmatch.checkpoint.config import config_values
 from pawmatch.models import ImageModel, build_model
 
 Tensors = dict[str, torch.Tensor]

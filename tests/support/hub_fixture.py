@@ -21,7 +21,7 @@ def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubS
     """A running HubServer that the program takes for the Hub; the cache is `tmp_path/hf/hub`."""
     from huggingface_hub import close_session, constants, file_download
 
-    from pawmatch import hub
+    from pawmatch.checkpoint import hub
 
     home = tmp_path / "hf"
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

@@ -11,7 +11,7 @@ from torch import nn
 
 from pawmatch.checkpoint.backbone import save_backbone
 from pawmatch.images import InputSpec
-from pawmatch.models.hybrid import create_backbone
+from pawmatch.models.backbone import create_backbone
 from pawmatch.training.loop import Settings
 from pawmatch.training.recipe import Recipe
 

@@ -21,7 +21,7 @@ from torch import nn
 
 from pawmatch.calibration import Calibration, LabelGroup, OutsideRule, ScopeGate, UnknownRule
 from pawmatch.checkpoint import Answers, CheckpointConfig, WeightsFile, load_checkpoint, save_checkpoint
-from pawmatch.checkpoint.format import config_values, parse_config, parse_values
+from pawmatch.checkpoint.config import config_values, parse_config, parse_values
 from pawmatch.errors import (
     BadOption,
     CheckpointNotFound,

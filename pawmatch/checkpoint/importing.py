@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pawmatch import hub
 from pawmatch.calibration import Calibration
-from pawmatch.checkpoint import Checkpoint, CheckpointConfig, load_checkpoint, save_checkpoint
-from pawmatch.checkpoint.build import empty_model
+from pawmatch.checkpoint import Checkpoint, CheckpointConfig, hub, load_checkpoint, save_checkpoint
+from pawmatch.checkpoint.load import empty_model
 from pawmatch.checkpoint.weights import check_finite, compare, describe, file_digest
 from pawmatch.errors import BadOption, CheckpointNotFound, KeyMismatch, NotACheckpoint
 from pawmatch.images import InputSpec

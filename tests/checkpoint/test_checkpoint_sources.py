@@ -11,8 +11,7 @@ import pytest
 from huggingface_hub import constants
 
 from pawmatch.checkpoint import load_checkpoint, load_task, push
-from pawmatch.checkpoint.folder import Stored
-from pawmatch.checkpoint.sources import CACHED_NOTICE
+from pawmatch.checkpoint.load import CACHED_NOTICE, Stored
 from pawmatch.errors import (
     AccessDenied,
     BadOption,
@@ -149,7 +148,7 @@ def test_all_variants_come_from_one_commit(
     hub_server: HubServer, bundled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = hub_server.commit("ann/art", files(bundled / "artist"))
-    from pawmatch.checkpoint import sources
+    from pawmatch.checkpoint import load as sources
 
     def read_and_commit(folder: Path, source: str, part: str) -> list[Stored]:
         hub_server.commit("ann/art", {"cnn_transformer/config.json": b"broken"})

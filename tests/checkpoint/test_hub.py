@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pawmatch import hub
+from pawmatch.checkpoint import hub
+from pawmatch.checkpoint.hub import HubSource
 from pawmatch.errors import AccessDenied, BadOption, HubError, HubUnavailable, RepoNotFound
-from pawmatch.hub import HubSource
 from tests.support.hub_server import Fault, HubServer
 
 pytest_plugins = ("tests.support.hub_fixture",)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from pawmatch import hub
-from pawmatch.checkpoint.sources import CACHED_NOTICE
+from pawmatch.checkpoint import hub
+from pawmatch.checkpoint.hub import HubSource
+from pawmatch.checkpoint.load import CACHED_NOTICE
 from pawmatch.classifier import load
 from pawmatch.errors import AccessDenied, HubError, HubUnavailable, PawMatchError, RepoNotFound
-from pawmatch.hub import HubSource
 from pawmatch.settings import Settings
 from pawmatch.ui.handlers import Handlers
 from pawmatch.ui.inference import from_settings
@@ -29,7 +29,7 @@ SOURCE = "hf://ann/art"
 PLACE = HubSource("ann/art")
 WEIGHTS = "cnn_transformer.safetensors"
 TOKEN = "hf_secret"
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LONG = {"Retry_After": "3600"}
 LOOP = {"Location": "/api/models/ann/art"}
 BOUND = 20.0  # seconds; the limits below are far shorter, computers under load are not
@@ -240,7 +240,7 @@ def test_a_download_that_was_killed_is_never_used(hub_server: HubServer, tmp_pat
     asked = len(hub_server.downloads())
     code = (
         "from huggingface_hub import constants; constants.DOWNLOAD_CHUNK_SIZE = 1; "
-        f"from pawmatch import hub; hub.fetch(hub.parse({SOURCE!r}), [{WEIGHTS!r}])"
+        f"from pawmatch.checkpoint import hub; hub.fetch(hub.parse({SOURCE!r}), [{WEIGHTS!r}])"
     )
     cache = tmp_path / "hf" / "hub"
     environment = {**os.environ, "HF_ENDPOINT": hub_server.url, "HF_HUB_CACHE": str(cache)}

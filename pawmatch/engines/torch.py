@@ -1,12 +1,48 @@
-"""The torch engine: no gradient, channels-last, bfloat16 where that was found to be safe."""
+"""What prediction needs of an engine, and the torch engine: no gradient, channels-last, or in bfloat16."""
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from pawmatch.images.pool import usable_cores
 from pawmatch.models import ImageModel
 from pawmatch.settings import on_lent_gpu
+
+
+class Engine(Protocol):
+    """Runs a model's `forward_features`.
+
+    `name` is what users call the engine, `precision` that of its arithmetic: "float32" or "bfloat16".
+    """
+
+    name: str
+    precision: str
+
+    def features(self, images: Tensor) -> Tensor:
+        """Prepared images (N, 3, H, W) on the CPU -> float32 feature map (N, C, h, w), no gradient.
+
+        Safe to call from several threads.
+        """
+        ...
+
+
+def limit_torch_threads() -> None:
+    """Have torch use no more threads than there are cores to run them; fewer, if so chosen, stay fewer."""
+    cores = usable_cores()
+    if torch.get_num_threads() > cores:
+        torch.set_num_threads(cores)
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; elsewhere it would be slower, not faster."""
+    if torch.device(device).type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Not there in every version that we allow, that of ZeroGPU among them.
+    found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "arm_bf16"))
 
 
 class TorchEngine:

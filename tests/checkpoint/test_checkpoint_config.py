@@ -24,7 +24,7 @@ from pawmatch.checkpoint import (
     save_again,
     save_task,
 )
-from pawmatch.checkpoint.folder import Checkpoint
+from pawmatch.checkpoint.load import Checkpoint
 from pawmatch.classifier import Classifier
 from pawmatch.errors import CheckpointError, DigestMismatch, KeyMismatch, NotACheckpoint, TruncatedFile
 from pawmatch.images import InputSpec

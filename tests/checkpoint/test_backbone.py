@@ -19,15 +19,14 @@ from pawmatch.checkpoint.backbone import (
     imagenet_names,
     load_backbone,
 )
-from pawmatch.checkpoint.bundled import BACKBONE_FILE, bundled_weights, find_bundled
-from pawmatch.checkpoint.weights import file_digest
+from pawmatch.checkpoint.weights import BACKBONE_FILE, bundled_weights, file_digest, find_bundled
 from pawmatch.errors import DigestMismatch, NotACheckpoint
 from pawmatch.images import open_image
 from pawmatch.training.pretrained import PACKAGES, export
 
 NAME = "efficientnet_lite2"
 FOLDER = bundled_weights() / "backbone" / NAME
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(scope="module")

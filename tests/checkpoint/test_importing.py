@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pawmatch.checkpoint.importing import import_checkpoint, unpickle
 from pawmatch.errors import (
     BadOption,
     CheckpointNotFound,
@@ -26,7 +27,6 @@ from pawmatch.errors import (
     ShapeMismatch,
 )
 from pawmatch.images import InputSpec
-from pawmatch.importing import import_checkpoint, unpickle
 from pawmatch.models import build_model
 from tests.support.hub_server import HubServer
 

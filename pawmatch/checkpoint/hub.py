@@ -2,18 +2,22 @@
 
 Every failure of the library below comes out as RepoNotFound, AccessDenied or HubUnavailable. Waiting is
 bounded: a service that starts must not hang on a Hub that does not answer, that answers one byte at a time
-or that asks to come back in an hour.
+or that asks to come back in an hour. The library bounds the wait for the next byte, not for the last one, and
+where the Hub asks to come back in an hour, it sleeps that hour; a hook on each of its answers ends both.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -21,13 +25,59 @@ from huggingface_hub import (
     constants,
     errors,
     get_hf_file_metadata,
+    get_session,
     hf_hub_download,
     hf_hub_url,
 )
 from huggingface_hub.file_download import repo_folder_name
 
-from pawmatch.deadline import RateLimited, TookTooLong, within
 from pawmatch.errors import AccessDenied, BadOption, HubError, HubUnavailable, RepoNotFound
+
+until: ContextVar[float] = ContextVar("until", default=math.inf)
+TOO_MANY = 429
+
+
+class TookTooLong(Exception):
+    """The time is up, and the answer not complete."""
+
+
+class RateLimited(Exception):
+    """The Hub asks to come back later."""
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raise TookTooLong or RateLimited inside, once a body takes longer or the Hub asks to wait.
+
+    What is silent altogether is left to the library's own limits.
+    """
+    hooks = get_session().event_hooks["response"]
+    if watch not in hooks:
+        hooks.append(watch)
+    token = until.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        until.reset(token)
+
+
+def watch(response: Any) -> None:
+    """Let an answer under a limit be read up to the limit. Its type differs from version to version."""
+    end = until.get()
+    if end == math.inf:
+        return
+    if response.status_code == TOO_MANY:
+        raise RateLimited
+    read = response.iter_raw
+
+    def iter_raw(chunk_size: int | None = None) -> Iterator[bytes]:
+        for part in read(chunk_size):
+            if time.monotonic() > end:
+                raise TookTooLong
+            yield part
+
+    response.iter_raw = iter_raw
+
 
 PREFIX = "hf://"
 KINDS = {"models": "model", "spaces": "space"}

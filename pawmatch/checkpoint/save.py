@@ -8,18 +8,25 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor, nn
 
-from pawmatch.checkpoint.build import empty_model
-from pawmatch.checkpoint.bundled import BACKBONE_FILE, bundled_backbone, is_bundled_backbone
-from pawmatch.checkpoint.config import CONFIG_FILE, CheckpointConfig, WeightsFile
-from pawmatch.checkpoint.folder import Checkpoint
-from pawmatch.checkpoint.format import config_bytes
-from pawmatch.checkpoint.weights import WEIGHTS_FILE, compare, describe, file_bytes, replace_file
-from pawmatch.errors import BadOption, DigestMismatch
+from pawmatch.checkpoint import hub
+from pawmatch.checkpoint.config import CONFIG_FILE, CheckpointConfig, WeightsFile, config_bytes
+from pawmatch.checkpoint.load import CARD_FILE, PLOTS, Checkpoint, empty_model, load_stored, stored_in_folder
+from pawmatch.checkpoint.weights import (
+    BACKBONE_FILE,
+    WEIGHTS_FILE,
+    bundled_backbone,
+    compare,
+    describe,
+    file_bytes,
+    is_bundled_backbone,
+    replace_file,
+)
+from pawmatch.errors import BadOption, DigestMismatch, NotACheckpoint
 from pawmatch.models import ImageModel
 
 # The file of a feature extractor that several variants share.
@@ -133,3 +140,38 @@ def _write(folder: Path, contents: Mapping[str, bytes], configs: Sequence[Checkp
     except OSError as exc:
         raise BadOption(f"{folder} cannot be written ({exc.strerror}); choose another folder.") from exc
     return folder
+
+
+def push(
+    folder: str | Path,
+    repo: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+) -> str:
+    """Upload a checkpoint folder to the Hub and give its web address.
+
+    `repo` is `user/repo`, or a `hf://` place to choose a subfolder. Everything is loaded first, and a
+    README.md, the model card, must be there: nothing is published that nobody could use.
+    """
+    folder = Path(folder)
+    place = hub.parse(repo if hub.is_hub_source(repo) else f"{hub.PREFIX}{repo}")
+    if place.kind != "model":
+        raise BadOption(f"{repo} is a Space; checkpoints go to a model repository such as hf://user/repo.")
+    if revision is not None:
+        place = hub.parse(str(replace(place, revision=revision)))
+    entries = stored_in_folder(folder, str(folder), None)
+    load_stored(entries)
+    if not (folder / CARD_FILE).is_file():
+        raise NotACheckpoint(
+            f"{folder} has no {CARD_FILE}; write the model card with data, licence and metrics."
+        )
+    names = {CARD_FILE, "LICENSE"}
+    for entry in entries:
+        plots = (plot.name for plot in entry.folder.glob(PLOTS))
+        for name in (CONFIG_FILE, CARD_FILE, *entry.file_names, *plots):
+            names.add(str(PurePosixPath(entry.part, name)))
+    variants = ", ".join(entry.config.variant for entry in entries)
+    summary = message or f"Add {entries[0].config.task.name} weights: {variants}"
+    return hub.upload(folder, place, sorted(names), private=private, message=summary)

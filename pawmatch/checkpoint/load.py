@@ -1,0 +1,502 @@
+"""Checkpoints from a folder, the bundled weights or a `hf://` place, read strictly.
+
+Each step is taken only after the one before found nothing wrong. A place holds one config.json with all
+variants of a task, or a subfolder for each variant, possibly below one named after the task. A service must
+start every time, so for weights that live on the Hub a cached copy, and after it the bundled weights, answer
+where the Hub or its weights fail; the checkpoint's `notice` says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor, nn
+
+from pawmatch.checkpoint import hub
+from pawmatch.checkpoint.config import (
+    CONFIG_FILE,
+    LARGEST_CONFIG,
+    TASK_NAME,
+    CheckpointConfig,
+    WeightsFile,
+    main_variant,
+    parse_config,
+)
+from pawmatch.checkpoint.weights import (
+    BUNDLED,
+    PICKLE_SUFFIXES,
+    WEIGHTS_FILE,
+    bundled_weights,
+    compare,
+    file_digest,
+    find_bundled,
+    is_pickle,
+    read_header,
+    read_tensors,
+    united,
+)
+from pawmatch.errors import (
+    AccessDenied,
+    BadOption,
+    CheckpointError,
+    CheckpointNotFound,
+    DigestMismatch,
+    HubError,
+    HubUnavailable,
+    ModelError,
+    NotACheckpoint,
+    PawMatchError,
+    RepoNotFound,
+    UnknownTask,
+    UnknownVariant,
+    UnsupportedBackbone,
+)
+from pawmatch.models import VARIANTS, ImageModel, build_model
+
+
+def empty_model(config: CheckpointConfig, source: str) -> ImageModel:
+    """The model that `config` describes, on the meta device: shapes without memory.
+
+    Also checks the scope gate and the input size against it.
+    """
+    with torch.device("meta"):
+        model = build(config, source)
+        size = config.input.size
+        try:
+            with torch.no_grad():
+                feature_map = model.eval().forward_features(torch.empty(1, 3, size, size))
+        except (RuntimeError, ValueError) as exc:
+            raise NotACheckpoint(
+                f"{source}: the model cannot read images of input.size {size} pixels."
+            ) from exc
+    for index, gate in enumerate(config.calibration.scope_gates):
+        if len(gate.weight) != feature_map.shape[1]:
+            raise NotACheckpoint(
+                f"{source}: calibration.scope_gates[{index}].weight has {len(gate.weight)} values "
+                f"and the feature map {feature_map.shape[1]} channels; fit the gate again."
+            )
+    return model
+
+
+def build(config: CheckpointConfig, source: str) -> ImageModel:
+    """The model that `config` describes; every failure to build it is the config's fault."""
+    try:
+        return build_model(
+            family=config.family,
+            variant=config.variant,
+            num_classes=len(config.labels),
+            **config.architecture,
+        )
+    except UnsupportedBackbone:
+        raise
+    except (BadOption, ArithmeticError, AssertionError, AttributeError) as exc:
+        raise refused(source, exc) from exc
+    except (LookupError, RuntimeError, TypeError, ValueError) as exc:
+        raise refused(source, exc) from exc
+
+
+def refused(source: str, exc: Exception) -> NotACheckpoint:
+    """The error for an architecture that cannot be built."""
+    reason = str(exc) if isinstance(exc, BadOption) else f"it cannot be built ({type(exc).__name__})."
+    return NotACheckpoint(f"{source}: the architecture in config.json does not work: {reason}")
+
+
+def derived_buffers(model: nn.Module) -> list[str]:
+    """Names of the buffers that are computed when a model is built and so are in no weights file."""
+    kept = model.state_dict().keys()
+    return [name for name, _ in model.named_buffers() if name not in kept]
+
+
+CARD_FILE = "README.md"
+PLOTS = "calibration*.png"  # the pictures on the card
+LARGEST_CARD = 200_000  # characters
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A variant as a folder describes it, before its weights are read.
+
+    `source` is what messages call the folder, `part` its path below the place that was asked for.
+    """
+
+    folder: Path
+    source: str
+    config: CheckpointConfig
+    part: str = ""
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The names of its files; the config of a checkpoint of format 1 names none."""
+        return tuple(file.name for file in self.config.files) or (WEIGHTS_FILE,)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One variant of a task: a loaded model with its config.
+
+    `model` is in evaluation mode, float32, without gradients. `source` is what the user gave, `revision`
+    the Hub commit, and `notice` one line to show when something else than the newest state serves.
+    `card` is the model card's Markdown without its metadata block, empty where there is none. `paths` are
+    where `config.files` were read from.
+    """
+
+    config: CheckpointConfig
+    model: ImageModel
+    source: str
+    revision: str | None = None
+    notice: str | None = None
+    card: str = ""
+    paths: tuple[Path, ...] = ()
+
+    @cached_property
+    def features_digest(self) -> str:
+        """SHA-256 of the feature extractor's structure, tensor names and float32 values.
+
+        Where it and the input are equal, so are the feature maps. Computed once, when loading.
+        """
+        features = self.model.features()
+        digest = hashlib.sha256(repr(features).encode())
+        for name, tensor in features.state_dict().items():
+            digest.update(f"\0{name} {tuple(tensor.shape)}\0".encode())
+            digest.update(tensor.detach().cpu().to(torch.float32).contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def load_stored(entries: Sequence[Stored], device: str | torch.device = "cpu") -> list[Checkpoint]:
+    """Load variants whose files are in their folders, or bundled.
+
+    Those with equal feature extractors share one module. Raises the leaves of CheckpointError.
+    """
+    tensors: dict[str, dict[str, Tensor]] = {}  # of the files read so far, by SHA-256
+    shared: dict[str, nn.Module] = {}
+    checkpoints: list[Checkpoint] = []
+    for entry in entries:
+        try:
+            checkpoint = _load(entry, tensors, device)
+        except OSError as exc:
+            reason = exc.strerror or type(exc).__name__
+            raise NotACheckpoint(
+                f"{entry.source} cannot be read ({reason}); check the path and its permissions."
+            ) from exc
+        model = checkpoint.model
+        own = shared.setdefault(checkpoint.features_digest, model.features())
+        setattr(model, model.features_module, own)
+        checkpoints.append(checkpoint)
+    return checkpoints
+
+
+def _load(entry: Stored, read_before: dict[str, dict[str, Tensor]], device: str | torch.device) -> Checkpoint:
+    config, source = entry.config, entry.source
+    named = config.files or tuple(WeightsFile(name, "") for name in entry.file_names)
+    paths = {file.name: find_file(entry, file) for file in named}
+    headers = {name: read_header(path, source) for name, path in paths.items()}
+    model = empty_model(config, source)
+    compare(united(headers, source), model, len(config.labels), source)
+    files: list[WeightsFile] = []
+    for file in named:
+        digest = file_digest(paths[file.name])
+        if file.sha256 not in ("", digest):
+            raise DigestMismatch(
+                f"{file.name} of {source} is not the file that its config names; download or copy it again."
+            )
+        files.append(WeightsFile(file.name, digest))
+        if digest not in read_before:
+            read_before[digest] = read_tensors(paths[file.name], source)
+    tensors = {name: tensor for file in files for name, tensor in read_before[file.sha256].items()}
+    if derived_buffers(model):
+        model = build(config, source)
+        model.load_state_dict(tensors, strict=True)
+    else:
+        # The tensors become the parameters: no second copy, and no random values to fill first.
+        model.load_state_dict(tensors, strict=True, assign=True)
+    return Checkpoint(
+        config=replace(config, files=tuple(files)),
+        model=model.to(device).eval().requires_grad_(False),
+        source=source,
+        card=read_card(entry.folder),
+        paths=tuple(paths.values()),
+    )
+
+
+def find_file(entry: Stored, file: WeightsFile) -> Path:
+    """Where a file of a variant lies: in its folder, or by its SHA-256 among the bundled ones."""
+    if not (entry.folder / file.name).is_file() and (bundled := find_bundled(file.sha256)):
+        return bundled
+    return checked_file(entry.folder, file.name, entry.source)
+
+
+def read_configs(folder: Path, source: str) -> tuple[CheckpointConfig, ...]:
+    """The checked configs of the variants in `folder`, in table order."""
+    path = checked_file(folder, CONFIG_FILE, source)
+    with path.open("rb") as file:
+        data = file.read(LARGEST_CONFIG + 1)
+    try:
+        return parse_config(data)
+    except NotACheckpoint as exc:
+        raise type(exc)(f"{source}: {exc}") from exc
+
+
+def read_card(folder: Path) -> str:
+    """The text of the model card in `folder`; a card is for reading, so a bad one is no reason to fail."""
+    path = folder / CARD_FILE
+    if not path.is_file() or not stays_inside(path, folder):
+        return ""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        text = file.read(LARGEST_CARD)
+    if text.startswith("---\n"):
+        text = text.partition("\n---\n")[2]
+    return text.strip()
+
+
+def checked_file(folder: Path, name: str, source: str) -> Path:
+    """The file `name` of a checkpoint folder, or the reason why it cannot be used."""
+    if not folder.exists():
+        raise CheckpointNotFound(f"There is no checkpoint at {source}; check the spelling.")
+    if not folder.is_dir():
+        raise not_a_folder(folder, source)
+    path = folder / name
+    if not path.is_file():
+        raise missing_file(listing(folder), name, source)
+    if not stays_inside(path, folder):
+        raise NotACheckpoint(
+            f"{name} of {source} is a link that leads out of its folder; copy the file there."
+        )
+    return path
+
+
+def stays_inside(path: Path, folder: Path) -> bool:
+    """Whether a file of a checkpoint lies in its folder, or where the Hub's cache keeps its files."""
+    target, home = path.resolve(), folder.resolve()
+    if target.is_relative_to(home):
+        return True
+    for snapshots in home.parents:
+        # The cache holds models--user--repo/snapshots/COMMIT/FILE, a link into models--user--repo/blobs,
+        # and newer versions share the blobs of all repositories one folder further up.
+        repository = snapshots.parent
+        if snapshots.name == "snapshots" and repository.name.startswith(("models--", "spaces--")):
+            blobs = (repository / "blobs", repository.parent / "blobs")
+            return any(target.is_relative_to(place) for place in blobs)
+    return False
+
+
+def not_a_folder(path: Path, source: str) -> NotACheckpoint:
+    """The error for a file given in place of a checkpoint folder."""
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(9)
+        if is_pickle(start) or path.suffix.lower() in PICKLE_SUFFIXES:
+            return NotACheckpoint(
+                f"{source} is a pickle, which is never loaded; convert it with `pawmatch import FILE`."
+            )
+    return NotACheckpoint(f"{source} is a file; give the folder that holds config.json and the weights.")
+
+
+def listing(folder: Path) -> list[str]:
+    """The files of a folder and its subfolders, and the configs one level further down."""
+    patterns = ("*", "*/*", f"*/*/{CONFIG_FILE}")
+    files = (path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in files)
+
+
+def parts_among(names: Sequence[str], source: str, task: str | None) -> list[str]:
+    """The subfolders that hold a variant each, from the names of a place's files: its own, or the task's.
+
+    [""] where the place has a config of its own.
+    """
+    if CONFIG_FILE in names:
+        return [""]
+    for start in ("", f"{task}/") if task else ("",):
+        parts = [f"{start}{variant}" for variant in VARIANTS if f"{start}{variant}/{CONFIG_FILE}" in names]
+        if parts:
+            return parts
+    raise missing_file(names, CONFIG_FILE, source)
+
+
+def missing_file(names: Sequence[str], name: str, source: str) -> NotACheckpoint:
+    """The error for a place that has the files `names` and not `name`, with the likeliest remedy."""
+    if any("/" not in entry and entry.lower().endswith(PICKLE_SUFFIXES) for entry in names):
+        return NotACheckpoint(
+            f"{source} holds no {name} but a pickle, which is never loaded; "
+            "convert it with `pawmatch import FILE`."
+        )
+    return NotACheckpoint(f"{source} holds no {name}; give a place that `pawmatch train` or `import` wrote.")
+
+
+CACHED_NOTICE = "The Hub could not be reached, so the copy downloaded earlier answers."
+
+Device = str | torch.device
+Choose = Callable[[list[Stored]], list[Stored]]
+
+
+def load_checkpoint(source: str | Path, variant: str | None = None, *, device: Device = "cpu") -> Checkpoint:
+    """Load one checkpoint strictly, from a folder or from the Hub.
+
+    It is the source's variant of that name, or else its only one or the one that answers. Raises
+    UnknownVariant where the source lacks it, the leaves of CheckpointError and HubError,
+    UnsupportedBackbone, and BadOption for a malformed `hf://` source. When the Hub cannot be reached, the
+    copy downloaded last serves, with a notice.
+    """
+    text = str(source)
+
+    def choose(entries: list[Stored]) -> list[Stored]:
+        wanted = variant or main_variant([entry.config for entry in entries])
+        chosen = [entry for entry in entries if entry.config.variant == wanted]
+        if not chosen:
+            has = ", ".join(entry.config.variant for entry in entries)
+            raise UnknownVariant(f"{text} has no variant {wanted[:40]!r}; use one of {has}.")
+        return chosen
+
+    if hub.is_hub_source(text):
+        place = hub.parse(text)
+        (found,) = hub.with_commit(place, lambda commit: load_from_hub(commit, place, None, choose, device))
+        return found if found.source != str(place) else replace(found, source=text)
+    (found,) = load_stored(choose(stored_in_folder(local_folder(text), text, None)), device)
+    return found
+
+
+def load_task(
+    source: str | Path | None, task: str, device: Device = "cpu", *, strict: bool = False
+) -> list[Checkpoint]:
+    """Load all variants of `task` that `source` has, in table order; on the Hub, all from one commit.
+
+    Variants with equal feature extractors share one module. Where the Hub or the weights there fail, the
+    bundled weights serve and each checkpoint's notice says why, unless `strict`. A wrong local folder or a
+    malformed source always raises.
+    """
+    check_task(task)
+    text = None if source is None else str(source)
+    if text is None or not hub.is_hub_source(text):
+        folder, name = task_folder(text, task)
+        return load_stored(stored_in_folder(folder, name, task), device)
+    place = hub.parse(text)
+    try:
+        return hub.with_commit(place, lambda commit: load_from_hub(commit, place, task, list, device))
+    except (HubError, CheckpointError, ModelError) as exc:
+        if strict or not (bundled_weights() / task).is_dir():
+            raise
+        notice = fallback_notice(exc, text)
+    return [replace(checkpoint, notice=notice) for checkpoint in load_task(None, task, device)]
+
+
+def check_task(task: str) -> None:
+    """Raise UnknownTask for a name that could lead out of a folder."""
+    if not isinstance(task, str) or not TASK_NAME.fullmatch(task):
+        raise UnknownTask(f"Task {str(task)[:64]!r} is unknown; use a name such as breed or artist.")
+
+
+def task_folder(source: str | None, task: str) -> tuple[Path, str]:
+    """The local folder of a source and its name; None is the task's bundled weights."""
+    if source is not None:
+        return local_folder(source), source
+    folder = bundled_weights() / task
+    if not folder.is_dir():
+        raise CheckpointNotFound(f"There are no bundled weights for {task}; name a folder or a hf:// source.")
+    return folder, f"{BUNDLED}/{task}"
+
+
+def local_folder(source: str) -> Path:
+    """The folder that a source names: as a path, or within the bundled weights from any directory."""
+    path = Path(source).expanduser()
+    if path.parts[:1] == (BUNDLED,) and not os.path.exists(path):  # noqa: PTH110 - never raises
+        return bundled_weights().joinpath(*path.parts[1:])
+    return path
+
+
+def join(source: str, part: str) -> str:
+    """The source of a variant: the given one, and the subfolder where there is one."""
+    return f"{source.rstrip('/')}/{part}" if part else source
+
+
+def stored_in_folder(folder: Path, source: str, task: str | None) -> list[Stored]:
+    """The variants that a local folder describes, in table order; of any task if that is None."""
+    try:
+        names = listing(folder) if folder.is_dir() else []
+        parts = parts_among(names, source, task) if names else [""]
+        return together(
+            [entry for part in parts for entry in stored_in_part(folder / part, join(source, part), part)],
+            task,
+        )
+    except OSError as exc:
+        raise NotACheckpoint(f"{source} cannot be read ({exc.strerror}); check its permissions.") from exc
+
+
+def stored_in_part(folder: Path, source: str, part: str) -> list[Stored]:
+    """The variants of one config.json; of a subfolder named after a variant, that one alone."""
+    entries = [Stored(folder, source, config, part) for config in read_configs(folder, source)]
+    if not part:
+        return entries
+    name = PurePosixPath(part).name
+    if own := [entry for entry in entries if entry.config.variant == name]:
+        return own
+    raise NotACheckpoint(f"{source} holds the variant {entries[0].config.variant}; rename its folder.")
+
+
+def together(entries: list[Stored], task: str | None) -> list[Stored]:
+    """The variants of one source; raises NotACheckpoint unless they are for the task and belong together."""
+    first = entries[0]
+    for entry in entries:
+        if entry.config.task.name != (task or first.config.task.name):
+            raise NotACheckpoint(
+                f"{entry.source} is for the task {entry.config.task.name}, "
+                f"not {task or first.config.task.name}; give another source."
+            )
+        if entry.config.labels != first.config.labels:
+            raise NotACheckpoint(
+                f"The labels of {entry.source} differ from those of {first.source}; "
+                "train the variants on the same classes."
+            )
+    return entries
+
+
+def load_from_hub(
+    commit: hub.Commit, place: hub.HubSource, task: str | None, choose: Choose, device: Device
+) -> list[Checkpoint]:
+    """Load variants from one commit; configs are checked before any weights are downloaded."""
+    entries = choose(stored_on_hub(commit, place, task))
+    for entry in entries:
+        below = place.below(entry.part)
+        names = commit.names(below)
+        for name in entry.file_names:
+            digests = {file.name: file.sha256 for file in entry.config.files}
+            if name not in names and name in digests and find_bundled(digests[name]):
+                continue
+            # What a cached commit lacks says nothing about the repository; download words that.
+            if name not in names and not commit.cached:
+                raise missing_file(names, name, entry.source)
+            hub.download(commit, below, [name])
+        if CARD_FILE in names:
+            hub.download(commit, below, [CARD_FILE])
+    notice = CACHED_NOTICE if commit.cached else None
+    return [replace(found, revision=commit.sha, notice=notice) for found in load_stored(entries, device)]
+
+
+def stored_on_hub(commit: hub.Commit, place: hub.HubSource, task: str | None) -> list[Stored]:
+    """The variants that a commit describes, in table order; downloads the configs."""
+    try:
+        parts = parts_among(commit.names(place), str(place), task)
+    except NotACheckpoint:
+        if not commit.cached:
+            raise
+        parts = [""]
+    entries: list[Stored] = []
+    for part in parts:
+        below = place.below(part)
+        entries += stored_in_part(hub.download(commit, below, [CONFIG_FILE]), str(below), part)
+    return together(entries, task)
+
+
+def fallback_notice(exc: PawMatchError, source: str) -> str:
+    """One line that says why the bundled starter answers."""
+    reasons: dict[type[PawMatchError], str] = {
+        HubUnavailable: "The Hub could not be reached",
+        RepoNotFound: f"{source} was not found on the Hub",
+        AccessDenied: f"The Hub does not give access to {source}",
+    }
+    reason = reasons.get(type(exc), f"The weights of {source} cannot be used ({exc.code})")
+    return f"{reason}, so the bundled starter model answers."
