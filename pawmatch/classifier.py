@@ -401,7 +401,7 @@ class Classifier:
         wanted = prediction.top.label if label is None else find_label(self.labels, label)
         index = self.labels.index(wanted)
         started = time.perf_counter()
-        heatmaps = {variant: self._heatmap(variant, examined, index, photo.size) for variant in self.members}
+        heatmaps = self.heatmaps(examined, wanted, photo.size)
         explain_ms = round(1000 * (time.perf_counter() - started), 1)
         return Explanation(
             prediction=replace(prediction, timing_ms={**prediction.timing_ms, "explain": explain_ms}),
@@ -412,18 +412,25 @@ class Classifier:
             overlays=Overlays(photo, heatmaps, colormap=colormap, strength=strength),
         )
 
-    def _heatmap(self, variant: str, examined: Examined, index: int, size: tuple[int, int]) -> Heatmap:
-        member = self.members[variant]
-        cam = grad_cam(member.model, examined.feature_maps[variant], index)
-        return Heatmap(
-            variant=variant,
-            label=self.labels[index],
-            cam=cam.values,
-            raw_max=cam.raw_max,
-            confidence=float(self.probabilities(variant, examined.logits[variant])[index]),
-            box=member.spec.box(*size),
-            size=size,
-        )
+    def heatmaps(self, examined: Examined, label: str, size: tuple[int, int]) -> dict[str, Heatmap]:
+        """Each variant's evidence for one of `labels`, over a picture of this size (width, height).
+
+        One backward pass through each head: nothing but the maps and logits of what was examined is read.
+        """
+        index = self.labels.index(label)
+        found = {}
+        for variant, member in self.members.items():
+            cam = grad_cam(member.model, examined.feature_maps[variant], index)
+            found[variant] = Heatmap(
+                variant=variant,
+                label=label,
+                cam=cam.values,
+                raw_max=cam.raw_max,
+                confidence=float(self.probabilities(variant, examined.logits[variant])[index]),
+                box=member.spec.box(*size),
+                size=size,
+            )
+        return found
 
 
 def load(
