@@ -2,6 +2,7 @@
 
 from pawmatch.images.reading import (
     ANIMATED,
+    INCOMPLETE,
     PAGED,
     ROTATED,
     ImageFile,
@@ -16,6 +17,7 @@ from pawmatch.images.spec import Box, InputSpec, Prepared, prepare
 
 __all__ = [
     "ANIMATED",
+    "INCOMPLETE",
     "PAGED",
     "ROTATED",
     "Box",

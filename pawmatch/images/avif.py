@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from pawmatch.images.containers import MOST_PIECES, Picture, TooManyPieces, TooManyPixels
+from pawmatch.images.color import nclx_profile
+from pawmatch.images.containers import MAX_PIECES, Picture, TooManyPieces, TooManyPixels
 
-LARGEST_FRAME = 42_000_000  # pixels; a little above what the announced size may be, for padding
-MOST_CODED_PIXELS = 200_000_000  # of all frames together: colour, transparency, layers, thumbnail
-MOST_EXTENTS = 5_000  # parts that pictures lie in; one each is usual, and a grid has hundreds
+MAX_FRAME = 42_000_000  # pixels; a little above what the announced size may be, for padding
+MAX_CODED_PIXELS = 200_000_000  # of all frames together: color, transparency, layers, thumbnail
+MAX_EXTENTS = 5_000  # parts that pictures lie in; one each is usual, and a grid has hundreds
 
 Box = tuple[bytes, int, int]
 
@@ -26,7 +27,7 @@ def strip_avif(data: bytes) -> Picture:
     An AVIF film has its first frame, or a better still, as an ordinary picture too.
     """
     altered = bytearray(data)
-    animated, coded = False, 0
+    animated, coded, profile = False, 0, None
     for kind, start, end in _boxes(data, 0, len(data)):
         if kind == b"ftyp":
             brands = [data[place : place + 4] for place in range(start, end, 4)]
@@ -35,18 +36,20 @@ def strip_avif(data: bytes) -> Picture:
             animated = True
             altered[start - 4 : start] = b"skip"
         elif kind == b"meta":
-            coded += _coded_pixels(data, start + 4, end)
-    if coded > MOST_CODED_PIXELS:
-        raise TooManyPixels(f"more than {MOST_CODED_PIXELS} coded pixels")
+            parts = list(_boxes(data, start + 4, end))
+            coded += _coded_pixels(data, parts)
+            profile = profile or _profile(data, parts)
+    if coded > MAX_CODED_PIXELS:
+        raise TooManyPixels(f"more than {MAX_CODED_PIXELS} coded pixels")
     # Under another name the decoder passes over the EXIF item. An AVIF image is turned by a property of
     # its own; its standard says to ignore EXIF there.
     entry = re.compile(rb"(infe\x02.{7}|infe\x03.{9})Exif", re.DOTALL)
-    return Picture(entry.sub(rb"\1skip", bytes(altered)), animated=animated)
+    return Picture(entry.sub(rb"\1skip", bytes(altered)), animated=animated, profile=profile)
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
     """Kind, start and end of the content of each box between two positions."""
-    for _ in range(MOST_PIECES):
+    for _ in range(MAX_PIECES):
         if end - start < 8:
             return
         size, kind = struct.unpack_from(">I4s", data, start)
@@ -60,12 +63,26 @@ def _boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
             after = end
         yield kind, content, after
         start = after
-    raise TooManyPieces(f"more than {MOST_PIECES} boxes")
+    raise TooManyPieces(f"more than {MAX_PIECES} boxes")
 
 
-def _coded_pixels(data: bytes, start: int, end: int) -> int:
+def _inside(data: bytes, boxes: Iterable[Box], wanted: bytes) -> Iterator[Box]:
+    """The boxes in those of one kind."""
+    for kind, start, end in boxes:
+        if kind == wanted:
+            yield from _boxes(data, start, end)
+
+
+def _profile(data: bytes, parts: Iterable[Box]) -> bytes | None:
+    """The profile of the first code points for colors (nclx) among the properties in a meta box."""
+    for kind, start, _ in _inside(data, _inside(data, parts, b"iprp"), b"ipco"):
+        if kind == b"colr" and data.startswith(b"nclx", start):
+            return nclx_profile(*struct.unpack_from(">HH", data, start + 4))
+    return None
+
+
+def _coded_pixels(data: bytes, parts: list[Box]) -> int:
     """The pixels of all frames of all pictures that a meta box lists."""
-    parts = list(_boxes(data, start, end))
     pictures: set[int] = set()
     for kind, first, last in parts:
         if kind == b"iinf":
@@ -91,7 +108,7 @@ def _pictures(data: bytes, entries: Iterator[Box]) -> Iterator[int]:
 
 def _item_pixels(item: bytes) -> int:
     frames, pixels = frames_and_pixels(item)
-    if pixels > LARGEST_FRAME:
+    if pixels > MAX_FRAME:
         raise TooManyPixels(f"a frame of {pixels} pixels")
     return frames * pixels
 
@@ -120,8 +137,8 @@ def _items(data: bytes, position: int, end: int, inner: tuple[int, int], wanted:
         count = read(2)
         # An extent may take no bytes here, so their number is not bounded by the size of the box.
         extents += count
-        if extents > MOST_EXTENTS:
-            raise TooManyPieces(f"more than {MOST_EXTENTS} extents")
+        if extents > MAX_EXTENTS:
+            raise TooManyPieces(f"more than {MAX_EXTENTS} extents")
         content = []
         for _ in range(count):
             read(index_size)
@@ -146,7 +163,7 @@ def frames_and_pixels(data: bytes) -> tuple[int, int]:
     Raises IndexError for data that ends too early, and TooManyPieces for more units than any picture has.
     """
     frames, pixels, position = 0, 0, 0
-    for _ in range(MOST_PIECES):
+    for _ in range(MAX_PIECES):
         if position >= len(data):
             return frames, pixels
         kind, start, position = _unit(data, position)
@@ -154,7 +171,7 @@ def frames_and_pixels(data: bytes) -> tuple[int, int]:
             pixels = max(pixels, _frame_pixels(data[start:position]))
         elif kind in (_FRAME_HEADER, _FRAME):
             frames += 1
-    raise TooManyPieces(f"more than {MOST_PIECES} units of AV1")
+    raise TooManyPieces(f"more than {MAX_PIECES} units of AV1")
 
 
 def _unit(data: bytes, position: int) -> tuple[int, int, int]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import PurePath
+from typing import Any
 
 ACCEPTED = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF"
 
-# Endings of the files that a folder is searched for. HEIC is not accepted, yet listed: a phone's photo that
-# is passed over in silence would be missed.
+# Endings of the files that a folder is searched for. HEIC is listed even where nothing reads it: a phone's
+# photo that is passed over in silence would be missed.
 SUFFIXES = frozenset(
     {
         *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jpe", ".jpeg", ".jpg", ".mpo", ".png"),
@@ -53,11 +55,21 @@ _OTHER_KINDS: tuple[tuple[int, bytes, str], ...] = (
     (4, b"moov", f"a video, not an image; {_STILL}"),
     (4, b"mdat", f"a video, not an image; {_STILL}"),
 )
-_HEIC = "a HEIC photo, the kind that iPhones store, which is not accepted; export it as JPEG and try again"
+_HEIC = (
+    "a HEIC photo, the kind that iPhones store, which is not accepted without the extra pawmatch[heif]; "
+    "export it as JPEG and try again"
+)
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _AVIF_BRANDS = {b"avif", b"avis"}
 # Raw photos are TIFF files outwardly; what a TIFF reader finds in them is at best a small preview.
 _RAW_ENDINGS = {".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".rw2", ".srw"}
+
+
+def heif_library() -> Any:
+    """The optional library that reads HEIC; raises ImportError where it is not installed."""
+    import pillow_heif
+
+    return pillow_heif
 
 
 def accepted_format(data: bytes) -> str | None:
@@ -74,7 +86,9 @@ def accepted_format(data: bytes) -> str | None:
         return "BMP"
     if data.startswith((b"II*\0", b"MM\0*")):
         return "TIFF"
-    return "AVIF" if _brands(data) & _AVIF_BRANDS else None
+    if (brands := _brands(data)) & _AVIF_BRANDS:
+        return "AVIF"
+    return "HEIF" if brands & _HEIC_BRANDS else None
 
 
 def refusal(data: bytes, name: str = "") -> str | None:
@@ -88,6 +102,8 @@ def refusal(data: bytes, name: str = "") -> str | None:
     found = accepted_format(data)
     if found == "TIFF" and (ending in _RAW_ENDINGS or data[8:10] == b"CR"):
         return f"This is a raw camera photo, which is not accepted; {EXPORT}."
+    if found == "HEIF" and not find_spec("pillow_heif"):
+        return f"This is {_HEIC}."
     if found:
         return None
     return f"{_describe(data, ending)}."
@@ -98,8 +114,6 @@ def _describe(data: bytes, ending: str) -> str:
         if data.startswith(magic, position):
             return f"This is {what}"
     if brands := _brands(data):
-        if brands & _HEIC_BRANDS:
-            return f"This is {_HEIC}"
         if b"crx " in brands:
             return f"This is a raw camera photo, which is not accepted; {EXPORT}"
         return f"This is a video, not an image; {_STILL}"

@@ -1,8 +1,8 @@
 """Open an image safely, for the page, the command line and Python alike: RGB, upright, bounded.
 
 A file goes through these gates in order: its size in bytes, its first bytes (filetypes.py), the cut that
-leaves only the picture (containers/), the pixel count that its header announces, decoding, and the
-change to 8-bit sRGB (pixels.py). Each gate has its own sentence for what it turns away. Sentences name
+leaves only the picture (containers.py), the pixel count that its header announces, decoding, and the
+change to 8-bit sRGB (color.py). Each gate has its own sentence for what it turns away. Sentences name
 neither the file nor its folder, so that they can be shown to anyone; who knows the file can put its name
 in front.
 """
@@ -12,11 +12,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from pawmatch.errors import (
@@ -28,9 +30,10 @@ from pawmatch.errors import (
     UnsupportedFormat,
 )
 from pawmatch.images.avif import strip_avif
-from pawmatch.images.color import fitting_size, to_rgb, upright
+from pawmatch.images.color import fitting_size, nclx_profile, to_rgb, upright
 from pawmatch.images.containers import (
     Picture,
+    RareKind,
     TooManyPieces,
     TooManyPixels,
     check_bmp,
@@ -40,11 +43,12 @@ from pawmatch.images.containers import (
     strip_png,
     strip_tiff,
 )
-from pawmatch.images.filetypes import EXPORT, accepted_format, refusal
+from pawmatch.images.filetypes import EXPORT, accepted_format, heif_library, refusal
 
 ROTATED = "Image was rotated according to its EXIF tag"
 ANIMATED = "The file is animated: only its first frame was used"
 PAGED = "The file has several pages: only its first was used"
+INCOMPLETE = "Part of the picture is missing from the file: copy or download it again"
 
 _MB = 2**20
 _STRIP: dict[str, Callable[[bytes], Picture]] = {
@@ -55,7 +59,8 @@ _STRIP: dict[str, Callable[[bytes], Picture]] = {
     "AVIF": strip_avif,
     "BMP": check_bmp,
 }
-_COMMON = {"JPEG", "PNG", "GIF", "WEBP"}  # these have no rare kinds that Pillow cannot read
+_PHOTOS = {"JPEG", "HEIF"}  # what phones store
+_COMMON = {"JPEG", "PNG", "GIF", "WEBP"}  # their rare kinds are told apart before they are decoded
 
 
 @dataclass(frozen=True)
@@ -66,15 +71,29 @@ class ImageFile:
     format: str
 
 
-ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | ImageFile | Image.Image
+ImageSource = (
+    str
+    | os.PathLike[str]
+    | bytes
+    | bytearray
+    | memoryview
+    | IO[bytes]
+    | ImageFile
+    | Image.Image
+    | NDArray[np.uint8]
+)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How large a file may be in bytes and in pixels, and how long the longer side of the result."""
+    """How large a file may be in bytes and in pixels, and how long the longer side of the result.
+
+    Photos of phones, JPEG and HEIC, may have more pixels: a JPEG is decoded at a fraction of its size.
+    """
 
     max_bytes: int = 20 * _MB
     max_pixels: int = 40_000_000
+    max_photo_pixels: int = 65_000_000
     longest_side: int = 2048
 
 
@@ -97,9 +116,10 @@ class LoadedImage:
 
 
 def open_image(source: ImageSource) -> Image.Image:
-    """The image in a path, bytes, an open binary file or a Pillow image: RGB, upright, at most 2048 long.
+    """The image in `source`: RGB, upright, neither side longer than 2048 pixels.
 
-    Raises a leaf of ImageError. A Pillow image is not changed, and the result shares nothing with it.
+    A source is a path, bytes, an open binary file, a Pillow image or a uint8 array (H, W, 3) of RGB. Raises a
+    leaf of ImageError. The source is not changed, and the result shares nothing with it.
     """
     return read_image(source).image
 
@@ -125,6 +145,11 @@ def hold_file(source: ImageSource, *, limits: Limits = DEFAULT_LIMITS) -> ImageF
     """
     if isinstance(source, (ImageFile, Image.Image)):
         return source
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+            form = f"{source.dtype} of shape {source.shape}"
+            raise UnsupportedFormat(f"An array is given as uint8 (height, width, 3) in RGB, not as {form}.")
+        return Image.fromarray(source)
     data, name = _read(source, limits.max_bytes)
     if reason := refusal(data, name):
         raise UnsupportedFormat(reason)
@@ -138,7 +163,7 @@ def _read(source: Any, max_bytes: int) -> tuple[bytes, str]:
     """The content of a source and the name that it goes by, if any."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         data, name = bytes(source), ""
-    elif source is None or source == "":
+    elif source is None or (isinstance(source, str) and not source):
         raise ImageNotFound("No image was given; choose one and try again.")
     elif isinstance(source, (str, os.PathLike)):
         data, name = _read_path(source, max_bytes), os.fspath(source)
@@ -147,7 +172,8 @@ def _read(source: Any, max_bytes: int) -> tuple[bytes, str]:
     else:
         kind = type(source).__name__
         raise UnsupportedFormat(
-            f"An image is given as a path, bytes, an open file or a Pillow image, not as {kind}."
+            "An image is given as a path, bytes, an open file, a Pillow image or a uint8 array of shape "
+            f"(height, width, 3), not as {kind}."
         )
     _check_bytes(len(data), max_bytes)
     return data, name if isinstance(name, str) else ""
@@ -216,11 +242,15 @@ def _decode(
     kind = f"{image_format} image" if image_format else "image"
     try:
         if isinstance(source, Image.Image):
-            _check_pixels(source, limits)
-            return _finish(source, _orientation_of(source), source.size, [], limits, keep=True)
+            _check_pixels(source.size, limits.max_pixels)
+            return _finish(source, Picture(b"", _orientation_of(source)), source.size, limits, keep=True)
+        if image_format == "HEIF":
+            return _decode_heif(source, limits)
         return _decode_file(source, image_format or "", limits, min_side)
     except ImageError:
         raise
+    except RareKind as exc:
+        raise UnsupportedFormat(f"This {kind} has {exc}, which is not accepted; {EXPORT}.") from exc
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, TooManyPixels) as exc:
         most = f"{limits.max_pixels / 1e6:g} megapixels"
         raise ImageTooLarge(f"The image claims more than {most}; make it smaller and try again.") from exc
@@ -240,30 +270,79 @@ def _decode(
 def _decode_file(data: bytes, image_format: str, limits: Limits, min_side: int | None) -> LoadedImage:
     picture = strip(data, image_format)
     with Image.open(BytesIO(picture.data), formats=(image_format,)) as image:
-        _check_pixels(image, limits)
         size = image.size
+        _check_pixels(size, limits.max_photo_pixels if image_format in _PHOTOS else limits.max_pixels)
         image.draft(None, _least_size(size, limits, min_side))
-        animated = picture.animated or getattr(image, "is_animated", False)
-        notes = [ANIMATED] * animated + [PAGED] * picture.paged
-        orientation = picture.orientation
-        if orientation == 1:  # WebP and AVIF keep it where Pillow finds it
-            orientation = exif_orientation(image.info.get("exif", b""))
-        return _finish(image, orientation, size, notes, limits, keep=False)
+        if image_format == "JPEG" and not picture.gap:
+            picture = replace(picture, gap=_lacks_its_end(image, picture.data))
+        if picture.orientation == 1:  # WebP and AVIF keep it where Pillow finds it
+            picture = replace(picture, orientation=exif_orientation(image.info.get("exif", b"")))
+        if getattr(image, "is_animated", False):
+            picture = replace(picture, animated=True)
+        return _finish(_with_key(image, picture), picture, size, limits, keep=False)
+
+
+def _decode_heif(data: bytes, limits: Limits) -> LoadedImage:
+    """A HEIC photo; libheif bounds what it decodes, and turns the picture upright."""
+    found = heif_library().open_heif(BytesIO(data), convert_hdr_to_8bit=True)
+    _check_pixels(found.size, limits.max_photo_pixels)
+    image: Image.Image = found.to_pillow()
+    colors = image.info.get("nclx_profile") or {}
+    profile = nclx_profile(colors.get("color_primaries", 1), colors.get("transfer_characteristics", 13))
+    loaded = _finish(image, Picture(b"", profile=profile), image.size, limits, keep=False)
+    return replace(loaded, format="HEIF")
 
 
 def _finish(
-    image: Image.Image,
-    orientation: int,
-    size: tuple[int, int],
-    notes: list[str],
-    limits: Limits,
-    *,
-    keep: bool,
+    image: Image.Image, picture: Picture, size: tuple[int, int], limits: Limits, *, keep: bool
 ) -> LoadedImage:
-    rgb = upright(to_rgb(image, limits.longest_side, keep=keep), orientation)
-    width, height = reversed(size) if orientation > 4 else size  # above 4 are the quarter turns
-    notes = [ROTATED] * (orientation > 1) + notes
-    return LoadedImage(rgb, tuple(notes), image.format, width, height)
+    kind = image.format
+    if kind == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        image = image.convert("RGB")  # no transparency is meant, as in browsers
+    rgb = to_rgb(image, limits.longest_side, keep=keep, profile=picture.profile, samples=picture.samples)
+    if picture.frame and picture.frame != (0, 0, *size):
+        scale = rgb.width / size[0]
+        left, top, right, bottom = (round(scale * edge) for edge in picture.frame)
+        whole = Image.new("RGB", rgb.size, "white")  # what no frame paints is transparent
+        whole.paste(rgb.crop((left, top, right, bottom)), (left, top))
+        rgb = whole
+    rgb = upright(rgb, picture.orientation)
+    width, height = reversed(size) if picture.orientation > 4 else size  # above 4 are the quarter turns
+    said = {
+        ROTATED: picture.orientation > 1,
+        ANIMATED: picture.animated,
+        PAGED: picture.paged,
+        INCOMPLETE: picture.gap,
+    }
+    return LoadedImage(rgb, tuple(note for note, true in said.items() if true), kind, width, height)
+
+
+def _lacks_its_end(image: Image.Image, data: bytes) -> bool:
+    """Whether the code of a JPEG ends before its picture does, which libjpeg fills with gray without a word.
+
+    Where the last pixel has this gray, more code before the end mark changes nothing unless some is missing.
+    """
+    last = image.getpixel((image.width - 1, image.height - 1))
+    if last not in (128, (128, 128, 128)) or not data.endswith(b"\xff\xd9"):
+        return False
+    with Image.open(BytesIO(data[:-2] + bytes(range(255)) + data[-2:]), formats=("JPEG",)) as other:
+        other.draft(None, image.size)
+        return other.size != image.size or other.tobytes() != image.tobytes()
+
+
+def _with_key(image: Image.Image, picture: Picture) -> Image.Image:
+    """The image with the places transparent that have the transparent color of a PNG of 16 bits a channel.
+
+    Pillow keeps the upper half of each sample; read as if the bytes were swapped, it is the lower one.
+    """
+    if picture.key is None:
+        return image
+    with Image.open(BytesIO(picture.data), formats=("PNG",)) as other:
+        other.tile = [tile._replace(args="RGB;16L") for tile in other.tile]
+        key = np.array(picture.key)
+        same = (np.asarray(image) == key >> 8) & (np.asarray(other) == key & 255)
+    image.putalpha(Image.fromarray(np.where(same.all(axis=-1), 0, 255).astype(np.uint8)))
+    return image
 
 
 def _orientation_of(image: Image.Image) -> int:
@@ -287,11 +366,12 @@ def _least_size(size: tuple[int, int], limits: Limits, min_side: int | None) -> 
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _check_pixels(image: Image.Image, limits: Limits) -> None:
-    if min(image.size) < 1:
+def _check_pixels(size: tuple[int, int], most: int) -> None:
+    width, height = size
+    if min(size) < 1:
         raise BrokenImage("The image has no pixels; give another one.")
-    if image.width * image.height > limits.max_pixels:
+    if width * height > most:
         raise ImageTooLarge(
-            f"The image has {image.width * image.height / 1e6:.0f} megapixels, and at most "
-            f"{limits.max_pixels / 1e6:g} are accepted; make it smaller and try again."
+            f"The image has {width * height / 1e6:.0f} megapixels, and at most "
+            f"{most / 1e6:g} are accepted; make it smaller and try again."
         )

@@ -83,13 +83,15 @@ class InputSpec:
             raise BadOption(f"View {unknown[0]!r} is unknown; use some of {', '.join(VIEWS)}.")
 
     def box(self, width: int, height: int, view: str = "plain") -> Box:
-        """The part of a width x height image that the model sees in one view."""
-        if view == "square" or (self.resize == "crop" and view in ("plain", "mirror")):
-            side = min(width, height) * (1.0 if view == "square" else self.crop_pct)
-            return _centred(width, height, side, side)
+        """The part of a width x height image that the model sees in one view, at least one pixel each way."""
         if view == "middle":
-            return _centred(width, height, MIDDLE * width, MIDDLE * height)
-        return Box(0, 0, width, height)
+            across, down = MIDDLE * width, MIDDLE * height
+        elif view == "square" or (self.resize == "crop" and view in ("plain", "mirror")):
+            across = down = min(width, height) * (1.0 if view == "square" else self.crop_pct)
+        else:
+            return Box(0, 0, width, height)
+        (left, right), (top, bottom) = _centered(width, across), _centered(height, down)
+        return Box(left, top, right, bottom)
 
     @property
     def fixed_views(self) -> tuple[str, ...]:
@@ -107,8 +109,8 @@ class InputSpec:
 
         Twice what the closest view needs, so that the last step still has two pixels for each that it makes.
         """
-        boxes = [self.box(1, 1, view) for view in self.fixed_views]
-        return round(2 * self.size / min(box.right - box.left for box in boxes))
+        boxes = [self.box(4096, 4096, view) for view in self.fixed_views]
+        return round(2 * self.size * 4096 / min(box.right - box.left for box in boxes))
 
     def canvas(self, image: Image.Image) -> NDArray[np.uint8]:
         """An image as far shrunk as a closer look allows: its shorter side twice the model's, (H, W, 3)."""
@@ -183,9 +185,10 @@ class InputSpec:
             raise BadOption(f"The input description is malformed: {exc}.") from exc
 
 
-def _centred(width: int, height: int, inner_width: float, inner_height: float) -> Box:
-    left, top = (width - inner_width) / 2, (height - inner_height) / 2
-    return Box(left, top, left + inner_width, top + inner_height)
+def _centered(whole: float, part: float) -> tuple[float, float]:
+    """The edges of the middle part of a side; of one whole pixel where the part is no larger."""
+    start = (whole - part) / 2 if part > 1 else (whole - 1) // 2
+    return start, start + max(1, part)
 
 
 @dataclass(frozen=True)

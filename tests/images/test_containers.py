@@ -12,7 +12,7 @@ from PIL import Image
 
 from pawmatch.errors import BrokenImage
 from pawmatch.images import ROTATED, open_image, read_image
-from pawmatch.images.containers import MOST_PIECES, MOST_SCANS, TooManyPieces, exif_orientation
+from pawmatch.images.containers import MAX_PIECES, MAX_SCANS, TooManyPieces, exif_orientation
 from pawmatch.images.reading import strip
 from tests.support.pictures import (
     QUARTERS,
@@ -38,8 +38,8 @@ def progressive(scans: int) -> bytes:
 
 
 def test_scans_of_a_progressive_jpeg_are_counted() -> None:
-    assert open_image(progressive(MOST_SCANS)).size == (64, 64)
-    assert "put together" in failure(progressive(MOST_SCANS + 1), BrokenImage)
+    assert open_image(progressive(MAX_SCANS)).size == (64, 64)
+    assert "put together" in failure(progressive(MAX_SCANS + 1), BrokenImage)
 
 
 def test_what_follows_the_end_of_a_jpeg_is_not_counted() -> None:
@@ -49,7 +49,7 @@ def test_what_follows_the_end_of_a_jpeg_is_not_counted() -> None:
 
 
 def test_segments_chunks_and_blocks_are_counted() -> None:
-    flood = MOST_PIECES + 1
+    flood = MAX_PIECES + 1
     jpeg, png = encode(quarters(), "JPEG"), encode(quarters(), "PNG")
     gif = encode(quarters(), "GIF")
     head = 13 + 3 * 2 ** (gif[10] % 8 + 1)
@@ -148,7 +148,7 @@ def test_tiff_tags_that_share_their_data_are_not_read() -> None:
 
 def test_tiff_strips_are_counted() -> None:
     assert open_image(grey_tiff(strips=200)).size == (8, 200)
-    assert "put together" in failure(grey_tiff(strips=MOST_PIECES + 1), BrokenImage)
+    assert "put together" in failure(grey_tiff(strips=MAX_PIECES + 1), BrokenImage)
 
 
 def test_a_stripped_tiff_keeps_every_position() -> None:

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from pawmatch.errors import UnsupportedFormat
+from pawmatch.images import filetypes
 from pawmatch.images.filetypes import accepted_format, refusal
 from tests.support.pictures import FORMATS, encode, failure, quarters
 
@@ -48,8 +49,6 @@ def media(brand: bytes, *others: bytes) -> bytes:
         (b"FUJIFILMCCD-RAW" + PADDING, "raw camera"),
         (b"\x00\x05\x16\x07" + PADDING, "macOS"),
         (b"P6\n1 1\n255\n\0\0\0", "Netpbm"),
-        (media(b"heic", b"mif1", b"heic"), "HEIC"),
-        (media(b"mif1", b"mif1", b"heix"), "HEIC"),
         (media(b"isom", b"isom", b"mp42"), "video"),
         (media(b"qt  "), "video"),
         (media(b"crx ", b"crx ", b"isom"), "raw camera"),
@@ -80,6 +79,17 @@ def test_accepted_formats_are_recognised(image_format: str) -> None:
 @pytest.mark.parametrize("brands", [(b"avif", b"mif1"), (b"mif1", b"avif"), (b"avis", b"msf1")])
 def test_avif_is_told_from_heic_by_any_of_its_brands(brands: tuple[bytes, ...]) -> None:
     assert accepted_format(media(*brands)) == "AVIF"
+
+
+@pytest.mark.parametrize("brands", [(b"heic", b"mif1", b"heic"), (b"mif1", b"mif1", b"heix")])
+def test_without_its_library_a_heic_photo_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, brands: tuple[bytes, ...]
+) -> None:
+    assert accepted_format(media(*brands)) == "HEIF"
+    monkeypatch.setattr(filetypes, "find_spec", lambda name: None)
+    text = failure(media(*brands), UnsupportedFormat)
+    assert "pawmatch[heif]" in text
+    assert "export it as JPEG" in text
 
 
 def test_targa_images_are_known_by_name_or_by_their_end(tmp_path: Path) -> None:

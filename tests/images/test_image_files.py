@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from pathlib import Path
 
@@ -10,17 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pawmatch.errors import BrokenImage, ImageError
-from pawmatch.images import ANIMATED, PAGED, ROTATED, open_image, read_image
+from pawmatch.errors import BrokenImage, ImageError, ImageTooLarge, UnsupportedFormat
+from pawmatch.images import ANIMATED, INCOMPLETE, PAGED, ROTATED, Limits, open_image, read_image
 from tests.support.pictures import (
     FORMATS,
     LOSSLESS,
     QUARTERS,
     RED,
+    WHITE,
     assert_sentence,
     encode,
     exif,
     failure,
+    png,
+    png_chunk,
     quarters,
     seen,
     seen_quarters,
@@ -107,6 +111,35 @@ def test_a_still_image_gets_no_notes(image_format: str) -> None:
     assert seen_quarters(loaded.image) == QUARTERS
 
 
+def gif(canvas: tuple[int, int], place: tuple[int, int], frame: tuple[int, int]) -> bytes:
+    """A GIF whose only frame, red without transparency, lies somewhere on its canvas."""
+    image = Image.new("P", frame, 1)
+    image.putpalette([0, 0, 255, 255, 0, 0])
+    data = bytearray(encode(image, "GIF"))
+    start = data.index(b",", 13 + 3 * 2 ** (data[10] % 8 + 1))
+    data[6:10] = struct.pack("<HH", *canvas)
+    data[start + 1 : start + 5] = struct.pack("<HH", *place)
+    return bytes(data)
+
+
+def test_what_no_frame_of_a_gif_paints_is_white() -> None:
+    opened = open_image(gif((64, 16), (16, 4), (32, 8)))
+    assert opened.size == (64, 16)
+    assert [seen(opened, place) for place in ((15, 8), (16, 4), (47, 11), (48, 8), (30, 3), (30, 12))] == [
+        WHITE,
+        RED,
+        RED,
+        WHITE,
+        WHITE,
+        WHITE,
+    ]
+    large = open_image(gif((4096, 16), (2048, 0), (2048, 16)))
+    assert (large.size, seen(large, (1000, 4)), seen(large, (1050, 4))) == ((2048, 8), WHITE, RED)
+    # A first frame that reaches beyond the canvas makes it larger, as in browsers.
+    beyond = open_image(gif((20, 8), (0, 0), (64, 16)))
+    assert (beyond.size, seen(beyond, (63, 15))) == ((64, 16), RED)
+
+
 # --- damage
 
 
@@ -116,6 +149,95 @@ def test_files_cut_short_are_named_so(image_format: str, photo: Image.Image) -> 
     for share in (0.01, 0.1, 0.5, 0.9):
         text = failure(data[: max(12, int(share * len(data)))], BrokenImage)
         assert ("cut short" in text) == (image_format in ("JPEG", "PNG", "GIF", "WEBP", "MPO"))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 4}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_jpeg_that_lacks_its_lower_half_says_so(mode: str, options: dict[str, object]) -> None:
+    """The decoder fills what is missing with gray, without a word where there is an end mark."""
+    noise = Image.effect_noise((256, 256), 80).convert(mode)
+    data = encode(noise, "JPEG", **options)
+    scan = data.index(b"\xff\xda")
+    assert read_image(data).warnings == ()
+    for share in (0.1, 0.5) if options.get("progressive") else (0.1, 0.5, 0.9):
+        end = (
+            len(data)
+            if share < 0.2 and options.get("progressive") is None
+            else data.index(b"\xff", scan + 20)
+        )
+        end = end if options.get("progressive") else len(data)
+        cut = data[: scan + 20 + int(share * (end - scan - 20))].rstrip(b"\xff") + b"\xff\xd9"
+        assert read_image(cut).warnings == (INCOMPLETE,), share
+
+
+def test_a_jpeg_that_lacks_its_middle_says_so() -> None:
+    data = encode(Image.effect_noise((256, 256), 80), "JPEG", restart_marker_blocks=8)
+    first, later = data.index(b"\xff\xd1"), data.index(b"\xff\xd4")
+    assert read_image(data[:first] + data[later:]).warnings == (INCOMPLETE,)
+
+
+def test_gray_at_the_end_of_a_whole_jpeg_is_no_gap() -> None:
+    for mode in ("RGB", "L"):
+        for options in ({}, {"progressive": True}, {"restart_marker_blocks": 1}):
+            image = Image.new(mode, (100, 60), "gray")
+            assert read_image(encode(image, "JPEG", **options)).warnings == ()
+
+
+# --- kinds that are whole and not accepted
+
+
+def rare_files() -> dict[str, bytes]:
+    jpeg, bmp = encode(quarters(), "JPEG"), encode(quarters().convert("P"), "BMP")
+    start = jpeg.index(b"\xff\xc0")
+    return {
+        "12 bits": jpeg[: start + 4] + b"\x0c" + jpeg[start + 5 :],
+        "lossless": jpeg[: start + 1] + b"\xc3" + jpeg[start + 2 :],
+        "hierarchical": jpeg[: start + 1] + b"\xc5" + jpeg[start + 2 :],
+        "arithmetic": jpeg[: start + 1] + b"\xc9" + jpeg[start + 2 :],
+        "Xcode": png((1, 1), 8, 2, bytes(4))[:8]
+        + png_chunk(b"CgBI", bytes(4))
+        + png((1, 1), 8, 2, bytes(4))[8:],
+        "4 bits": bmp[:30] + b"\2" + bmp[31:],
+        "a PNG inside": bmp[:30] + b"\5" + bmp[31:],
+    }
+
+
+@pytest.mark.parametrize("name", rare_files())
+def test_a_whole_file_of_a_rare_kind_is_not_called_damaged(name: str) -> None:
+    text = failure(rare_files()[name], UnsupportedFormat)
+    assert name in text
+    assert "save it as JPEG or PNG" in text
+
+
+# --- photos of phones
+
+
+def test_heic_photos_are_read_where_the_extra_is_installed(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "photo.heic"
+    stored = quarters(96, 64).transpose(Image.Transpose.ROTATE_90)
+    heif.from_pillow(stored).save(path, quality=90, exif=exif(6)[6:])
+    loaded = read_image(path)
+    assert (loaded.format, loaded.width, loaded.height) == ("HEIF", 96, 64)
+    assert seen_quarters(loaded.image) == QUARTERS
+    assert loaded.image.info == {}
+    assert "HEIF" in failure(path.read_bytes()[:-200], BrokenImage)
+    with pytest.raises(ImageTooLarge):
+        read_image(path, limits=Limits(max_photo_pixels=6000))
+
+
+@pytest.mark.parametrize("size", [(8064, 6048), (8192, 6144)])  # 48 and 50 megapixels
+def test_large_photos_are_decoded_small(size: tuple[int, int]) -> None:
+    data = encode(Image.new("RGB", size, "red"), "JPEG", quality=30)
+    loaded = read_image(data)
+    assert (loaded.width, loaded.height) == size
+    assert max(loaded.image.size) <= 2048
+    assert seen(loaded.image) == RED
+    with pytest.raises(ImageTooLarge, match="at most 40 are accepted"):
+        read_image(data, limits=Limits(max_photo_pixels=40_000_000))
+
+
+# --- damage, anywhere
 
 
 def test_damage_is_named_whatever_pillow_stumbles_over(photo: Image.Image) -> None:

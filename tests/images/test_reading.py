@@ -54,6 +54,23 @@ def test_every_kind_of_source_gives_the_same_image(tmp_path: Path) -> None:
     assert {(image.mode, image.tobytes()) for image in images} == {("RGB", quarters().tobytes())}
 
 
+def test_an_array_is_a_picture(photo: Image.Image) -> None:
+    array = np.array(photo)
+    opened = open_image(array)
+    assert opened.tobytes() == photo.tobytes()
+    opened.putpixel((0, 0), (1, 2, 3))
+    assert np.array_equal(array, np.asarray(photo))
+    assert open_image(array[::2, ::-1]).size == ((photo.width, (photo.height + 1) // 2))
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((4, 4)), np.zeros((3, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.array("x")]
+)
+def test_other_arrays_say_what_is_accepted(array: np.ndarray) -> None:
+    with pytest.raises(UnsupportedFormat, match=r"given as uint8 \(height, width, 3\) in RGB, not as"):
+        open_image(array)
+
+
 def test_the_name_says_nothing_about_the_content(tmp_path: Path) -> None:
     path = tmp_path / "picture.heic"
     path.write_bytes(encode(quarters(), "PNG"))

@@ -33,6 +33,20 @@ def test_crop_sees_the_centred_square() -> None:
     assert spec.prepare(image).mean() > 0.99
 
 
+@pytest.mark.parametrize("size", [(1, 500), (500, 1), (1, 1), (2, 3), (640, 480)])
+def test_every_view_sees_a_whole_pixel_at_least(size: tuple[int, int]) -> None:
+    spec = InputSpec(size=32, resize="crop", crop_pct=0.875, views=("plain", "square", "middle"))
+    for view in spec.views:
+        left, top, right, bottom = spec.box(*size, view)
+        assert left >= 0
+        assert top >= 0
+        assert right <= size[0]
+        assert bottom <= size[1]
+        assert round(left) < round(right)
+        assert round(top) < round(bottom)
+    assert spec.pixels(Image.new("RGB", size)).shape == (3, 32, 32, 3)
+
+
 def test_normalisation_is_per_channel() -> None:
     spec = InputSpec(size=16, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0))
     tensor = spec.prepare(Image.new("RGB", (20, 20), (255, 255, 255)))
