@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from pawmatch.checkpoint.backbone import (
 )
 from pawmatch.engines import Engine, create_engine, limit_torch_threads, resolve_device
 from pawmatch.errors import BadOption, ImageError, KeyMismatch, NotACheckpoint, PawMatchError
-from pawmatch.heatmaps import Overlays, grad_cam
+from pawmatch.heatmaps import HeadOutput, Overlays, evidence, run_head, scaled_cam
 from pawmatch.images import Box, ImageSource, InputSpec, Prepared, hold_file, prepare, read_image
 from pawmatch.labels import display_name, find_label
 from pawmatch.models import ImageModel
@@ -83,22 +83,28 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Examined:
+class ModelOutputs:
     """What every variant made of one image.
 
     Feature maps (1, C, h, w) are those of the plain view, which is what a heatmap shows; `pooled` (C,) is the
-    average-pooled map and logits (classes,) the model's, both averaged over the views. `imagenet` (1000,) are
-    the probabilities of the backbone's own head, likewise, where the main variant's backbone is a bundled
-    one, and `subject` is where that head sees what the task is about.
+    average-pooled map and `logits` (classes,) the model's, both averaged over the views, and `probabilities`
+    (classes,) are those logits calibrated. `imagenet` (1000,) are the probabilities of the backbone's own
+    head, averaged too, where the main variant's backbone is a bundled one, and `subject` is where that head
+    sees what the task is about. `heads` has what a gradient still leads back through, if it was asked for.
     """
 
     prepared: Prepared
-    feature_maps: dict[str, Tensor]
-    pooled: dict[str, NDArray[np.float32]]
-    logits: dict[str, NDArray[np.float32]]
+    feature_maps: Mapping[str, Tensor]
+    pooled: Mapping[str, NDArray[np.float32]]
+    logits: Mapping[str, NDArray[np.float32]]
+    probabilities: Mapping[str, NDArray[np.float64]]
     imagenet: NDArray[np.float32] | None
     subject: Subject | None
-    timing_ms: dict[str, float]
+    timing_ms: Mapping[str, float]
+    heads: Mapping[str, HeadOutput] = field(default_factory=dict)
+
+
+Examined = ModelOutputs
 
 
 class Classifier:
@@ -177,26 +183,44 @@ class Classifier:
         Gives the `top_k` likeliest classes, or all where there are fewer. Raises ImageError if the image
         cannot be used, BadOption if `top_k` is not a positive whole number.
         """
-        self._check_top_k(top_k)
-        return self.conclude(self.examine([self.prepare(image)])[0], top_k)
+        _check_top_k(top_k)
+        return self.to_prediction(self.run_models([self.prepare(image)])[0], top_k)
 
     def predict_batch(
         self, images: Iterable[ImageSource | Prepared], top_k: int = 5
     ) -> Iterator[Prediction | PawMatchError]:
-        """Classify many images, giving one Prediction or PawMatchError each, in order, as they come."""
-        self._check_top_k(top_k)
-        for entry in self.examine_batch(images):
-            yield entry if isinstance(entry, PawMatchError) else self.conclude(entry, top_k)
+        """Classify many images, giving one Prediction or PawMatchError each, in order, as they come.
 
-    def examine_batch(self, images: Iterable[ImageSource | Prepared]) -> Iterator[Examined | PawMatchError]:
-        """What every variant makes of each image, or the PawMatchError, in order, as they come."""
-        queue = iter(images)
-        while chunk := list(islice(queue, BATCH_SIZE)):
-            prepared = [self._try_prepare(image) for image in chunk]
-            readable = [entry for entry in prepared if not isinstance(entry, PawMatchError)]
-            examined = iter(self.examine(readable))
-            for entry in prepared:
-                yield entry if isinstance(entry, PawMatchError) else next(examined)
+        Raises BadOption, at the call, if `top_k` is not a positive whole number.
+        """
+        _check_top_k(top_k)
+        return (
+            entry if isinstance(entry, PawMatchError) else self.to_prediction(entry, top_k)
+            for entry in self.run_batches(images)
+        )
+
+    def explain(
+        self,
+        image: ImageSource,
+        label: str | None = None,
+        *,
+        top_k: int = 5,
+        colormap: str = "jet",
+        strength: float = 0.6,
+    ) -> Explanation:
+        """Classify one image and map the evidence for one label, by default the main variant's first choice.
+
+        `label` may be a label or a display name. Raises ImageError, UnknownLabel and BadOption.
+        """
+        _check_top_k(top_k)
+        if label is not None:
+            find_label(self.labels, label)
+        held = hold_file(image)
+        prepared = prepare(held, self.specs, keep_photo=True)
+        # A large photo was decoded smaller, as for predict, so that the answer is the same to the last digit.
+        photo = prepared.photo or read_image(held).image
+        outputs = self.run_models([prepared], gradients=True)[0]
+        return self.explain_outputs(outputs, photo, label, top_k=top_k, colormap=colormap, strength=strength)
 
     def prepare(self, image: ImageSource) -> Prepared:
         """Read one image and make of it what the variants take. Raises ImageError.
@@ -205,65 +229,82 @@ class Classifier:
         """
         return prepare(image, self.specs)
 
+    def run_batches(self, images: Iterable[ImageSource | Prepared]) -> Iterator[ModelOutputs | PawMatchError]:
+        """What every variant makes of each image, or the PawMatchError, in order, as they come."""
+        queue = iter(images)
+        while chunk := list(islice(queue, BATCH_SIZE)):
+            prepared = [self._try_prepare(image) for image in chunk]
+            outputs = iter(self.run_models([entry for entry in prepared if isinstance(entry, Prepared)]))
+            for entry in prepared:
+                yield next(outputs) if isinstance(entry, Prepared) else entry
+
     def _try_prepare(self, image: ImageSource | Prepared) -> Prepared | ImageError:
-        if isinstance(image, Prepared):
-            return image
         try:
-            return self.prepare(image)
+            return image if isinstance(image, Prepared) else self.prepare(image)
         except ImageError as exc:
             return exc
 
-    def _check_top_k(self, top_k: int) -> None:
-        if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
-            raise BadOption(f"top_k is {top_k!r}; give a whole number from 1 on.")
+    def run_models(self, prepared: Sequence[Prepared], *, gradients: bool = False) -> list[ModelOutputs]:
+        """Run every variant on one batch: each input rule is one tensor, and a shared backbone runs once.
 
-    def examine(self, prepared: Sequence[Prepared]) -> list[Examined]:
-        """Run every variant on one batch: each input rule is one tensor, and a shared backbone runs once."""
+        `gradients` keeps in `heads` what heatmaps need, which saves them a pass through each head.
+        """
         if not prepared:
             return []
         started = time.perf_counter()
-        looks: dict[object, _Look] = {}
+        views: dict[object, _Views] = {}
         for member in self.members.values():
-            if member.extractor not in looks:
-                looks[member.extractor] = self._look(member, prepared)
+            if member.extractor not in views:
+                views[member.extractor] = self._look(member, prepared)
         after_features = time.perf_counter()
-        main = looks[self.main.extractor]
+        main, count = views[self.main.extractor], len(prepared)
+        heads: list[dict[str, HeadOutput]] = [{} for _ in prepared]
+        logits: dict[str, NDArray[np.float32]] = {}
         with torch.no_grad():
-            logits = {
-                variant: looks[member.extractor].mean(member.model.forward_head)
-                for variant, member in self.members.items()
-            }
-            pooled = {
-                extractor: look.mean(lambda maps: maps.mean(dim=(2, 3))) for extractor, look in looks.items()
-            }
-            imagenet = main.mean(self.imagenet_head.probabilities) if self.imagenet_head else None
+            for variant, member in self.members.items():
+                of = views[member.extractor]
+                if gradients:
+                    for row, kept in enumerate(heads):  # the plain view of each comes first
+                        kept[variant] = run_head(member.model, of.maps[of.owners == row])
+                    together = torch.cat([kept[variant].logits.detach() for kept in heads])
+                    rows = torch.empty_like(together)
+                    rows[of.owners.argsort(stable=True)] = together
+                else:
+                    rows = member.model.forward_head(of.maps)
+                logits[variant] = of.mean(rows)
+            pooled = {extractor: of.mean(of.maps.mean(dim=(2, 3))) for extractor, of in views.items()}
+            imagenet = main.mean(self.imagenet_head.probabilities(main.maps)) if self.imagenet_head else None
+        probabilities = {
+            variant: calibrated(logits[variant], member.checkpoint.config.calibration)
+            for variant, member in self.members.items()
+        }
         after_head = time.perf_counter()
-        share = 1000 / len(prepared)
         # Copies: with a part of it, each image would keep the map of the whole batch in memory.
         plain = {
-            extractor: [look.maps[row : row + 1].clone() for row in look.plain]
-            for extractor, look in looks.items()
+            extractor: [of.maps[row : row + 1].clone() for row in of.plain] for extractor, of in views.items()
         }
         return [
-            Examined(
+            ModelOutputs(
                 prepared=entry,
                 feature_maps={
                     variant: plain[member.extractor][row] for variant, member in self.members.items()
                 },
                 pooled={variant: pooled[member.extractor][row] for variant, member in self.members.items()},
                 logits={variant: values[row] for variant, values in logits.items()},
+                probabilities={variant: values[row] for variant, values in probabilities.items()},
                 imagenet=imagenet[row] if imagenet is not None else None,
                 subject=main.subjects[row],
                 timing_ms={
                     "decode": round(entry.decode_ms, 1),
-                    "features": round((after_features - started) * share, 1),
-                    "head": round((after_head - after_features) * share, 1),
+                    "features": round((after_features - started) * 1000 / count, 1),
+                    "head": round((after_head - after_features) * 1000 / count, 1),
                 },
+                heads=heads[row],
             )
             for row, entry in enumerate(prepared)
         ]
 
-    def _look(self, member: Member, prepared: Sequence[Prepared]) -> _Look:
+    def _look(self, member: Member, prepared: Sequence[Prepared]) -> _Views:
         """The feature maps of all views of a batch, a closer one where the subject is small."""
         spec, count, views = member.spec, len(prepared), len(member.spec.fixed_views)
         pixels = np.concatenate([entry.pixels[spec] for entry in prepared])
@@ -289,39 +330,34 @@ class Classifier:
             if closer:
                 further = member.engine.features(spec.normalise(torch.from_numpy(np.stack(closer))))
                 maps = torch.cat([maps, further])
-        return _Look(maps, torch.tensor(owners), plain, subjects)
+        if maps.is_cuda:
+            torch.cuda.synchronize(maps.device)  # else the time of the backbone would count as the head's
+        return _Views(maps, torch.tensor(owners), plain, subjects)
 
-    def probabilities(self, variant: str, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Calibrated probabilities (classes,) of one variant's logits (classes,)."""
-        calibration = self.members[variant].checkpoint.config.calibration
-        return calibrated(logits, calibration)
-
-    def conclude(self, examined: Examined, top_k: int = 5) -> Prediction:
-        """The answer that is given for an examined image."""
+    def to_prediction(self, outputs: ModelOutputs, top_k: int = 5) -> Prediction:
+        """The answer that is given for what the models made of an image."""
         main, calibration = self.main.variant, self.main.checkpoint.config.calibration
-        # Calibration keeps the order of labels, so that first choices can be read off the logits.
-        choices = [[int(row.argmax())] for row in examined.logits.values()]
-        imagenet = examined.imagenet
+        imagenet, probabilities = outputs.imagenet, outputs.probabilities[main]
         observed = Observed(
-            logits=examined.logits[main][None],
-            choices=np.array(choices, dtype=np.int64),
-            pooled=examined.pooled[main][None],
+            logits=outputs.logits[main][None],
+            choices=np.array([[int(row.argmax())] for row in outputs.logits.values()], dtype=np.int64),
+            pooled=outputs.pooled[main][None],
             imagenet=None if imagenet is None else imagenet[None],
+            probabilities=probabilities[None],
         )
         known = know(calibration, observed, self.own_classes)
         if imagenet is None and known.margin is not None and known.margin[0] < 0:
-            imagenet = self._elsewhere(examined.prepared)
+            imagenet = self._elsewhere(outputs.prepared)
         looks_like = () if imagenet is None else _look_alikes(imagenet, self.subject_classes)
         decision = decide(
             calibration,
             self.task,
             self.labels,
             known,
-            size=(examined.prepared.width, examined.prepared.height),
-            deviation=_deviation(examined.prepared.pixels[self.main.spec][0]),
+            size=(outputs.prepared.width, outputs.prepared.height),
+            deviation=_deviation(outputs.prepared.pixels[self.main.spec][0]),
             looks_like=looks_like[0].name if looks_like else "",
         )
-        probabilities = known.probabilities[0]
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         return Prediction(
             task=self.task.name,
@@ -332,12 +368,12 @@ class Classifier:
             ),
             review=decision.review,
             candidates_90=tuple(self.names[index] for index in decision.candidates),
-            variants=tuple(self._answer(variant, row) for variant, row in examined.logits.items()),
+            variants=tuple(self._answer(variant, row) for variant, row in outputs.probabilities.items()),
             group=decision.group,
             looks_like=looks_like if decision.verdict.code == "outside" else (),
-            boxes=() if examined.subject is None else (_in_pixels(examined.subject, examined.prepared),),
-            timing_ms=examined.timing_ms,
-            warnings=examined.prepared.warnings,
+            boxes=() if outputs.subject is None else (_in_pixels(outputs.subject, outputs.prepared),),
+            timing_ms=outputs.timing_ms,
+            warnings=outputs.prepared.warnings,
         )
 
     def _elsewhere(self, prepared: Prepared) -> NDArray[np.float32]:
@@ -354,38 +390,13 @@ class Classifier:
             answer: NDArray[np.float32] = ImagenetHead(backbone.head).probabilities(maps)[0].numpy()
         return answer
 
-    def _answer(self, variant: str, logits: NDArray[np.float32]) -> VariantAnswer:
-        probabilities = self.probabilities(variant, logits)
+    def _answer(self, variant: str, probabilities: NDArray[np.float64]) -> VariantAnswer:
         best = int(probabilities.argmax())
         return VariantAnswer(variant, self.labels[best], self.names[best], float(probabilities[best]))
 
-    def explain(
+    def explain_outputs(
         self,
-        image: ImageSource,
-        label: str | None = None,
-        *,
-        top_k: int = 5,
-        colormap: str = "jet",
-        strength: float = 0.6,
-    ) -> Explanation:
-        """Classify one image and map the evidence for one label, by default the main variant's first choice.
-
-        `label` may be a label or a display name. Raises ImageError, UnknownLabel and BadOption.
-        """
-        self._check_top_k(top_k)
-        if label is not None:
-            find_label(self.labels, label)
-        held = hold_file(image)
-        # Decoded twice, so that the answer is the one that predict gives, to the last digit.
-        examined = self.examine([self.prepare(held)])[0]
-        photo = read_image(held).image
-        return self.explain_examined(
-            examined, photo, label, top_k=top_k, colormap=colormap, strength=strength
-        )
-
-    def explain_examined(
-        self,
-        examined: Examined,
+        outputs: ModelOutputs,
         photo: Image.Image,
         label: str | None = None,
         *,
@@ -393,40 +404,51 @@ class Classifier:
         colormap: str = "jet",
         strength: float = 0.6,
     ) -> Explanation:
-        """As explain, for an image that has been examined; `photo` is the same image as open_image gives it.
+        """As explain, for an image that the models have run on; `photo` is that image, upright.
 
         Raises UnknownLabel and BadOption.
         """
-        prediction = self.conclude(examined, top_k)
+        prediction = self.to_prediction(outputs, top_k)
         wanted = prediction.top.label if label is None else find_label(self.labels, label)
-        index = self.labels.index(wanted)
         started = time.perf_counter()
-        heatmaps = self.heatmaps(examined, wanted, photo.size)
+        heatmaps = self.heatmaps(outputs, wanted, photo.size)
         explain_ms = round(1000 * (time.perf_counter() - started), 1)
         return Explanation(
             prediction=replace(prediction, timing_ms={**prediction.timing_ms, "explain": explain_ms}),
-            label=self.labels[index],
-            name=self.names[index],
+            label=wanted,
+            name=display_name(wanted),
             photo=photo,
             heatmaps=heatmaps,
             overlays=Overlays(photo, heatmaps, colormap=colormap, strength=strength),
         )
 
-    def heatmaps(self, examined: Examined, label: str, size: tuple[int, int]) -> dict[str, Heatmap]:
+    examine, examine_batch, conclude, explain_examined = (
+        run_models,
+        run_batches,
+        to_prediction,
+        explain_outputs,
+    )
+
+    def probabilities(self, variant: str, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Calibrated probabilities (classes,) of one variant's logits (classes,)."""
+        return calibrated(logits, self.members[variant].checkpoint.config.calibration)
+
+    def heatmaps(self, outputs: ModelOutputs, label: str, size: tuple[int, int]) -> dict[str, Heatmap]:
         """Each variant's evidence for one of `labels`, over a picture of this size (width, height).
 
-        One backward pass through each head: nothing but the maps and logits of what was examined is read.
+        One backward pass through each head: the backbones do not run again.
         """
         index = self.labels.index(label)
         found = {}
         for variant, member in self.members.items():
-            cam = grad_cam(member.model, examined.feature_maps[variant], index)
+            head = outputs.heads.get(variant) or run_head(member.model, outputs.feature_maps[variant])
+            cam = scaled_cam(evidence(head, torch.tensor([index])))
             found[variant] = Heatmap(
                 variant=variant,
                 label=label,
                 cam=cam.values,
                 raw_max=cam.raw_max,
-                confidence=float(self.probabilities(variant, examined.logits[variant])[index]),
+                confidence=float(outputs.probabilities[variant][index]),
                 box=member.spec.box(*size),
                 size=size,
             )
@@ -457,13 +479,18 @@ def load(
     return Classifier(task, checkpoints, engine=engine, device=place)
 
 
+def _check_top_k(top_k: int) -> None:
+    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
+        raise BadOption(f"top_k is {top_k!r}; give a whole number from 1 on.")
+
+
 def _extractor(checkpoint: Checkpoint) -> object:
     """A key that is equal for checkpoints whose feature maps are the same."""
     return (checkpoint.features_digest, checkpoint.config.input)
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Views:
     """Feature maps (M, C, h, w) of a batch of N images, each in one view or more.
 
     `owners` (M,) says whose view each map is, `plain` (N) which is each image's plain one.
@@ -474,9 +501,9 @@ class _Look:
     plain: list[int]
     subjects: list[Subject | None]
 
-    def mean(self, what: Callable[[Tensor], Tensor]) -> NDArray[np.float32]:
-        """What is computed of the maps, averaged over each image's views: (N, ...) on the CPU."""
-        rows = what(self.maps).float().cpu()
+    def mean(self, rows: Tensor) -> NDArray[np.float32]:
+        """What was computed of the maps, (M, ...), averaged over each image's views: (N, ...) on the CPU."""
+        rows = rows.float().cpu()
         total = torch.zeros(len(self.plain), *rows.shape[1:]).index_add_(0, self.owners, rows)
         counts = torch.bincount(self.owners, minlength=len(self.plain)).view(-1, *[1] * (rows.ndim - 1))
         mean: NDArray[np.float32] = (total / counts).numpy()

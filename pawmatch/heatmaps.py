@@ -53,20 +53,46 @@ class Cam(NamedTuple):
     raw_max: float
 
 
-def grad_cam(model: ImageModel, feature_map: Tensor, index: int) -> Cam:
-    """Grad-CAM of class `index` for one feature map (1, C, h, w).
+class HeadOutput(NamedTuple):
+    """A head's logits (V, classes), and the feature maps (V, C, h, w) to which their gradient leads back."""
+
+    source: Tensor
+    logits: Tensor
+
+
+def run_head(model: ImageModel, feature_maps: Tensor) -> HeadOutput:
+    """Run the head on feature maps (V, C, h, w), so that a gradient leads from its logits back to them.
 
     The model must be in evaluation mode. Its parameters get no gradient, and nothing is stored on it, so
-    threads may share it. The lowest value becomes 0, the highest 1; a map without a positive value is zero.
+    threads may share it.
     """
     with torch.enable_grad():
-        feature_map = feature_map.detach().requires_grad_(True)
-        logit = model.forward_head(feature_map)[0, index]
-        (gradient,) = torch.autograd.grad(logit, feature_map)
-    raw = (gradient * feature_map.detach()).sum(dim=1)[0].relu()
+        source = feature_maps.detach().requires_grad_(True)
+        return HeadOutput(source, model.forward_head(source))
+
+
+def evidence(head: HeadOutput, classes: Tensor) -> Tensor:
+    """How much each place of a map speaks for a class, (N, h, w), for the first N maps and `classes` (N,).
+
+    It is the part of the class's logit that comes from there, and 0 where that is negative.
+    """
+    with torch.enable_grad():
+        wanted = head.logits[: len(classes)].gather(1, classes[:, None].to(head.logits.device)).sum()
+    (gradient,) = torch.autograd.grad(wanted, head.source, retain_graph=True)
+    return (gradient * head.source.detach())[: len(classes)].sum(dim=1).relu()
+
+
+def grad_cam(model: ImageModel, feature_map: Tensor, index: int) -> Cam:
+    """Grad-CAM of class `index` for one feature map (1, C, h, w)."""
+    return scaled_cam(evidence(run_head(model, feature_map), torch.tensor([index])))
+
+
+def scaled_cam(found: Tensor) -> Cam:
+    """Evidence (1, h, w) scaled so that the lowest becomes 0 and the highest 1; all 0 where there is none."""
+    raw = found[0].float().cpu()
     span = raw.max() - raw.min()
     values = (raw - raw.min()) / span if span > 0 else torch.zeros_like(raw)
-    return Cam(values.float().cpu().numpy(), float(raw.max()))
+    return Cam(values.numpy(), float(raw.max()))
 
 
 def overlay(

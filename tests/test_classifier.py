@@ -16,7 +16,7 @@ from pawmatch import load
 from pawmatch.calibration import Calibration, LabelGroup, OutsideRule, ScopeGate, UnknownRule
 from pawmatch.checkpoint import load_checkpoint
 from pawmatch.checkpoint.backbone import default_backbone, imagenet_names
-from pawmatch.classifier import BATCH_SIZE, Classifier, Examined
+from pawmatch.classifier import BATCH_SIZE, Classifier, ModelOutputs
 from pawmatch.errors import (
     BadOption,
     BrokenImage,
@@ -149,9 +149,9 @@ def test_variants_must_share_their_labels(tiny_checkpoints: Callable[..., Path])
         Classifier("breed", checkpoints)
 
 
-def examined(classifier: Classifier, image: Image.Image) -> Examined:
-    found = next(classifier.examine_batch([image]))
-    assert isinstance(found, Examined)
+def examined(classifier: Classifier, image: Image.Image) -> ModelOutputs:
+    found = next(classifier.run_batches([image]))
+    assert isinstance(found, ModelOutputs)
     return found
 
 
@@ -179,7 +179,7 @@ def test_logits_are_averaged_over_the_views(
 
 
 def test_an_image_does_not_keep_the_map_of_its_batch(classifier: Classifier, photo: Image.Image) -> None:
-    first, *_ = classifier.examine([classifier.prepare(photo)] * 4)
+    first, *_ = classifier.run_models([classifier.prepare(photo)] * 4)
     for feature_map in first.feature_maps.values():
         assert feature_map.untyped_storage().nbytes() == feature_map.nbytes
 
@@ -263,15 +263,17 @@ def test_what_shows_another_subject_is_said_to_look_like_it(
     rule = OutsideRule((151,), 0.5, "numbers")
     strict = with_calibration(classifier, outside=rule)
     seen = examined(strict, photo)
-    assert strict.conclude(seen).verdict.code == "answer"  # no ImageNet head, so that the rule says nothing
+    assert (
+        strict.to_prediction(seen).verdict.code == "answer"
+    )  # no ImageNet head, so that the rule says nothing
     imagenet = np.zeros(1000, dtype=np.float32)
     imagenet[[281, 282]] = 0.7, 0.3
-    found = strict.conclude(replace(seen, imagenet=imagenet))
+    found = strict.to_prediction(replace(seen, imagenet=imagenet))
     assert found.verdict.code == "outside"
     assert [one.name for one in found.looks_like] == ["tabby", "tiger cat"]
     assert found.verdict.text.endswith("this looks like a tabby")
     imagenet[[281, 151]] = 0.0, 0.7
-    assert strict.conclude(replace(seen, imagenet=imagenet)).looks_like == ()
+    assert strict.to_prediction(replace(seen, imagenet=imagenet)).looks_like == ()
 
 
 def test_what_a_picture_shows_instead_is_asked_of_a_bundled_backbone(
@@ -293,9 +295,11 @@ def test_what_a_picture_shows_instead_is_asked_of_a_bundled_backbone(
 
 def test_a_subjects_box_is_given_in_pixels_of_the_photo(classifier: Classifier, photo: Image.Image) -> None:
     seen = examined(classifier, photo)
-    assert classifier.conclude(seen).boxes == ()
+    assert classifier.to_prediction(seen).boxes == ()
     subject = Subject(Box(0.25, 0.5, 0.75, 1.0), 0.9)
-    assert classifier.conclude(replace(seen, subject=subject)).boxes == (SubjectBox(60, 90, 120, 90, 0.9),)
+    assert classifier.to_prediction(replace(seen, subject=subject)).boxes == (
+        SubjectBox(60, 90, 120, 90, 0.9),
+    )
 
 
 def test_a_blank_picture_is_poor(classifier: Classifier) -> None:

@@ -20,8 +20,8 @@ TINY = 1e-12  # what rounding may cost a probability
 MAX_LOG_ODDS = 30.0  # of a mapped confidence: further up, the others would vanish
 MIN_RISE = 1e-4  # of a mapped confidence above 1 / classes, which takes an infinite temperature
 MAX_SPREAD = 600.0  # of a row's logits over its temperature: further apart, the last label would vanish
-LOG_TEMPERATURES = 60.0  # from the least one up
-BISECTIONS = 48  # of that interval: to 2e-13
+MAX_STEPS = 100  # of Newton's method; it takes some ten
+STEP_TOLERANCE = 1e-14
 MAX_FEATURE = 12.0  # what a logarithm among the features of the unknown score is cut to
 
 
@@ -131,33 +131,37 @@ def with_top_label(logits: Doubles, top_label: tuple[float, float, float]) -> Do
     classes = logits.shape[-1]
     if tuple(top_label) == Calibration.top_label or classes < 2:
         return softmax(logits)
-    gaps = logits.max(axis=-1, keepdims=True) - logits
-    wanted = _mapped_odds_against(gaps, top_label)
-    wanted = np.clip(wanted, np.exp(-MAX_LOG_ODDS), classes / (1 + MIN_RISE) - 1)
+    gaps = logits.max(axis=-1, keepdims=True) - logits  # how far each label lies below the likeliest
+    first = np.arange(classes) == logits.argmax(axis=-1)[..., None]
+    wanted = np.clip(
+        _mapped_odds(gaps, first, top_label), -MAX_LOG_ODDS, np.log(classes / (1 + MIN_RISE) - 1)
+    )
     spread = gaps.max(axis=-1, keepdims=True)
-    low = np.log(np.where(spread > 0, spread, 1) / MAX_SPREAD)
-    high = low + LOG_TEMPERATURES
-    for _ in range(BISECTIONS):
-        middle = (low + high) / 2
-        too_sure = _odds_against(gaps * np.exp(-middle)) < wanted
-        low, high = np.where(too_sure, middle, low), np.where(too_sure, high, middle)
-    reachable = (gaps == 0).sum(axis=-1, keepdims=True) - 1 < wanted
-    return softmax(-gaps * np.exp(np.where(reachable, -(low + high) / 2, 0.0)))
+    ties = (gaps == 0).sum(axis=-1, keepdims=True) - 1
+    with np.errstate(divide="ignore"):
+        reachable = np.log(ties) < wanted
+    # The log odds against the first label fall with the inverse temperature, ever more slowly: from the left,
+    # Newton's method never steps too far.
+    inverse = np.zeros_like(wanted)
+    highest = MAX_SPREAD / np.where(spread > 0, spread, 1)
+    for _ in range(MAX_STEPS):
+        odds = np.where(first, 0, np.exp(-gaps * inverse))
+        total = odds.sum(axis=-1, keepdims=True)
+        fall = (gaps * odds).sum(axis=-1, keepdims=True) / total
+        step = np.where(reachable, np.log(total) - wanted, 0) / np.where(reachable, fall, 1)
+        inverse = np.minimum(inverse + step, highest)
+        if np.abs(step).max() <= STEP_TOLERANCE * inverse.max():
+            break
+    return softmax(-gaps * np.where(reachable, inverse, 1))
 
 
-def _odds_against(gaps: Doubles) -> Doubles:
-    """(1 - p) / p of the likeliest label, (..., 1), from how far the logits (..., classes) lie below it."""
-    odds: Doubles = np.maximum(np.exp(-gaps).sum(axis=-1, keepdims=True) - 1, 0)
-    return odds
-
-
-def _mapped_odds_against(gaps: Doubles, top_label: tuple[float, float, float]) -> Doubles:
-    """The odds against the likeliest label, (..., 1), after the map of confidence."""
+def _mapped_odds(gaps: Doubles, first: Flags, top_label: tuple[float, float, float]) -> Doubles:
+    """The log odds against the likeliest label, (..., 1), after the map of confidence."""
     a, b, c = top_label
-    odds = np.maximum(_odds_against(gaps), TINY)
+    # The sum of the others, since 1 - p would round to 0 where they are few in a million million.
+    odds = np.maximum(np.where(first, 0, np.exp(-gaps)).sum(axis=-1, keepdims=True), TINY)
     log_top = -np.log1p(odds)
-    score = a * log_top - b * (np.log(odds) + log_top) + c
-    mapped: Doubles = np.exp(np.clip(-score, -500, 500))
+    mapped: Doubles = -(a * log_top - b * (np.log(odds) + log_top) + c)
     return mapped
 
 

@@ -44,12 +44,14 @@ class Observed:
 
     Of one variant the logits (N, classes) and the average-pooled map (N, C), of the backbone's own head the
     ImageNet probabilities (N, 1000), and of every variant the first choice: `choices` (variants, N).
+    `probabilities` (N, classes) are the logits calibrated, where that has been done.
     """
 
     logits: Floats
     choices: Ints
     pooled: Floats | None = None
     imagenet: Floats | None = None
+    probabilities: Doubles | None = None
 
     def rows(self, chosen: Flags) -> Observed:
         """The same of some of the images, by flags (N,)."""
@@ -58,6 +60,7 @@ class Observed:
             self.choices[:, chosen],
             None if self.pooled is None else self.pooled[chosen],
             None if self.imagenet is None else self.imagenet[chosen],
+            None if self.probabilities is None else self.probabilities[chosen],
         )
 
 
@@ -109,7 +112,9 @@ class Decision:
 
 def know(calibration: Calibration, observed: Observed, own_classes: Sequence[int] = ()) -> Known:
     """Apply a calibration to what was observed; `own_classes` are the ImageNet classes that are labels."""
-    probabilities = calibrated(observed.logits, calibration)
+    probabilities = observed.probabilities
+    if probabilities is None:
+        probabilities = calibrated(observed.logits, calibration)
     outside, unknown = calibration.outside, calibration.unknown
     mass, share = None, None
     if outside is not None and observed.imagenet is not None:

@@ -20,6 +20,7 @@ from pawmatch.engines import openvino
 from pawmatch.engines.openvino import OpenVinoEngine
 from pawmatch.engines.torch import Engine, TorchEngine, has_bfloat16
 from pawmatch.errors import BadOption
+from pawmatch.heatmaps import evidence, run_head
 from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel
 from pawmatch.settings import on_lent_gpu
@@ -113,13 +114,9 @@ def outcome(model: ImageModel, feature_map: Tensor, classes: Tensor | None = Non
 
     The maps are for `classes` (N,), or for the chosen ones.
     """
-    with torch.enable_grad():
-        feature_map = feature_map.detach().clone().requires_grad_(True)
-        logits = model.forward_head(feature_map)
-        top = logits.argmax(dim=1)
-        wanted = logits.gather(1, (top if classes is None else classes)[:, None])
-        (gradient,) = torch.autograd.grad(wanted.sum(), feature_map)
-    maps = (gradient * feature_map.detach()).sum(dim=1).relu()
+    head = run_head(model, feature_map)
+    top = head.logits.argmax(dim=1)
+    maps = evidence(head, top if classes is None else classes)
     return Outcome(top, maps.flatten(1))
 
 

@@ -126,17 +126,22 @@ class EncoderLayer(nn.Module):
 
         `blocked` (T, T) or (N, T, T) is True where a token (row) must not attend to another (column).
         """
-        if blocked is not None and blocked.ndim == 3:
-            blocked = blocked.repeat_interleave(self.heads, dim=0)  # (N, T, T) -> (N * H, T, T)
-        normed = self.norm_attention(tokens)
-        mixed, weights = self.attention(
-            normed, normed, normed, attn_mask=blocked, need_weights=keep is not None
+        n, t, width = tokens.shape
+        inner = self.attention
+        # Written out, since nn.MultiheadAttention gives other last digits with a gradient than without.
+        projected = nn.functional.linear(
+            self.norm_attention(tokens), inner.in_proj_weight, inner.in_proj_bias
         )
-        tokens = tokens + mixed
+        # (N, T, 3 * W) -> three of (N, H, T, W / H)
+        q, k, v = projected.view(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        allowed = None if blocked is None else ~(blocked[:, None] if blocked.ndim == 3 else blocked)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        tokens = tokens + inner.out_proj(mixed.transpose(1, 2).reshape(n, t, width))
         kept = None
         if keep is not None:
+            scores = q[:, :, :1] @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # of the CLS token
             # The MLP works on each token alone, so those that are dropped after the layer need not pass it.
-            kept = most_attended(weights, keep)
+            kept = most_attended(scores.softmax(dim=-1).mean(dim=1), keep)
             tokens = tokens.take_along_dim(kept[..., None], dim=1)  # (N, T, W) -> (N, 1 + keep, W)
         out: Tensor = tokens + self.mlp(self.norm_mlp(tokens))
         return out, kept
@@ -169,7 +174,7 @@ class Encoder(nn.ModuleList):
 
 
 def most_attended(weights: Tensor, keep: int) -> Tensor:
-    """Indices (N, 1 + keep) of the CLS token and of those that it attends to most, from weights (N, T, T)."""
+    """Indices (N, 1 + keep) of the CLS token and those it attends to most, from its weights (N, 1, T)."""
     best = weights[:, 0, 1:].topk(keep, dim=1, sorted=False).indices + 1
     return torch.cat([torch.zeros_like(best[:, :1]), best], dim=1)
 
