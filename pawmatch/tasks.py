@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Len
 
 from pawmatch.errors import UnknownTask
+from pawmatch.strict import Name
 
 
 @dataclass(frozen=True)
@@ -16,11 +20,11 @@ class Task:
     """
 
     name: str
-    title: str
-    subject: str
-    noun: str
-    plural: str
-    examples: tuple[str, ...] = ()
+    title: Name
+    subject: Name
+    noun: Name
+    plural: Name
+    examples: Annotated[tuple[Name, ...], Len(0, 64)] = ()
 
 
 TASKS: dict[str, Task] = {

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "pawmatch"
 # of the design, which puts several rows on one level.
 LADDER: tuple[tuple[int, tuple[str, ...]], ...] = (
     (0, ("errors", "metrics", "results")),
-    (1, ("phrasing",)),
+    (1, ("files", "phrasing", "strict")),
     (1, ("images", "labels")),
     (1, ("settings", "tasks")),
     (1, ("calibration",)),

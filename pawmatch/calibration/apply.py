@@ -7,11 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Interval, Len, Predicate
 from numpy.typing import NDArray
 
+from pawmatch.strict import Number, Share, Text
+
+Temperature = Annotated[float, Interval(ge=1e-3, le=1e3)]
+# What a map of confidence multiplies log odds by, and adds to them.
+Slope = Annotated[float, Interval(gt=0, le=100)]
+Offset = Annotated[float, Interval(ge=-100, le=100)]
 Floats = NDArray[np.floating[Any]]
 Doubles = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -33,10 +40,10 @@ class ScopeGate:
     `fitted_on` says which images stood for "in" and "out".
     """
 
-    weight: tuple[float, ...]
-    bias: float
-    threshold: float
-    fitted_on: str
+    weight: tuple[Number, ...]
+    bias: Number
+    threshold: Number
+    fitted_on: Text
 
 
 @dataclass(frozen=True)
@@ -47,9 +54,9 @@ class OutsideRule:
     gives them less than `threshold` of probability in all is outside.
     """
 
-    classes: tuple[int, ...]
-    threshold: float
-    fitted_on: str
+    classes: Annotated[tuple[int, ...], Len(1, 1_000)]
+    threshold: Share
+    fitted_on: Text
 
 
 @dataclass(frozen=True)
@@ -61,20 +68,20 @@ class UnknownRule:
     label: some labels are what unknown classes are taken for.
     """
 
-    weights: tuple[float, ...]
-    bias: float
-    label_offsets: tuple[float, ...]
-    threshold: float
-    answer_threshold: float
-    fitted_on: str
+    weights: Annotated[tuple[Number, ...], Len(3, 4)]
+    bias: Number
+    label_offsets: tuple[Number, ...]
+    threshold: Number
+    answer_threshold: Number
+    fitted_on: Text
 
 
 @dataclass(frozen=True)
 class LabelGroup:
     """Labels that look alike, as class indices; `name` is in the singular ("scent hound"), or empty."""
 
-    name: str
-    labels: tuple[int, ...]
+    name: Annotated[str, Len(0, 200), Predicate(str.isprintable)]
+    labels: Annotated[tuple[int, ...], Len(2, 64)]
 
 
 @dataclass(frozen=True)
@@ -89,17 +96,17 @@ class Calibration:
     `scope_gates` says so, or the rule `outside`. A group is answered from `group_threshold` of confidence on.
     """
 
-    temperature: float = 1.0
-    top_label: tuple[float, float, float] = (1.0, 1.0, 0.0)
-    review_threshold: float = 0.5
-    review_rule: str = "default: not fitted on any data"
-    close_call_margin: float = 0.1
-    conformal_quantile: float = 1.0
+    temperature: Temperature = 1.0
+    top_label: tuple[Slope, Slope, Offset] = (1.0, 1.0, 0.0)
+    review_threshold: Share = 0.5
+    review_rule: Text = "default: not fitted on any data"
+    close_call_margin: Share = 0.1
+    conformal_quantile: Share = 1.0
     scope_gates: tuple[ScopeGate, ...] = ()
     outside: OutsideRule | None = None
     unknown: UnknownRule | None = None
     groups: tuple[LabelGroup, ...] = ()
-    group_threshold: float = 1.0
+    group_threshold: Share = 1.0
 
 
 def calibrated(logits: Floats, calibration: Calibration) -> Doubles:

@@ -18,33 +18,48 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
-from pawmatch.checkpoint.config import CONFIG_FILE, check_keys, decode, text, wrong
+from pawmatch.checkpoint.config import CONFIG_FILE, FORMAT_VERSION, IMAGENET_CLASSES, checked, wrong
 from pawmatch.checkpoint.load import Checkpoint
 from pawmatch.checkpoint.weights import (
     BACKBONE_FILE,
     BACKBONES,
     bundled_backbone,
     bundled_weights,
+    compare,
+    file_bytes,
     file_digest,
     find_bundled,
     is_bundled_backbone,
+    read_header,
     read_tensors,
-    replace_file,
-    write_tensors,
+    united,
 )
 from pawmatch.errors import CheckpointNotFound, DigestMismatch, NotACheckpoint
+from pawmatch.files import replace_file
 from pawmatch.images import InputSpec
 from pawmatch.labels import spelling_key
 from pawmatch.models.backbone import create_backbone
 from pawmatch.models.hybrid import Hybrid
+from pawmatch.strict import Name, Text
 
 KIND = "backbone"
-IMAGENET_CLASSES = 1000
 HEAD_FILE = "imagenet_head.safetensors"
+FILES = (BACKBONE_FILE, HEAD_FILE)
 MAX_GAP = 3  # between the numbers of two classes that are related
 PREFIX = "backbone."  # of its keys in a file, so that a hybrid's parameters are a plain union of files
-CONFIG_KEYS = ("format_version", "kind", "backbone", "input", "files", "license", "about")
-FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneFile:
+    """The config.json of a backbone; `files` are the SHA-256 of its two files."""
+
+    format_version: int
+    kind: str
+    backbone: Name
+    input: InputSpec
+    license: Text
+    about: Text
+    files: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,7 @@ class Backbone:
 
     def tensors(self) -> dict[str, Tensor]:
         """The network's tensors by the names that they have in a hybrid."""
-        return {PREFIX + name: tensor for name, tensor in self.network.state_dict().items()}
+        return _prefixed(self.network)
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) -> the network's last map (N, C, h, w)."""
@@ -109,14 +124,16 @@ def imagenet_head(checkpoint: Checkpoint, device: str = "cpu") -> ImagenetHead |
     """The ImageNet head of the bundled backbone that a checkpoint stands on; None where it has its own."""
     path = next((path for path in checkpoint.paths if is_bundled_backbone(path)), None)
     if path is None and not checkpoint.paths and isinstance(checkpoint.model, Hybrid):  # not written yet
-        features = checkpoint.model.features().state_dict()
-        named = {PREFIX + name: tensor for name, tensor in features.items()}
-        found = bundled_backbone(named, half=True)
+        found = bundled_backbone(_prefixed(checkpoint.model.features()), half=True)
         path = find_bundled(found.sha256) if found else None
     if path is None:
         return None
     backbone = load_backbone(path.parent, path.parent.name)
     return ImagenetHead(backbone.head.to(device))
+
+
+def _prefixed(network: nn.Module) -> dict[str, Tensor]:
+    return {PREFIX + name: tensor for name, tensor in network.state_dict().items()}
 
 
 @cache
@@ -136,38 +153,36 @@ def load_backbone(folder: Path, source: str) -> Backbone:
     if not path.is_file():
         raise CheckpointNotFound(f"There is no backbone at {source}; check the spelling.")
     try:
-        config = json.loads(path.read_bytes())
+        values = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as exc:
         raise NotACheckpoint(f"{source}: config.json is not valid JSON; write it anew.") from exc
-    check_keys("the backbone's config", config, CONFIG_KEYS)
-    if config["kind"] != KIND or config["format_version"] != FORMAT_VERSION:
-        raise wrong(f"kind {config['kind']!r} of format {config['format_version']!r} is no backbone.")
-    name, terms = text("backbone", config["backbone"]), text("license", config["license"])
-    spec = decode(InputSpec, config["input"], "input")
-    network = create_backbone(name)
-    tensors: dict[str, Tensor] = {}
-    for file in (BACKBONE_FILE, HEAD_FILE):
+    config = checked(BackboneFile, values)
+    if config.kind != KIND or config.format_version != FORMAT_VERSION:
+        raise wrong(f"kind {config.kind!r} of format {config.format_version} is no backbone.")
+    network = create_backbone(config.backbone)
+    head = nn.Linear(int(network.num_features), IMAGENET_CLASSES)  # type: ignore[arg-type]
+    for file in FILES:
         if not (folder / file).is_file():
             raise CheckpointNotFound(f"{source} holds no {file}; copy the whole folder.")
-        if file_digest(folder / file) != config["files"].get(file):
+        if file_digest(folder / file) != config.files.get(file):
             raise DigestMismatch(f"{file} of {source} is not the file that its config names; copy it again.")
-        tensors |= read_tensors(folder / file, source)
-    weight, bias = tensors.pop("weight"), tensors.pop("bias")
-    head = nn.Linear(weight.shape[1], weight.shape[0])
-    head.load_state_dict({"weight": weight, "bias": bias})
+    expected = _prefixed(network) | head.state_dict()
+    headers = {file: read_header(folder / file, source) for file in FILES}
+    compare(united(headers, source), expected, IMAGENET_CLASSES, source)
+    tensors = read_tensors(folder / BACKBONE_FILE, source)
     network.load_state_dict({key.removeprefix(PREFIX): value for key, value in tensors.items()})
+    head.load_state_dict(read_tensors(folder / HEAD_FILE, source))
     for module in (network, head):
         module.eval().requires_grad_(False)
-    return Backbone(name, network, head, spec, terms, source)
+    return Backbone(config.backbone, network, head, config.input, config.license, source)
 
 
 def save_backbone(folder: Path, network: nn.Module, head: nn.Linear, config: dict[str, Any]) -> Path:
     """Write a backbone's two files, in float16, and its config; `config` has all of it but the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {PREFIX + name: tensor for name, tensor in network.state_dict().items()}
-    write_tensors(folder / BACKBONE_FILE, tensors, half=True)
-    write_tensors(folder / HEAD_FILE, dict(head.state_dict()), half=True)
-    files = {name: file_digest(folder / name) for name in (BACKBONE_FILE, HEAD_FILE)}
+    for name, tensors in zip(FILES, (_prefixed(network), head.state_dict()), strict=True):
+        replace_file(folder / name, file_bytes(tensors, folder.name, half=True))
+    files = {name: file_digest(folder / name) for name in FILES}
     values = {"format_version": FORMAT_VERSION, "kind": KIND, **config, "files": files}
     replace_file(folder / CONFIG_FILE, json.dumps(values, indent=1, ensure_ascii=False).encode() + b"\n")
     return folder

@@ -20,7 +20,7 @@ from torch import Tensor
 from pawmatch.calibration import Calibration
 from pawmatch.checkpoint import Checkpoint, CheckpointConfig, hub, load_checkpoint, save_checkpoint
 from pawmatch.checkpoint.load import empty_model
-from pawmatch.checkpoint.weights import check_finite, compare, describe, file_digest
+from pawmatch.checkpoint.weights import check_sane, compare, describe, file_digest
 from pawmatch.errors import BadOption, CheckpointNotFound, KeyMismatch, NotACheckpoint
 from pawmatch.images import InputSpec
 from pawmatch.labels import read_labels
@@ -79,8 +79,8 @@ def import_checkpoint(
         training={"recipe": "imported", "file": Path(source).name, "sha256": file_digest(path)},
     )
     model = empty_model(config, source)
-    compare(describe(state), model, len(config.labels), source)
-    check_finite(state, source)
+    compare(describe(state), model.state_dict(), len(config.labels), source)
+    check_sane(state, source)
     model.load_state_dict(state, strict=True, assign=True)
     save_checkpoint(out, model, config, half=half)
     return load_checkpoint(out)

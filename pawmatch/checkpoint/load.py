@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pawmatch.checkpoint import hub
 from pawmatch.checkpoint.config import (
     CONFIG_FILE,
-    LARGEST_CONFIG,
+    MAX_CONFIG,
     TASK_NAME,
     CheckpointConfig,
     WeightsFile,
@@ -55,67 +57,17 @@ from pawmatch.errors import (
     RepoNotFound,
     UnknownTask,
     UnknownVariant,
-    UnsupportedBackbone,
 )
 from pawmatch.models import VARIANTS, ImageModel, build_model
 
-
-def empty_model(config: CheckpointConfig, source: str) -> ImageModel:
-    """The model that `config` describes, on the meta device: shapes without memory.
-
-    Also checks the scope gate and the input size against it.
-    """
-    with torch.device("meta"):
-        model = build(config, source)
-        size = config.input.size
-        try:
-            with torch.no_grad():
-                feature_map = model.eval().forward_features(torch.empty(1, 3, size, size))
-        except (RuntimeError, ValueError) as exc:
-            raise NotACheckpoint(
-                f"{source}: the model cannot read images of input.size {size} pixels."
-            ) from exc
-    for index, gate in enumerate(config.calibration.scope_gates):
-        if len(gate.weight) != feature_map.shape[1]:
-            raise NotACheckpoint(
-                f"{source}: calibration.scope_gates[{index}].weight has {len(gate.weight)} values "
-                f"and the feature map {feature_map.shape[1]} channels; fit the gate again."
-            )
-    return model
-
-
-def build(config: CheckpointConfig, source: str) -> ImageModel:
-    """The model that `config` describes; every failure to build it is the config's fault."""
-    try:
-        return build_model(
-            family=config.family,
-            variant=config.variant,
-            num_classes=len(config.labels),
-            **config.architecture,
-        )
-    except UnsupportedBackbone:
-        raise
-    except (BadOption, ArithmeticError, AssertionError, AttributeError) as exc:
-        raise refused(source, exc) from exc
-    except (LookupError, RuntimeError, TypeError, ValueError) as exc:
-        raise refused(source, exc) from exc
-
-
-def refused(source: str, exc: Exception) -> NotACheckpoint:
-    """The error for an architecture that cannot be built."""
-    reason = str(exc) if isinstance(exc, BadOption) else f"it cannot be built ({type(exc).__name__})."
-    return NotACheckpoint(f"{source}: the architecture in config.json does not work: {reason}")
-
-
-def derived_buffers(model: nn.Module) -> list[str]:
-    """Names of the buffers that are computed when a model is built and so are in no weights file."""
-    kept = model.state_dict().keys()
-    return [name for name, _ in model.named_buffers() if name not in kept]
-
-
 CARD_FILE = "README.md"
 PLOTS = "calibration*.png"  # the pictures on the card
-LARGEST_CARD = 200_000  # characters
+MAX_CARD = 200_000  # characters
+MAX_PARAMETERS = 2**30  # of one model; the largest ConvNeXt V2 has 660 million
+MAX_ACTIVATIONS = 2**28  # numbers in the largest tensor that one image gives rise to: 1 GB in float32
+CACHED_NOTICE = "The Hub could not be reached, so the copy downloaded earlier answers."
+
+Device = str | torch.device
 
 
 @dataclass(frozen=True)
@@ -131,9 +83,9 @@ class Stored:
     part: str = ""
 
     @property
-    def file_names(self) -> tuple[str, ...]:
-        """The names of its files; the config of a checkpoint of format 1 names none."""
-        return tuple(file.name for file in self.config.files) or (WEIGHTS_FILE,)
+    def files(self) -> tuple[WeightsFile, ...]:
+        """Its files; the config of a checkpoint of format 1 names none, and so no SHA-256."""
+        return self.config.files or (WeightsFile(WEIGHTS_FILE, ""),)
 
 
 @dataclass(frozen=True)
@@ -168,7 +120,64 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def load_stored(entries: Sequence[Stored], device: str | torch.device = "cpu") -> list[Checkpoint]:
+def load_checkpoint(source: str | Path, variant: str | None = None, *, device: Device = "cpu") -> Checkpoint:
+    """Load one checkpoint strictly, from a folder or from the Hub.
+
+    It is the source's variant of that name, or else its only one or the one that answers. Raises
+    UnknownVariant where the source lacks it, the leaves of CheckpointError and HubError,
+    UnsupportedBackbone, and BadOption for a malformed `hf://` source. When the Hub cannot be reached, the
+    copy downloaded last serves, with a notice.
+    """
+    text = str(source)
+
+    def choose(entries: list[Stored]) -> list[Stored]:
+        wanted = variant or main_variant([entry.config for entry in entries])
+        chosen = [entry for entry in entries if entry.config.variant == wanted]
+        if not chosen:
+            has = ", ".join(entry.config.variant for entry in entries)
+            raise UnknownVariant(f"{text} has no variant {wanted[:40]!r}; use one of {has}.")
+        return chosen
+
+    if hub.is_hub_source(text):
+        place = hub.parse(text)
+        (found,) = hub.with_commit(place, lambda commit: _load_from_hub(commit, place, None, choose, device))
+        return found if found.source != str(place) else replace(found, source=text)
+    (found,) = load_stored(choose(stored_in_folder(local_folder(text), text, None)), device)
+    return found
+
+
+def load_task(
+    source: str | Path | None, task: str, device: Device = "cpu", *, strict: bool = False
+) -> list[Checkpoint]:
+    """Load all variants of `task` that `source` has, in table order; on the Hub, all from one commit.
+
+    Variants with equal feature extractors share one module. Where the Hub or the weights there fail, the
+    bundled weights serve and each checkpoint's notice says why, unless `strict`. A wrong local folder or a
+    malformed source always raises.
+    """
+    if not isinstance(task, str) or not TASK_NAME.fullmatch(task):  # it could lead out of a folder
+        raise UnknownTask(f"Task {str(task)[:64]!r} is unknown; use a name such as breed or artist.")
+    bundled = bundled_weights() / task
+    if source is None:
+        if not bundled.is_dir():
+            raise CheckpointNotFound(
+                f"There are no bundled weights for {task}; name a folder or a hf:// source."
+            )
+        return load_stored(stored_in_folder(bundled, f"{BUNDLED}/{task}", task), device)
+    text = str(source)
+    if not hub.is_hub_source(text):
+        return load_stored(stored_in_folder(local_folder(text), text, task), device)
+    place = hub.parse(text)
+    try:
+        return hub.with_commit(place, lambda commit: _load_from_hub(commit, place, task, list, device))
+    except (HubError, CheckpointError, ModelError) as exc:
+        if strict or not bundled.is_dir():
+            raise
+        notice = _fallback_notice(exc, text)
+    return [replace(checkpoint, notice=notice) for checkpoint in load_task(None, task, device)]
+
+
+def load_stored(entries: Sequence[Stored], device: Device = "cpu") -> list[Checkpoint]:
     """Load variants whose files are in their folders, or bundled.
 
     Those with equal feature extractors share one module. Raises the leaves of CheckpointError.
@@ -191,15 +200,14 @@ def load_stored(entries: Sequence[Stored], device: str | torch.device = "cpu") -
     return checkpoints
 
 
-def _load(entry: Stored, read_before: dict[str, dict[str, Tensor]], device: str | torch.device) -> Checkpoint:
+def _load(entry: Stored, read_before: dict[str, dict[str, Tensor]], device: Device) -> Checkpoint:
     config, source = entry.config, entry.source
-    named = config.files or tuple(WeightsFile(name, "") for name in entry.file_names)
-    paths = {file.name: find_file(entry, file) for file in named}
+    paths = {file.name: _find_file(entry, file) for file in entry.files}
     headers = {name: read_header(path, source) for name, path in paths.items()}
     model = empty_model(config, source)
-    compare(united(headers, source), model, len(config.labels), source)
+    compare(united(headers, source), model.state_dict(), len(config.labels), source)
     files: list[WeightsFile] = []
-    for file in named:
+    for file in entry.files:
         digest = file_digest(paths[file.name])
         if file.sha256 not in ("", digest):
             raise DigestMismatch(
@@ -209,8 +217,9 @@ def _load(entry: Stored, read_before: dict[str, dict[str, Tensor]], device: str 
         if digest not in read_before:
             read_before[digest] = read_tensors(paths[file.name], source)
     tensors = {name: tensor for file in files for name, tensor in read_before[file.sha256].items()}
-    if derived_buffers(model):
-        model = build(config, source)
+    # Buffers that are computed when a model is built are in no file.
+    if any(name not in tensors for name, _ in model.named_buffers()):
+        model = _build(config, source)
         model.load_state_dict(tensors, strict=True)
     else:
         # The tensors become the parameters: no second copy, and no random values to fill first.
@@ -219,36 +228,88 @@ def _load(entry: Stored, read_before: dict[str, dict[str, Tensor]], device: str 
         config=replace(config, files=tuple(files)),
         model=model.to(device).eval().requires_grad_(False),
         source=source,
-        card=read_card(entry.folder),
+        card=_read_card(entry.folder),
         paths=tuple(paths.values()),
     )
 
 
-def find_file(entry: Stored, file: WeightsFile) -> Path:
+class _Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that is made meanwhile."""
+
+    numel = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return made
+
+
+def empty_model(config: CheckpointConfig, source: str) -> ImageModel:
+    """The model that `config` describes, on the meta device: shapes without memory.
+
+    Also checks its size, that of what it computes for the declared input, and the scope gates against it.
+    """
+    with torch.device("meta"):
+        model = _build(config, source).eval()
+        count = sum(parameter.numel() for parameter in model.parameters())
+        if count > MAX_PARAMETERS:
+            raise NotACheckpoint(
+                f"{source}: the architecture in config.json has {count:,} parameters; "
+                f"{MAX_PARAMETERS:,} are the limit."
+            )
+        try:
+            with torch.no_grad(), _Largest() as largest:
+                feature_map = model.forward_features(torch.empty(1, 3, config.input.size, config.input.size))
+                model.forward_head(feature_map)
+        # Whatever a network stumbles over in values that it was not written for.
+        except Exception as exc:
+            raise NotACheckpoint(
+                f"{source}: the model cannot read images of input.size {config.input.size} pixels."
+            ) from exc
+    if largest.numel > MAX_ACTIVATIONS:
+        raise NotACheckpoint(
+            f"{source}: the architecture in config.json computes {largest.numel:,} numbers at once for an "
+            f"image of input.size {config.input.size}; {MAX_ACTIVATIONS:,} are the limit."
+        )
+    for index, gate in enumerate(config.calibration.scope_gates):
+        if len(gate.weight) != feature_map.shape[1]:
+            raise NotACheckpoint(
+                f"{source}: calibration.scope_gates[{index}].weight has {len(gate.weight)} values "
+                f"and the feature map {feature_map.shape[1]} channels; fit the gate again."
+            )
+    return model
+
+
+def _build(config: CheckpointConfig, source: str) -> ImageModel:
+    try:
+        return build_model(
+            family=config.family,
+            variant=config.variant,
+            num_classes=len(config.labels),
+            **config.architecture,
+        )
+    except BadOption as exc:
+        raise NotACheckpoint(f"{source}: the architecture in config.json does not work: {exc}") from exc
+
+
+def _find_file(entry: Stored, file: WeightsFile) -> Path:
     """Where a file of a variant lies: in its folder, or by its SHA-256 among the bundled ones."""
     if not (entry.folder / file.name).is_file() and (bundled := find_bundled(file.sha256)):
         return bundled
     return checked_file(entry.folder, file.name, entry.source)
 
 
-def read_configs(folder: Path, source: str) -> tuple[CheckpointConfig, ...]:
-    """The checked configs of the variants in `folder`, in table order."""
-    path = checked_file(folder, CONFIG_FILE, source)
-    with path.open("rb") as file:
-        data = file.read(LARGEST_CONFIG + 1)
-    try:
-        return parse_config(data)
-    except NotACheckpoint as exc:
-        raise type(exc)(f"{source}: {exc}") from exc
-
-
-def read_card(folder: Path) -> str:
+def _read_card(folder: Path) -> str:
     """The text of the model card in `folder`; a card is for reading, so a bad one is no reason to fail."""
     path = folder / CARD_FILE
-    if not path.is_file() or not stays_inside(path, folder):
+    if not path.is_file() or not _stays_inside(path, folder):
         return ""
     with path.open(encoding="utf-8", errors="replace") as file:
-        text = file.read(LARGEST_CARD)
+        text = file.read(MAX_CARD)
     if text.startswith("---\n"):
         text = text.partition("\n---\n")[2]
     return text.strip()
@@ -259,18 +320,22 @@ def checked_file(folder: Path, name: str, source: str) -> Path:
     if not folder.exists():
         raise CheckpointNotFound(f"There is no checkpoint at {source}; check the spelling.")
     if not folder.is_dir():
-        raise not_a_folder(folder, source)
+        if folder.is_file() and (is_pickle(folder) or folder.suffix.lower() in PICKLE_SUFFIXES):
+            raise NotACheckpoint(
+                f"{source} is a pickle, which is never loaded; convert it with `pawmatch import FILE`."
+            )
+        raise NotACheckpoint(f"{source} is a file; give the folder that holds config.json and the weights.")
     path = folder / name
     if not path.is_file():
-        raise missing_file(listing(folder), name, source)
-    if not stays_inside(path, folder):
+        raise _missing_file(_listing(folder), name, source)
+    if not _stays_inside(path, folder):
         raise NotACheckpoint(
             f"{name} of {source} is a link that leads out of its folder; copy the file there."
         )
     return path
 
 
-def stays_inside(path: Path, folder: Path) -> bool:
+def _stays_inside(path: Path, folder: Path) -> bool:
     """Whether a file of a checkpoint lies in its folder, or where the Hub's cache keeps its files."""
     target, home = path.resolve(), folder.resolve()
     if target.is_relative_to(home):
@@ -285,26 +350,14 @@ def stays_inside(path: Path, folder: Path) -> bool:
     return False
 
 
-def not_a_folder(path: Path, source: str) -> NotACheckpoint:
-    """The error for a file given in place of a checkpoint folder."""
-    if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(9)
-        if is_pickle(start) or path.suffix.lower() in PICKLE_SUFFIXES:
-            return NotACheckpoint(
-                f"{source} is a pickle, which is never loaded; convert it with `pawmatch import FILE`."
-            )
-    return NotACheckpoint(f"{source} is a file; give the folder that holds config.json and the weights.")
-
-
-def listing(folder: Path) -> list[str]:
+def _listing(folder: Path) -> list[str]:
     """The files of a folder and its subfolders, and the configs one level further down."""
     patterns = ("*", "*/*", f"*/*/{CONFIG_FILE}")
     files = (path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
     return sorted(path.relative_to(folder).as_posix() for path in files)
 
 
-def parts_among(names: Sequence[str], source: str, task: str | None) -> list[str]:
+def _parts_among(names: Sequence[str], source: str, task: str | None) -> list[str]:
     """The subfolders that hold a variant each, from the names of a place's files: its own, or the task's.
 
     [""] where the place has a config of its own.
@@ -315,10 +368,10 @@ def parts_among(names: Sequence[str], source: str, task: str | None) -> list[str
         parts = [f"{start}{variant}" for variant in VARIANTS if f"{start}{variant}/{CONFIG_FILE}" in names]
         if parts:
             return parts
-    raise missing_file(names, CONFIG_FILE, source)
+    raise _missing_file(names, CONFIG_FILE, source)
 
 
-def missing_file(names: Sequence[str], name: str, source: str) -> NotACheckpoint:
+def _missing_file(names: Sequence[str], name: str, source: str) -> NotACheckpoint:
     """The error for a place that has the files `names` and not `name`, with the likeliest remedy."""
     if any("/" not in entry and entry.lower().endswith(PICKLE_SUFFIXES) for entry in names):
         return NotACheckpoint(
@@ -326,78 +379,6 @@ def missing_file(names: Sequence[str], name: str, source: str) -> NotACheckpoint
             "convert it with `pawmatch import FILE`."
         )
     return NotACheckpoint(f"{source} holds no {name}; give a place that `pawmatch train` or `import` wrote.")
-
-
-CACHED_NOTICE = "The Hub could not be reached, so the copy downloaded earlier answers."
-
-Device = str | torch.device
-Choose = Callable[[list[Stored]], list[Stored]]
-
-
-def load_checkpoint(source: str | Path, variant: str | None = None, *, device: Device = "cpu") -> Checkpoint:
-    """Load one checkpoint strictly, from a folder or from the Hub.
-
-    It is the source's variant of that name, or else its only one or the one that answers. Raises
-    UnknownVariant where the source lacks it, the leaves of CheckpointError and HubError,
-    UnsupportedBackbone, and BadOption for a malformed `hf://` source. When the Hub cannot be reached, the
-    copy downloaded last serves, with a notice.
-    """
-    text = str(source)
-
-    def choose(entries: list[Stored]) -> list[Stored]:
-        wanted = variant or main_variant([entry.config for entry in entries])
-        chosen = [entry for entry in entries if entry.config.variant == wanted]
-        if not chosen:
-            has = ", ".join(entry.config.variant for entry in entries)
-            raise UnknownVariant(f"{text} has no variant {wanted[:40]!r}; use one of {has}.")
-        return chosen
-
-    if hub.is_hub_source(text):
-        place = hub.parse(text)
-        (found,) = hub.with_commit(place, lambda commit: load_from_hub(commit, place, None, choose, device))
-        return found if found.source != str(place) else replace(found, source=text)
-    (found,) = load_stored(choose(stored_in_folder(local_folder(text), text, None)), device)
-    return found
-
-
-def load_task(
-    source: str | Path | None, task: str, device: Device = "cpu", *, strict: bool = False
-) -> list[Checkpoint]:
-    """Load all variants of `task` that `source` has, in table order; on the Hub, all from one commit.
-
-    Variants with equal feature extractors share one module. Where the Hub or the weights there fail, the
-    bundled weights serve and each checkpoint's notice says why, unless `strict`. A wrong local folder or a
-    malformed source always raises.
-    """
-    check_task(task)
-    text = None if source is None else str(source)
-    if text is None or not hub.is_hub_source(text):
-        folder, name = task_folder(text, task)
-        return load_stored(stored_in_folder(folder, name, task), device)
-    place = hub.parse(text)
-    try:
-        return hub.with_commit(place, lambda commit: load_from_hub(commit, place, task, list, device))
-    except (HubError, CheckpointError, ModelError) as exc:
-        if strict or not (bundled_weights() / task).is_dir():
-            raise
-        notice = fallback_notice(exc, text)
-    return [replace(checkpoint, notice=notice) for checkpoint in load_task(None, task, device)]
-
-
-def check_task(task: str) -> None:
-    """Raise UnknownTask for a name that could lead out of a folder."""
-    if not isinstance(task, str) or not TASK_NAME.fullmatch(task):
-        raise UnknownTask(f"Task {str(task)[:64]!r} is unknown; use a name such as breed or artist.")
-
-
-def task_folder(source: str | None, task: str) -> tuple[Path, str]:
-    """The local folder of a source and its name; None is the task's bundled weights."""
-    if source is not None:
-        return local_folder(source), source
-    folder = bundled_weights() / task
-    if not folder.is_dir():
-        raise CheckpointNotFound(f"There are no bundled weights for {task}; name a folder or a hf:// source.")
-    return folder, f"{BUNDLED}/{task}"
 
 
 def local_folder(source: str) -> Path:
@@ -408,27 +389,25 @@ def local_folder(source: str) -> Path:
     return path
 
 
-def join(source: str, part: str) -> str:
-    """The source of a variant: the given one, and the subfolder where there is one."""
-    return f"{source.rstrip('/')}/{part}" if part else source
-
-
 def stored_in_folder(folder: Path, source: str, task: str | None) -> list[Stored]:
     """The variants that a local folder describes, in table order; of any task if that is None."""
     try:
-        names = listing(folder) if folder.is_dir() else []
-        parts = parts_among(names, source, task) if names else [""]
-        return together(
-            [entry for part in parts for entry in stored_in_part(folder / part, join(source, part), part)],
-            task,
-        )
+        names = _listing(folder) if folder.is_dir() else []
+        parts = _parts_among(names, source, task) if names else [""]
+        named = {part: f"{source.rstrip('/')}/{part}" if part else source for part in parts}
+        return _together([entry for p in parts for entry in stored_in_part(folder / p, named[p], p)], task)
     except OSError as exc:
         raise NotACheckpoint(f"{source} cannot be read ({exc.strerror}); check its permissions.") from exc
 
 
 def stored_in_part(folder: Path, source: str, part: str) -> list[Stored]:
     """The variants of one config.json; of a subfolder named after a variant, that one alone."""
-    entries = [Stored(folder, source, config, part) for config in read_configs(folder, source)]
+    with checked_file(folder, CONFIG_FILE, source).open("rb") as file:
+        data = file.read(MAX_CONFIG + 1)
+    try:
+        entries = [Stored(folder, source, config, part) for config in parse_config(data)]
+    except NotACheckpoint as exc:
+        raise type(exc)(f"{source}: {exc}") from exc
     if not part:
         return entries
     name = PurePosixPath(part).name
@@ -437,7 +416,7 @@ def stored_in_part(folder: Path, source: str, part: str) -> list[Stored]:
     raise NotACheckpoint(f"{source} holds the variant {entries[0].config.variant}; rename its folder.")
 
 
-def together(entries: list[Stored], task: str | None) -> list[Stored]:
+def _together(entries: list[Stored], task: str | None) -> list[Stored]:
     """The variants of one source; raises NotACheckpoint unless they are for the task and belong together."""
     first = entries[0]
     for entry in entries:
@@ -454,32 +433,35 @@ def together(entries: list[Stored], task: str | None) -> list[Stored]:
     return entries
 
 
-def load_from_hub(
-    commit: hub.Commit, place: hub.HubSource, task: str | None, choose: Choose, device: Device
+def _load_from_hub(
+    commit: hub.Commit,
+    place: hub.HubSource,
+    task: str | None,
+    choose: Callable[[list[Stored]], list[Stored]],
+    device: Device,
 ) -> list[Checkpoint]:
     """Load variants from one commit; configs are checked before any weights are downloaded."""
-    entries = choose(stored_on_hub(commit, place, task))
+    entries = choose(_stored_on_hub(commit, place, task))
     for entry in entries:
         below = place.below(entry.part)
         names = commit.names(below)
-        for name in entry.file_names:
-            digests = {file.name: file.sha256 for file in entry.config.files}
-            if name not in names and name in digests and find_bundled(digests[name]):
+        for file in entry.files:
+            if file.name not in names and find_bundled(file.sha256):
                 continue
             # What a cached commit lacks says nothing about the repository; download words that.
-            if name not in names and not commit.cached:
-                raise missing_file(names, name, entry.source)
-            hub.download(commit, below, [name])
+            if file.name not in names and not commit.cached:
+                raise _missing_file(names, file.name, entry.source)
+            hub.download(commit, below, [file.name])
         if CARD_FILE in names:
             hub.download(commit, below, [CARD_FILE])
     notice = CACHED_NOTICE if commit.cached else None
     return [replace(found, revision=commit.sha, notice=notice) for found in load_stored(entries, device)]
 
 
-def stored_on_hub(commit: hub.Commit, place: hub.HubSource, task: str | None) -> list[Stored]:
+def _stored_on_hub(commit: hub.Commit, place: hub.HubSource, task: str | None) -> list[Stored]:
     """The variants that a commit describes, in table order; downloads the configs."""
     try:
-        parts = parts_among(commit.names(place), str(place), task)
+        parts = _parts_among(commit.names(place), str(place), task)
     except NotACheckpoint:
         if not commit.cached:
             raise
@@ -488,10 +470,10 @@ def stored_on_hub(commit: hub.Commit, place: hub.HubSource, task: str | None) ->
     for part in parts:
         below = place.below(part)
         entries += stored_in_part(hub.download(commit, below, [CONFIG_FILE]), str(below), part)
-    return together(entries, task)
+    return _together(entries, task)
 
 
-def fallback_notice(exc: PawMatchError, source: str) -> str:
+def _fallback_notice(exc: PawMatchError, source: str) -> str:
     """One line that says why the bundled starter answers."""
     reasons: dict[type[PawMatchError], str] = {
         HubUnavailable: "The Hub could not be reached",

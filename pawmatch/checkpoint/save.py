@@ -24,9 +24,9 @@ from pawmatch.checkpoint.weights import (
     describe,
     file_bytes,
     is_bundled_backbone,
-    replace_file,
 )
 from pawmatch.errors import BadOption, DigestMismatch, NotACheckpoint
+from pawmatch.files import replace_file
 from pawmatch.models import ImageModel
 
 # The file of a feature extractor that several variants share.
@@ -51,9 +51,8 @@ def save_task(
     folder = Path(folder)
     for name, model in models.items():
         config = configs[name]
-        compare(
-            describe(model.state_dict()), empty_model(config, folder.name), len(config.labels), folder.name
-        )
+        expected = empty_model(config, folder.name).state_dict()
+        compare(describe(model.state_dict()), expected, len(config.labels), folder.name)
     contents: dict[str, bytes] = {}
     written: list[CheckpointConfig] = []
     features = {name: _features(model) for name, model in models.items()}
@@ -170,7 +169,7 @@ def push(
     names = {CARD_FILE, "LICENSE"}
     for entry in entries:
         plots = (plot.name for plot in entry.folder.glob(PLOTS))
-        for name in (CONFIG_FILE, CARD_FILE, *entry.file_names, *plots):
+        for name in (CONFIG_FILE, CARD_FILE, *(file.name for file in entry.files), *plots):
             names.add(str(PurePosixPath(entry.part, name)))
     variants = ", ".join(entry.config.variant for entry in entries)
     summary = message or f"Add {entries[0].config.task.name} weights: {variants}"

@@ -8,18 +8,16 @@ with the program and are found by their content.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from pawmatch.checkpoint.config import WeightsFile
 from pawmatch.errors import (
@@ -31,23 +29,30 @@ from pawmatch.errors import (
 )
 
 WEIGHTS_FILE = "model.safetensors"  # of checkpoints of format 1, and of timm's on the Hub
-LARGEST_HEADER = 2 * 2**20  # bytes; the largest model here needs 60 kB
+MAX_HEADER = 2 * 2**20  # bytes; the largest model here needs 60 kB
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 FLOAT_TYPES = frozenset({"F16", "BF16", "F32"})
 STORED_TYPES = {torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
-LARGEST_HALF = torch.finfo(torch.float16).max
+# How safetensors says that a file is shorter or longer than its header announces.
+CUT_SHORT = ("header too small", "invalid header length", "not fully covered")
+MAX_HALF = torch.finfo(torch.float16).max
+
+BUNDLED = "weights"
+BACKBONES = "backbone"  # the subfolder of pretrained backbones
+BACKBONE_FILE = "backbone.safetensors"
 
 
-@dataclass(frozen=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):
     """What a weights file says about one tensor."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
-def is_pickle(start: bytes) -> bool:
-    """Whether a file that starts so is a zip archive or a pickle, as torch.save writes them."""
+def is_pickle(path: Path) -> bool:
+    """Whether a file is a zip archive or a pickle, as torch.save writes them."""
+    with path.open("rb") as file:
+        start = file.read(9)
     # The length that opens a safetensors file may begin with any byte; its header begins with a brace.
     return (start[8:9] != b"{" and start[:1] == b"\x80") or start[:4] == b"PK\x03\x04"
 
@@ -59,66 +64,35 @@ def file_digest(path: Path) -> str:
 
 
 def read_header(path: Path, source: str) -> dict[str, StoredTensor]:
-    """Names, types and shapes in a safetensors file whose size is exactly what its header announces."""
-    with path.open("rb") as file:
-        start = file.read(9)
-        if is_pickle(start):
-            raise NotACheckpoint(
-                f"The weights of {source} are a pickle, which is never loaded; "
-                "convert it with `pawmatch import FILE`."
-            )
-        file.seek(0)
-        size = path.stat().st_size
-        header, offset = parse_header(file, size, source)
-    header.pop("__metadata__", None)
-    tensors: dict[str, StoredTensor] = {}
-    ranges: list[tuple[int, int]] = []
-    for name, entry in header.items():
-        try:
-            dtype, shape = entry["dtype"], tuple(entry["shape"])
-            begin, end = entry["data_offsets"]
-            if not all(type(number) is int and number >= 0 for number in (*shape, begin, end)):
-                raise ValueError("negative or fractional")
-        except (KeyError, TypeError, ValueError) as exc:
-            raise unreadable(source) from exc
-        tensors[name] = StoredTensor(str(dtype), shape)
-        ranges.append((begin, end))
-    expected = 0
-    for begin, end in sorted(ranges):
-        if begin != expected or end < begin:
-            raise unreadable(source)
-        expected = end
-    if size != offset + expected:
-        raise TruncatedFile(
-            f"The weights of {source} have {size:,} bytes where their header announces "
-            f"{offset + expected:,}; download or copy them again."
-        )
-    return tensors
-
-
-def parse_header(file: BinaryIO, size: int, source: str) -> tuple[dict[str, Any], int]:
-    """The JSON header of a safetensors file, and the offset at which the tensors begin."""
-    length = int.from_bytes(file.read(8), "little")
-    if size < 8 or length + 8 > size:
-        # A web page or a text in place of the file gives an absurd length; a short file a sensible one.
-        if size >= 8 and length > LARGEST_HEADER:
-            raise unreadable(source)
-        raise TruncatedFile(f"The weights of {source} are cut short; download or copy them again.")
-    if length > LARGEST_HEADER:
+    """Names, types and shapes in a safetensors file, whose size is exactly what its header announces."""
+    if is_pickle(path):
         raise NotACheckpoint(
-            f"The weights of {source} have a header above {LARGEST_HEADER:,} bytes; download them again."
+            f"The weights of {source} are a pickle, which is never loaded; "
+            "convert it with `pawmatch import FILE`."
+        )
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if MAX_HEADER < length < path.stat().st_size:  # of a web page or a text, it is larger than the file
+        raise NotACheckpoint(
+            f"The weights of {source} have a header above {MAX_HEADER:,} bytes; download them again."
         )
     try:
-        header = json.loads(file.read(length))
-    except (ValueError, RecursionError) as exc:
-        raise unreadable(source) from exc
-    if not isinstance(header, dict):
-        raise unreadable(source)
-    return header, 8 + length
+        with safe_open(path, framework="pt", device="cpu") as file:
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            return {
+                name: StoredTensor(str(part.get_dtype()), tuple(part.get_shape()))
+                for name, part in parts.items()
+            }
+    except SafetensorError as exc:
+        if any(said in str(exc) for said in CUT_SHORT):
+            raise TruncatedFile(
+                f"The weights of {source} have {path.stat().st_size:,} bytes, which is not what their header "
+                "announces; download or copy them again."
+            ) from exc
+        raise _unreadable(source) from exc
 
 
-def unreadable(source: str) -> NotACheckpoint:
-    """The error for a weights file that does not follow the format."""
+def _unreadable(source: str) -> NotACheckpoint:
     return NotACheckpoint(f"The weights of {source} are no safetensors file; download them again.")
 
 
@@ -137,22 +111,24 @@ def united(headers: Mapping[str, Mapping[str, StoredTensor]], source: str) -> di
     return union
 
 
-def compare(stored: Mapping[str, StoredTensor], model: nn.Module, labels: int, source: str) -> None:
-    """Raise a named error, the gravest first, unless the file has exactly the model's tensors."""
-    expected = model.state_dict()
+def compare(
+    stored: Mapping[str, StoredTensor], expected: Mapping[str, Tensor], labels: int, source: str
+) -> None:
+    """Raise a named error, the gravest first, unless the file has exactly the tensors of a model's state."""
     missing = [name for name in expected if name not in stored]
     unexpected = [name for name in stored if name not in expected]
     if missing or unexpected:
         parts = [("lack", missing), ("hold the unexpected", unexpected)]
-        found = " and ".join(f"{verb} {some(names)}" for verb, names in parts if names)
+        found = " and ".join(f"{verb} {_some(names)}" for verb, names in parts if names)
         raise KeyMismatch(
             f"The weights of {source} {found}; the variant or architecture in the config does not fit."
         )
+    head = [name for name in expected if name.startswith("classifier.")][-2:]
     for name, tensor in expected.items():
         shape, wanted = stored[name].shape, tuple(tensor.shape)
         if shape == wanted:
             continue
-        if name in head_names(expected) and shape[1:] == wanted[1:] and len(shape) == len(wanted):
+        if name in head and shape[1:] == wanted[1:] and len(shape) == len(wanted):
             raise LabelCountMismatch(
                 f"The classifier of {source} has {shape[0]} outputs and there are {labels} labels; "
                 "give the list of labels that the weights were trained with."
@@ -163,7 +139,7 @@ def compare(stored: Mapping[str, StoredTensor], model: nn.Module, labels: int, s
         )
     for name, tensor in expected.items():
         dtype = stored[name].dtype
-        known = FLOAT_TYPES if tensor.is_floating_point() else {stored_type(tensor.dtype)}
+        known = FLOAT_TYPES if tensor.is_floating_point() else {_stored_type(tensor.dtype)}
         if dtype not in known:
             raise NotACheckpoint(
                 f"The parameter {name} of {source} is stored as {dtype[:20]}; "
@@ -171,34 +147,28 @@ def compare(stored: Mapping[str, StoredTensor], model: nn.Module, labels: int, s
             )
 
 
-def stored_type(dtype: torch.dtype) -> str:
-    """The safetensors name of an integer or boolean type."""
+def _stored_type(dtype: torch.dtype) -> str:
     return STORED_TYPES.get(dtype, str(dtype))
+
+
+def _some(names: list[str]) -> str:
+    """Up to three names and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(name[:100] for name in names[:3]) + more
 
 
 def describe(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
     """What a weights file would say about tensors in memory; all fractions count as F32."""
     return {
         name: StoredTensor(
-            "F32" if tensor.is_floating_point() else stored_type(tensor.dtype), tuple(tensor.shape)
+            "F32" if tensor.is_floating_point() else _stored_type(tensor.dtype), tuple(tensor.shape)
         )
         for name, tensor in tensors.items()
     }
 
 
-def head_names(names: Iterable[str]) -> frozenset[str]:
-    """The last layer's parameters: the two last names under `classifier`."""
-    return frozenset([name for name in names if name.startswith("classifier.")][-2:])
-
-
-def some(names: list[str]) -> str:
-    """Up to three names and how many more there are."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(name[:100] for name in names[:3]) + more
-
-
 def read_tensors(path: Path, source: str) -> dict[str, Tensor]:
-    """All tensors of a file whose header was compared: fractions as float32, none NaN or infinite."""
+    """All tensors of a file whose header was compared: fractions as float32, none of them insane."""
     tensors: dict[str, Tensor] = {}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -207,41 +177,26 @@ def read_tensors(path: Path, source: str) -> dict[str, Tensor]:
                 dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
                 tensors[name] = tensor.to(dtype, copy=True)  # off the mapped file
     except SafetensorError as exc:
-        raise unreadable(source) from exc
-    check_finite(tensors, source)
+        raise _unreadable(source) from exc
+    check_sane(tensors, source)
     return tensors
 
 
-def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raise NotACheckpoint if a tensor holds NaN or infinity: every answer would be NaN."""
+def check_sane(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise NotACheckpoint for NaN, infinity or a negative variance: with one, every answer would be NaN."""
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise NotACheckpoint(f"The parameter {name} of {source} holds NaN or infinity; train it again.")
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, half: bool) -> None:
-    """Write a safetensors file, fractions as float16 if `half`."""
-    # save_file would make the file readable to its owner alone.
-    replace_file(path, file_bytes(tensors, path.parent.name, half=half))
+        if name.endswith("running_var") and tensor.numel() and tensor.min() < 0:
+            raise NotACheckpoint(
+                f"The parameter {name} of {source} holds a negative variance; train it again."
+            )
 
 
 def file_bytes(tensors: Mapping[str, Tensor], source: str, *, half: bool) -> bytes:
-    """The bytes of a safetensors file, fractions as float16 if `half`.
-
-    Raises NotACheckpoint for NaN and infinity.
-    """
-    check_finite(tensors, source)
+    """The bytes of a safetensors file, fractions as float16 if `half`; raises as `check_sane` does."""
+    check_sane(tensors, source)
     return save({name: stored_form(tensor, half=half) for name, tensor in tensors.items()})
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file in one step: a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def stored_form(tensor: Tensor, *, half: bool) -> Tensor:
@@ -249,14 +204,9 @@ def stored_form(tensor: Tensor, *, half: bool) -> Tensor:
     tensor = tensor.detach().cpu()
     if tensor.is_floating_point():
         # A BatchNorm variance may exceed what float16 holds; such a tensor stays float32.
-        fits = half and (tensor.numel() == 0 or float(tensor.abs().max()) <= LARGEST_HALF)
+        fits = half and (tensor.numel() == 0 or float(tensor.abs().max()) <= MAX_HALF)
         tensor = tensor.to(torch.float16 if fits else torch.float32)
     return tensor.clone(memory_format=torch.contiguous_format)
-
-
-BUNDLED = "weights"
-BACKBONES = "backbone"  # the subfolder of pretrained backbones
-BACKBONE_FILE = "backbone.safetensors"
 
 
 def bundled_weights() -> Path:
@@ -279,12 +229,10 @@ def bundled_backbone(tensors: Mapping[str, Tensor], *, half: bool) -> WeightsFil
 
     `tensors` have the names of a hybrid's; `half` says that fractions are to be stored as float16.
     """
-    wanted = describe(tensors)
+    wanted = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     for path in sorted((bundled_weights() / BACKBONES).glob(f"*/{BACKBONE_FILE}")):
         header = read_header(path, path.parent.name)
-        if {name: entry.shape for name, entry in header.items()} != {
-            name: entry.shape for name, entry in wanted.items()
-        }:
+        if {name: entry.shape for name, entry in header.items()} != wanted:
             continue
         bundled = read_tensors(path, path.parent.name)
         if all(

@@ -27,6 +27,7 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
 }
 LARGEST_INPUT = 2048
+MIN_STD, MAX_MEAN = 0.001, 10.0  # of pixel values from 0 to 1
 # Looks at one image whose logits are averaged. "plain" is what `resize` says; the others are parts or
 # reflections of it. "focus" is closer to the subject, where it is small; it is known only once the plain view
 # has been looked at.
@@ -75,8 +76,10 @@ class InputSpec:
             raise BadOption(f"Interpolation {self.interpolation!r} is unknown; use one of {known}.")
         if not 0.1 <= self.crop_pct <= 1:
             raise BadOption(f"crop_pct {self.crop_pct} is outside 0.1 to 1.")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise BadOption("mean and std need three numbers each, and std must be positive.")
+        if len(self.mean) != 3 or not all(abs(value) <= MAX_MEAN for value in self.mean):
+            raise BadOption(f"mean needs three numbers up to {MAX_MEAN}.")
+        if len(self.std) != 3 or not all(MIN_STD <= value <= MAX_MEAN for value in self.std):
+            raise BadOption(f"std needs three numbers from {MIN_STD} to {MAX_MEAN}.")
         if self.views[:1] != ("plain",) or len(set(self.views)) < len(self.views):
             raise BadOption(f"views must begin with plain and name each view once, not {list(self.views)}.")
         if unknown := sorted(set(self.views) - set(VIEWS)):

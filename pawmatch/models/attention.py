@@ -1,4 +1,4 @@
-"""The hybrid's attention, in the three readings that `attention_mode` names.
+"""Attention: of the hybrid, in the three readings that `attention_mode` names, and CHAE's encoder.
 
 - `heads`: the pooled vector is split into H heads of width d, and the heads attend to each other.
 - `published`: what the original system's code computes. Its einsum sums keys and values separately, so
@@ -7,14 +7,11 @@
 - `tokens`: the h*w positions of the feature map attend to each other before pooling, which is what a
   pooled vector cannot do.
 
-
-The transformer encoder of CHAE: pre-norm layers over a CLS token and the positions of a map.
-
-Two options save work or restrict attention, and leave the parameters as they are, so that weights load with
-any setting of them:
+All are scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762). Two options of the encoder save
+work or restrict attention. They leave the parameters as they are, so that weights load with any setting:
 - `keep_tokens`: after the first layer only the positions that the CLS token attends to most go on (Liang
   et al. 2022, arXiv 2202.07800, without its fused token);
-- `window`: a position attends to the CLS token and to its neighbours, the CLS token to everything (Beltagy
+- `window`: a position attends to the CLS token and to its neighbors, the CLS token to everything (Beltagy
   et al. 2020, arXiv 2004.05150, in two dimensions). It is a mask on the full matrix: it restricts what is
   mixed, and saves no time.
 """
@@ -27,12 +24,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-ATTENTION_MODES = ("heads", "published", "tokens")
-
 
 def head_count(width: int, heads: int | None = None) -> int:
     """Number of heads for a vector of `width`: `heads` if given, else one per 64 values, 1 to 8."""
     return heads or max(1, min(8, width // 64))
+
+
+def attention_weights(query: Tensor, key: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) of queries and keys (..., T, d): weights (..., T, T)."""
+    scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+    return scores.softmax(dim=-1)
 
 
 class HeadAttention(nn.Module):
@@ -54,12 +55,8 @@ class HeadAttention(nn.Module):
         x = self.fc_in(x)  # (N, D) -> (N, S), S = H * d
         shape = (x.shape[0], self.heads, self.head_width)
         value = self.value(x).view(shape)
-        # A Space may run this under autocast; softmax in the input's own type keeps float64 exact.
-        q, k = self.query(x).view(shape), self.key(x).view(shape)
-        scores = torch.einsum("nqd,nkd->nqk", q, k) / math.sqrt(self.head_width)
-        weights = scores.softmax(dim=-1)  # (N, H, H)
-        pattern = "nqk,nvd->nqd" if self.published else "nqk,nkd->nqd"
-        mixed = torch.einsum(pattern, weights, value)
+        weights = attention_weights(self.query(x).view(shape), self.key(x).view(shape))  # (N, H, H)
+        mixed = torch.einsum("nqk,nvd->nqd", weights, value) if self.published else weights @ value
         mixed = mixed.reshape(x.shape)  # (N, H, d) -> (N, S)
         out: Tensor = self.fc_out(mixed)
         return out
@@ -95,8 +92,7 @@ class TokenAttention(nn.Module):
             project(normed).view(n, h * w, self.heads, self.head_width).transpose(1, 2)
             for project in (self.query, self.key, self.value)
         )  # each (N, H, h*w, d)
-        scores = torch.einsum("nhqd,nhkd->nhqk", q, k) / math.sqrt(self.head_width)
-        mixed = torch.einsum("nhqk,nhkd->nqhd", scores.softmax(dim=-1), v).reshape(n, h * w, -1)
+        mixed = (attention_weights(q, k) @ v).transpose(1, 2).reshape(n, h * w, -1)
         tokens = tokens + self.fc_out(mixed)
         mixed_map: Tensor = tokens.transpose(1, 2).reshape(n, c, h, w)
         return mixed_map
@@ -180,10 +176,10 @@ def most_attended(weights: Tensor, keep: int) -> Tensor:
 
 
 def outside_window(height: int, width: int, window: int) -> Tensor:
-    """Which pairs of tokens are no neighbours: bool (1 + h*w, 1 + h*w), the CLS token first.
+    """Which pairs of tokens are no neighbors: bool (1 + h*w, 1 + h*w), the CLS token first.
 
-    Neighbours are less than `window` rows and less than `window` columns apart: 1 leaves a position itself,
-    2 the nine around it. The CLS token is everybody's neighbour.
+    Neighbors are less than `window` rows and less than `window` columns apart: 1 leaves a position itself,
+    2 the nine around it. The CLS token is everybody's neighbor.
     """
     rows = torch.arange(height).repeat_interleave(width)
     columns = torch.arange(width).repeat(height)

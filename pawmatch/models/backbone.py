@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -13,7 +13,7 @@ from pawmatch.errors import BadOption, UnsupportedBackbone
 
 
 class Parts(NamedTuple):
-    """Which modules a variant has beside backbone and classifier."""
+    """Which modules a variant has beside feature extractor and classifier."""
 
     attention: bool
     morphology: bool
@@ -40,18 +40,26 @@ BACKBONE_ARGUMENTS = frozenset(
         "stem_width",
     }
 )
+LAYER_COUNTS = ("depths", "layers")
+MAX_WIDTH = 8_192
+MAX_STAGES = 16
+MAX_LAYERS = 80  # each costs time to build, even where only shapes are computed: 512 took a minute
 
 
 class ImageModel(nn.Module):
-    """A classifier cut in two at its last feature map."""
+    """A classifier cut in two at its last feature map: all that prediction and explanation use of one."""
 
-    features_module: ClassVar[str]  # attribute that holds all parameters of forward_features
     feature_dim: int  # width of the pooled feature vector
 
     def features(self) -> nn.Module:
         """The module that holds all parameters of `forward_features`."""
-        module: nn.Module = getattr(self, self.features_module)
-        return module
+        raise NotImplementedError
+
+    @property
+    def features_module(self) -> str:
+        """The attribute that `features` is, with which the names of its tensors begin."""
+        own = self.features()
+        return next(name for name, child in self.named_children() if child is own)
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) -> feature map (N, C, h, w): the costly part."""
@@ -70,12 +78,10 @@ def create_backbone(name: str, arguments: Mapping[str, Any] | None = None) -> nn
     """Create timm's CNN `name` with random weights and without its classifier.
 
     Raises UnsupportedBackbone if timm does not know the name, or if the network's last feature map is
-    not (N, C, h, w); raises BadOption for an argument outside BACKBONE_ARGUMENTS.
+    not (N, C, h, w); raises BadOption for an argument outside BACKBONE_ARGUMENTS or out of its range.
     """
     options = dict(arguments or {})
-    if unknown := sorted(set(options) - BACKBONE_ARGUMENTS):
-        known = ", ".join(sorted(BACKBONE_ARGUMENTS))
-        raise BadOption(f"Backbone argument {unknown[0]!r} is not accepted; use one of {known}.")
+    check_arguments(options)
     if not isinstance(name, str) or ":" in name or not timm.is_model(name):
         raise UnsupportedBackbone(
             f"timm knows no model named {name!r}; pick a CNN that timm.list_models() names."
@@ -86,7 +92,8 @@ def create_backbone(name: str, arguments: Mapping[str, Any] | None = None) -> nn
             probe: Any = timm.create_model(name, num_classes=0, **options).eval()
             image = torch.empty(1, *probe.pretrained_cfg.get("input_size", (3, 224, 224)))
             feature_map = probe.forward_features(image)
-    except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as exc:
+    # Whatever timm stumbles over in arguments that it was not written for.
+    except Exception as exc:
         raise UnsupportedBackbone(
             f"Backbone {name!r} cannot be built with {options or 'its defaults'}; "
             "use a timm CNN such as convnextv2_base."
@@ -101,5 +108,23 @@ def create_backbone(name: str, arguments: Mapping[str, Any] | None = None) -> nn
             f"Backbone {name!r} gives no (N, C, h, w) feature map; "
             "use a CNN such as convnextv2_base, not a vision transformer."
         )
-    backbone: nn.Module = timm.create_model(name, num_classes=0, **options)
+    shapes_only = torch.empty(0).device.type == "meta"
+    backbone: nn.Module = probe.train() if shapes_only else timm.create_model(name, num_classes=0, **options)
     return backbone
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raise BadOption, naming it, for a backbone argument that is unknown or that no sensible CNN has."""
+    if unknown := sorted(set(arguments) - BACKBONE_ARGUMENTS):
+        known = ", ".join(sorted(BACKBONE_ARGUMENTS))
+        raise BadOption(f"Backbone argument {unknown[0]!r} is not accepted; use one of {known}.")
+    for key, value in arguments.items():
+        entries = value if isinstance(value, list | tuple) else [value]
+        if len(entries) > MAX_STAGES:
+            raise BadOption(f"Backbone argument {key} has more than {MAX_STAGES} entries.")
+        for entry in entries:
+            is_number = isinstance(entry, int | float) and 0 <= entry <= MAX_WIDTH
+            if not is_number and not (isinstance(entry, str) and len(entry) <= 20):
+                raise BadOption(f"Backbone argument {key} must hold numbers from 0 to {MAX_WIDTH:,}.")
+        if key in LAYER_COUNTS and sum(n for n in entries if isinstance(n, int)) > MAX_LAYERS:
+            raise BadOption(f"Backbone argument {key} asks for more than {MAX_LAYERS} layers.")

@@ -1,26 +1,66 @@
 """CHAE: a small convolution stem and a pre-norm transformer encoder with a CLS token.
 
-What is unusual:
-- BatchNorm stands before each convolution of the stem, as normalisation does in a pre-norm transformer;
+CHAE is Chiwoo Jeon's network for the artist of a painting. Its nearest relative with published code is the
+compact convolutional transformer (Hassani et al. 2021, arXiv 2104.05704). What is unusual:
+- BatchNorm stands before each convolution of the stem, as normalization does in a pre-norm transformer;
 - the feature map is the stem's, so the whole encoder belongs to the head. The encoder's own last output
   would give a heatmap of zeros: only the CLS token reaches the classifier, so no gradient comes back to
   the other tokens of that layer;
-- 402,417 parameters with the published values and 11 classes. Every other value in the constructor is an
+- 402,417 parameters with the published values and 11 classes. Every other value of ChaeConfig is an
   ablation, and its default leaves the published model as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
+from annotated_types import Interval, Len
 from torch import Tensor, nn
 
-from pawmatch.errors import BadOption, UnknownVariant
+from pawmatch.errors import BadOption
 from pawmatch.models.attention import Encoder, EncoderLayer
 from pawmatch.models.backbone import VARIANTS, ImageModel
-from pawmatch.models.morphology import MorphologicalExtractor, feature_fusion, fuse
+from pawmatch.models.hybrid import MorphologyWidth, Width
+from pawmatch.models.morphology import FeatureFusion, MorphologicalExtractor
+
+Dropout = Annotated[float, Interval(ge=0, lt=1)]
+Grid = Annotated[int, Interval(ge=1, le=128)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChaeConfig:
+    """What makes one CHAE differ from another; the defaults are the published values.
+
+    The stem has a block for each of `filters`, then `extra_convolutions` blocks of the last width that do not
+    pool, then an average pool of `average_pool` positions a side. The encoder is as wide as the last filter
+    count, or has a projection to its own `width`. `keep_tokens` and `attention_window` are explained in
+    pawmatch.models.attention. The variant without an encoder takes the encoder's values and ignores them.
+    """
+
+    input_size: Annotated[int, Interval(ge=1, le=2_048)] = 256
+    filters: Annotated[tuple[Width, ...], Len(1, 8)] = (32, 32, 64, 128)
+    kernel: Annotated[int, Interval(ge=1, le=15)] = 3
+    extra_convolutions: Annotated[int, Interval(ge=0, le=32)] = 0
+    average_pool: Grid = 1
+    stem_dropout: Dropout = 0.0
+    width: Width | None = None
+    layers: Annotated[int, Interval(ge=1, le=64)] = 2
+    heads: Annotated[int, Interval(ge=1, le=64)] = 8
+    mlp_width: Width = 256
+    dropout: Dropout = 0.2
+    keep_tokens: Annotated[int, Interval(ge=1, le=16_384)] | None = None
+    attention_window: Grid | None = None
+    morphology_channels: Annotated[int, Interval(ge=1, le=1_024)] = 16
+    morphology_width: MorphologyWidth = 32
+
+    @property
+    def scale(self) -> int:
+        """How many pixels of the image stand side by side in one position of the map."""
+        scale: int = 2 ** len(self.filters) * self.average_pool
+        return scale
 
 
 class StemBlock(nn.Sequential):
@@ -43,101 +83,70 @@ class StemBlock(nn.Sequential):
 
 
 class Chae(ImageModel):
-    """CHAE and its two neighbours: the stem alone, and CHAE with a narrow MFE on its CLS vector.
+    """CHAE and its two neighbors: the stem alone, and CHAE with a narrow MFE on its CLS vector."""
 
-    The stem has a block for each of `filters`, then `extra_convolutions` blocks of the last width that do not
-    pool, then an average pool of `average_pool` positions a side. The encoder is as wide as the last filter
-    count, or has a projection to its own `width`. `keep_tokens` and `attention_window` are explained in
-    pawmatch.models.attention. The variant without an encoder takes the encoder's values and ignores them.
-    """
-
-    features_module = "stem"
-
-    def __init__(
-        self,
-        *,
-        variant: str,
-        num_classes: int,
-        input_size: int = 256,
-        filters: Sequence[int] = (32, 32, 64, 128),
-        kernel: int = 3,
-        extra_convolutions: int = 0,
-        average_pool: int = 1,
-        stem_dropout: float = 0.0,
-        width: int | None = None,
-        layers: int = 2,
-        heads: int = 8,
-        mlp_width: int = 256,
-        dropout: float = 0.2,
-        keep_tokens: int | None = None,
-        attention_window: int | None = None,
-        morphology_channels: int = 16,
-        morphology_width: int = 32,
-    ) -> None:
+    def __init__(self, config: ChaeConfig, *, variant: str, num_classes: int) -> None:
         super().__init__()
-        if variant not in VARIANTS:
-            raise UnknownVariant(f"Variant {variant!r} is unknown; use one of {', '.join(VARIANTS)}.")
         parts = VARIANTS[variant]
-        channels = filters[-1]
-        width = (width or channels) if parts.attention else channels
-        for name, value in (
-            ("average_pool", average_pool),
-            ("keep_tokens", keep_tokens),
-            ("attention_window", attention_window),
-        ):
-            if value is not None and value < 1:
-                raise BadOption(f"{name} is {value}; it must be 1 or more.")
-        scale = 2 ** len(filters) * average_pool
-        if input_size % scale:
+        channels = config.filters[-1]
+        width = (config.width or channels) if parts.attention else channels
+        if config.input_size % config.scale:
             raise BadOption(
-                f"input_size {input_size} must be a multiple of {scale} for {len(filters)} stem blocks "
-                f"and average_pool {average_pool}."
+                f"input_size {config.input_size} must be a multiple of {config.scale} for "
+                f"{len(config.filters)} stem blocks and average_pool {config.average_pool}."
             )
-        if width % heads:
-            raise BadOption(f"The encoder's width, {width}, must be a multiple of heads, {heads}.")
-        if keep_tokens is not None and layers < 2:
-            raise BadOption("keep_tokens drops tokens after the first layer; it needs layers of 2 or more.")
         self.feature_dim = width
+        dropout, kernel = config.stem_dropout, config.kernel
         self.stem = nn.Sequential(
             *(
-                StemBlock(before, after, kernel=kernel, dropout=stem_dropout)
-                for before, after in pairwise([3, *filters])
+                StemBlock(before, after, kernel=kernel, dropout=dropout)
+                for before, after in pairwise([3, *config.filters])
             ),
             *(
-                StemBlock(channels, channels, kernel=kernel, dropout=stem_dropout, pool=False)
-                for _ in range(extra_convolutions)
+                StemBlock(channels, channels, kernel=kernel, dropout=dropout, pool=False)
+                for _ in range(config.extra_convolutions)
             ),
         )
-        if average_pool > 1:
-            self.stem.append(nn.AvgPool2d(average_pool))
+        if config.average_pool > 1:
+            self.stem.append(nn.AvgPool2d(config.average_pool))
         self.encoder: Encoder | None = None
         self.projection: nn.Linear | None = None
         if parts.attention:
-            if width != channels:
-                self.projection = nn.Linear(channels, width)
-            self.grid = input_size // scale
-            self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
-            self.position_embedding = nn.Parameter(torch.zeros(self.grid**2 + 1, width))
-            nn.init.trunc_normal_(self.cls_token, std=0.02)
-            nn.init.trunc_normal_(self.position_embedding, std=0.02)
-            self.encoder = Encoder(
-                (
-                    EncoderLayer(width, heads=heads, mlp_width=mlp_width, dropout=dropout)
-                    for _ in range(layers)
-                ),
-                keep_tokens=keep_tokens,
-                window=attention_window,
-            )
+            self._add_encoder(config, channels, width)
+        self.morphological_extractor: nn.Module | None = None
+        self.feature_fusion: nn.Module | None = None
         if parts.morphology:
             self.morphological_extractor = MorphologicalExtractor(
-                width, grid_channels=morphology_channels, width=morphology_width
+                width, grid_channels=config.morphology_channels, width=config.morphology_width
             )
-            self.feature_fusion = feature_fusion(width)
-        else:
-            self.register_module("morphological_extractor", None)
-            self.register_module("feature_fusion", None)
+            self.feature_fusion = FeatureFusion(width)
         self.norm = nn.LayerNorm(width)
         self.classifier = nn.Linear(width, num_classes)
+
+    def _add_encoder(self, config: ChaeConfig, channels: int, width: int) -> None:
+        if width % config.heads:
+            raise BadOption(f"The encoder's width, {width}, must be a multiple of heads, {config.heads}.")
+        if config.keep_tokens is not None and config.layers < 2:
+            raise BadOption("keep_tokens drops tokens after the first layer; it needs layers of 2 or more.")
+        if width != channels:
+            self.projection = nn.Linear(channels, width)
+        self.grid = config.input_size // config.scale
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position_embedding = nn.Parameter(torch.zeros(self.grid**2 + 1, width))
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.position_embedding, std=0.02)
+        self.encoder = Encoder(
+            (
+                EncoderLayer(width, heads=config.heads, mlp_width=config.mlp_width, dropout=config.dropout)
+                for _ in range(config.layers)
+            ),
+            keep_tokens=config.keep_tokens,
+            window=config.attention_window,
+        )
+
+    def features(self) -> nn.Module:
+        """The stem."""
+        return self.stem
 
     def positions(self, height: int, width: int) -> Tensor:
         """Position embedding (1 + h*w, W) for an h x w map, resized where its grid is another one."""
@@ -163,7 +172,7 @@ class Chae(ImageModel):
                 tokens = self.projection(tokens)  # (N, h*w, C) -> (N, h*w, W)
             tokens = torch.cat([self.cls_token.expand(n, -1, -1), tokens], dim=1)
             features = self.encoder(tokens + self.positions(h, w), h, w)[:, 0]  # the CLS vector, (N, W)
-        if self.morphological_extractor is not None:
-            features = fuse(self.feature_fusion, features, self.morphological_extractor(features))
+        if self.morphological_extractor is not None and self.feature_fusion is not None:
+            features = self.feature_fusion(features, self.morphological_extractor(features))
         logits: Tensor = self.classifier(self.norm(features))
         return logits

@@ -1,6 +1,7 @@
 """Hybrid classifier on a timm CNN: backbone, then optionally morphology, fusion and attention.
 
-What is unusual:
+After PawMatchAI (https://huggingface.co/spaces/DawnC/PawMatchAI), whose published system stands on ConvNeXt
+V2 (Woo et al. 2023, arXiv 2301.00808). What is unusual:
 - attribute names match the original system's, so that its published weights load as they are;
 - a 1x1 `projection`, which the original does not have, keeps the heads small on a wide map;
 - the variants are rows of one table and differ only in which modules exist;
@@ -10,81 +11,79 @@ What is unusual:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
+from annotated_types import Interval, MultipleOf
 from torch import Tensor, nn
 
-from pawmatch.errors import BadOption, UnknownVariant
-from pawmatch.models.attention import ATTENTION_MODES, HeadAttention, TokenAttention
+from pawmatch.models.attention import HeadAttention, TokenAttention
 from pawmatch.models.backbone import VARIANTS, ImageModel, create_backbone
-from pawmatch.models.morphology import MorphologicalExtractor, feature_fusion, fuse
+from pawmatch.models.morphology import ATTENTION_HEADS, FeatureFusion, MorphologicalExtractor
 
 CLASSIFIER_DROPOUT = 0.3
 
+Width = Annotated[int, Interval(ge=1, le=8_192)]
+MorphologyWidth = Annotated[int, Interval(ge=8, le=1_024), MultipleOf(ATTENTION_HEADS)]
 
-class Hybrid(ImageModel):
-    """CNN, CNN + Transformer or CNN + Transformer + MFE on one timm backbone.
+
+@dataclass(frozen=True, kw_only=True)
+class HybridConfig:
+    """What makes one hybrid differ from another.
 
     `projection` is the width D to which a 1x1 convolution brings the backbone's map before anything else
-    sees it; None keeps the map as it is. Everything after it is as wide as D.
+    sees it; None keeps the map as it is. Everything after it is as wide as D. The modes of attention are
+    explained in pawmatch.models.attention.
     """
 
-    features_module = "backbone"
+    backbone: str = "convnextv2_base"
+    backbone_config: dict[str, Any] | None = None
+    projection: Width | None = None
+    attention_mode: Literal["heads", "published", "tokens"] = "heads"
+    attention_heads: Annotated[int, Interval(ge=1, le=64)] | None = None
+    morphology_channels: Annotated[int, Interval(ge=1, le=1_024)] = 64
+    morphology_width: MorphologyWidth = 128
 
-    def __init__(
-        self,
-        *,
-        variant: str,
-        num_classes: int,
-        backbone: str = "convnextv2_base",
-        backbone_config: Mapping[str, Any] | None = None,
-        projection: int | None = None,
-        attention_mode: str = "heads",
-        attention_heads: int | None = None,
-        morphology_channels: int = 64,
-        morphology_width: int = 128,
-    ) -> None:
+
+class Hybrid(ImageModel):
+    """CNN, CNN + Transformer or CNN + Transformer + MFE on one timm backbone."""
+
+    def __init__(self, config: HybridConfig, *, variant: str, num_classes: int) -> None:
         super().__init__()
-        if projection is not None and projection < 1:
-            raise BadOption(f"projection is {projection}; it must be 1 or more.")
-        if variant not in VARIANTS:
-            raise UnknownVariant(f"Variant {variant!r} is unknown; use one of {', '.join(VARIANTS)}.")
-        if attention_mode not in ATTENTION_MODES:
-            raise BadOption(
-                f"attention_mode {attention_mode!r} is unknown; use one of {', '.join(ATTENTION_MODES)}."
-            )
         parts = VARIANTS[variant]
-        self.backbone = create_backbone(backbone, backbone_config)
+        self.backbone = create_backbone(config.backbone, config.backbone_config)
         channels = int(self.backbone.num_features)  # type: ignore[arg-type]
         # Some CNNs widen the pooled vector with a last 1x1 convolution (MobileNetV4: 960 -> 1280).
         self.feature_dim = int(getattr(self.backbone, "head_hidden_size", channels))
-        if projection is None:
-            self.register_module("projection", None)
-        else:
-            self.projection: nn.Module | None = nn.Conv2d(channels, projection, 1, bias=False)
-            channels = self.feature_dim = projection
-        self.tokens = parts.attention and attention_mode == "tokens"
+        self.projection: nn.Module | None = None
+        if config.projection is not None:
+            self.projection = nn.Conv2d(channels, config.projection, 1, bias=False)
+            channels = self.feature_dim = config.projection
+        self.tokens = parts.attention and config.attention_mode == "tokens"
+        self.morphological_extractor: nn.Module | None = None
+        self.feature_fusion: nn.Module | None = None
         if parts.morphology:
             self.morphological_extractor = MorphologicalExtractor(
-                self.feature_dim, grid_channels=morphology_channels, width=morphology_width
+                self.feature_dim, grid_channels=config.morphology_channels, width=config.morphology_width
             )
-            self.feature_fusion = feature_fusion(self.feature_dim)
-        else:
-            self.register_module("morphological_extractor", None)
-            self.register_module("feature_fusion", None)
+            self.feature_fusion = FeatureFusion(self.feature_dim)
+        self.attention: nn.Module | None = None
         if self.tokens:
-            self.attention: nn.Module | None = TokenAttention(channels, heads=attention_heads)
+            self.attention = TokenAttention(channels, heads=config.attention_heads)
         elif parts.attention:
-            published = attention_mode == "published"
-            self.attention = HeadAttention(self.feature_dim, heads=attention_heads, published=published)
-        else:
-            self.register_module("attention", None)
+            published = config.attention_mode == "published"
+            self.attention = HeadAttention(
+                self.feature_dim, heads=config.attention_heads, published=published
+            )
         self.classifier = nn.Sequential(
             nn.LayerNorm(self.feature_dim),
             nn.Dropout(CLASSIFIER_DROPOUT),
             nn.Linear(self.feature_dim, num_classes),
         )
+
+    def features(self) -> nn.Module:
+        """The backbone, a CNN of timm's."""
+        return self.backbone
 
     def forward_features(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) -> the backbone's last feature map (N, C, h, w)."""
@@ -103,9 +102,8 @@ class Hybrid(ImageModel):
             features = feature_map.mean(dim=(2, 3))
         else:
             features = self.backbone.forward_head(feature_map)  # type: ignore[operator]
-        if self.morphological_extractor is not None:
-            morphology = self.morphological_extractor(features)
-            features = fuse(self.feature_fusion, features, morphology)
+        if self.morphological_extractor is not None and self.feature_fusion is not None:
+            features = self.feature_fusion(features, self.morphological_extractor(features))
         if self.attention is not None and not self.tokens:
             features = self.attention(features)
         logits: Tensor = self.classifier(features)

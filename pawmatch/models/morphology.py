@@ -1,4 +1,4 @@
-"""The morphological feature extractor (MFE) and the fusion of its result with the pooled features.
+"""The morphological feature extractor (MFE) of PawMatchAI and the fusion of its result with the features.
 
 The five analysers carry the names of body parts because the published weights do. They work on a
 reshaped *pooled* vector: they have no pixels of their own, and no map of an ear or a tail can be drawn
@@ -21,6 +21,7 @@ ANALYZERS: dict[str, tuple[int, ...]] = {
     "color_pattern": (3, 3, 1),
 }
 RELATION_HIDDEN = 256
+ATTENTION_HEADS = 8
 
 
 def analyzer(kernels: tuple[int, ...], width_in: int, width: int) -> nn.Sequential:
@@ -60,7 +61,7 @@ class MorphologicalExtractor(nn.Module):
             {name: analyzer(kernels, grid_channels, width) for name, kernels in ANALYZERS.items()}
         )
         # Present in the published weights; the original never uses its output, so it is not computed.
-        self.feature_attention = nn.MultiheadAttention(width, 8, dropout=0.1, batch_first=True)
+        self.feature_attention = nn.MultiheadAttention(width, ATTENTION_HEADS, dropout=0.1, batch_first=True)
         count = len(ANALYZERS)
         self.relation_analyzer = dense(count * width, RELATION_HIDDEN, width)
         self.feature_integrator = dense((count + 1) * width, feature_dim)
@@ -75,12 +76,12 @@ class MorphologicalExtractor(nn.Module):
         return integrated + features
 
 
-def feature_fusion(feature_dim: int) -> nn.Sequential:
-    """Fusion of [f, m, f * m], (N, 3 D) -> (N, D)."""
-    return dense(3 * feature_dim, feature_dim, feature_dim)
+class FeatureFusion(nn.Sequential):
+    """Features f and morphology m (N, D) to one vector (N, D): two dense blocks on [f, m, f * m]."""
 
+    def __init__(self, feature_dim: int) -> None:
+        super().__init__(*dense(3 * feature_dim, feature_dim, feature_dim))
 
-def fuse(fusion: nn.Module, features: Tensor, morphology: Tensor) -> Tensor:
-    """Apply `fusion` to the features, the morphology vector and their product: (N, D) each."""
-    fused: Tensor = fusion(torch.cat([features, morphology, features * morphology], dim=1))
-    return fused
+    def forward(self, features: Tensor, morphology: Tensor) -> Tensor:
+        fused: Tensor = super().forward(torch.cat([features, morphology, features * morphology], dim=1))
+        return fused

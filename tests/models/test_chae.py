@@ -172,16 +172,31 @@ def test_stem_normalises_before_it_convolves() -> None:
     [
         ({"variant": "rnn"}, UnknownVariant, "'rnn'"),
         ({"input_size": 40}, BadOption, "40"),
-        ({"heads": 3}, BadOption, "3"),
-        ({"speed": 3}, BadOption, "speed"),
-        ({"keep_tokens": 0}, BadOption, "keep_tokens is 0"),
+        ({"input_size": 4096}, BadOption, "input_size 4096 must be 2048 or less"),
+        ({"filters": ()}, BadOption, "filters has 0 entries"),
+        ({"filters": (8, "16")}, BadOption, r"filters\[1\] must be a whole number"),
+        ({"kernel": 0}, BadOption, "kernel 0 must be 1 or more"),
+        ({"heads": 0}, BadOption, "heads 0 must be 1 or more"),
+        ({"heads": 3}, BadOption, "heads, 3"),
+        ({"layers": 10**9}, BadOption, "layers 1000000000 must be 64 or less"),
+        ({"dropout": float("nan")}, BadOption, "dropout must be a finite number"),
+        ({"speed": 3}, BadOption, "unknown key speed"),
+        ({"speed": object()}, BadOption, "no plain value"),
+        ({"keep_tokens": 0}, BadOption, "keep_tokens 0 must be 1 or more"),
         ({"keep_tokens": 2, "layers": 1}, BadOption, "layers of 2"),
-        ({"attention_window": 0}, BadOption, "attention_window is 0"),
-        ({"average_pool": 0}, BadOption, "average_pool is 0"),
+        ({"attention_window": 0}, BadOption, "attention_window 0 must be"),
+        ({"average_pool": 0}, BadOption, "average_pool 0 must be"),
         ({"average_pool": 4}, BadOption, "multiple of 64"),
-        ({"variant": "cnn_transformer", "width": 5}, BadOption, "width, 5"),
+        ({"width": 5}, BadOption, "width, 5"),
+        ({"morphology_width": 12}, BadOption, "morphology_width 12 must be a multiple of 8"),
+        ({"num_classes": 0}, BadOption, "num_classes is 0"),
     ],
 )
 def test_impossible_values_are_named(values: dict[str, Any], error: type[Exception], named: str) -> None:
     with pytest.raises(error, match=named):
-        build_model(**{"variant": "cnn", **TINY, **values})
+        build_model(**{"variant": "cnn_transformer", **TINY, **values})
+
+
+@pytest.mark.parametrize("ignored", [{"heads": 3}, {"keep_tokens": 2, "layers": 1}, {"width": 5}])
+def test_the_stem_alone_ignores_the_values_of_an_encoder(ignored: dict[str, Any]) -> None:
+    assert build_model(variant="cnn", **{**TINY, **ignored}).feature_dim == 16

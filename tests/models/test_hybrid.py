@@ -70,9 +70,28 @@ def test_a_projection_sets_the_width_of_all_that_follows(variant: str, mode: str
     torch.testing.assert_close(same.forward_head(feature_map), plain.forward_head(feature_map))
 
 
-def test_a_projection_to_nothing_is_refused() -> None:
-    with pytest.raises(BadOption, match="projection is 0; it must be 1 or more"):
-        build_model(variant="cnn", projection=0, **TINY)
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"projection": 0}, "projection 0 must be 1 or more"),
+        ({"attention_heads": 0}, "attention_heads 0 must be 1 or more"),
+        ({"attention_heads": -1}, "attention_heads -1 must be 1 or more"),
+        ({"attention_mode": "sideways"}, "attention_mode 'sideways' is unknown"),
+        ({"morphology_width": 12}, "morphology_width 12 must be a multiple of 8"),
+        ({"color": "blue"}, "unknown key color"),
+        ({"num_classes": True}, "num_classes is True"),
+        ({"family": "transformer"}, "'transformer'"),
+        ({"backbone_config": {"dims": [65_536]}}, "dims must hold numbers from 0 to 8,192"),
+        ({"backbone_config": {"layers": [1, 1, 1, 500]}}, "more than 80 layers"),
+        ({"backbone_config": {"channels": [[8]]}}, "channels must hold numbers"),
+        ({"backbone_config": {"depths": [1] * 17}}, "depths has more than 16 entries"),
+    ],
+)
+def test_impossible_values_are_named(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadOption, match=said):
+        build_model(**{"variant": "cnn_transformer_mfe", **TINY, **values})
+    with pytest.raises(UnknownVariant, match="'rnn'"):
+        build_model(variant="rnn", **TINY)
 
 
 def test_tokens_mode_mixes_no_heads_after_pooling() -> None:
@@ -134,19 +153,6 @@ def test_a_config_cannot_pass_timm_arguments_that_load_files(argument: str) -> N
             backbone="resnet18d",
             backbone_config={argument: "/tmp/x"},
         )
-
-
-def test_unknown_values_are_named() -> None:
-    with pytest.raises(UnknownVariant, match="'rnn'"):
-        build_model(variant="rnn", **TINY)
-    with pytest.raises(BadOption, match="'sideways'"):
-        build_model(variant="cnn", attention_mode="sideways", **TINY)
-    with pytest.raises(BadOption, match="colour"):
-        build_model(variant="cnn", colour="blue", **TINY)
-    with pytest.raises(BadOption, match="'transformer'"):
-        build_model(family="transformer", variant="cnn", num_classes=2)
-    with pytest.raises(BadOption, match="num_classes is 0"):
-        build_model(family="hybrid", variant="cnn", num_classes=0)
 
 
 def fill(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -11,10 +11,40 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from pawmatch.checkpoint import CheckpointConfig
+from pawmatch.calibration import Calibration, LabelGroup, OutsideRule, ScopeGate, UnknownRule
+from pawmatch.checkpoint import Answers, CheckpointConfig, WeightsFile
 from pawmatch.checkpoint.config import config_values
+from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel, build_model
+from pawmatch.tasks import new_task
 
+# Every key of a config, with values that no other test relies on.
+CHAE = CheckpointConfig(
+    task=new_task("artist"),
+    family="chae",
+    variant="cnn",
+    architecture={"input_size": 32, "filters": [4, 8], "heads": 2},
+    labels=("Goya", "Monet", "Élisabeth Vigée"),
+    input=InputSpec(size=32, resize="crop", crop_pct=0.9, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+    license="cc-by-nc-4.0",
+    calibration=Calibration(
+        temperature=1.3,
+        top_label=(0.8, 1.2, -0.3),
+        review_threshold=0.42,
+        review_rule="95 % right on what is answered",
+        close_call_margin=0.05,
+        conformal_quantile=0.8,
+        scope_gates=(ScopeGate(weight=(0.5,) * 8, bias=-1.0, threshold=0.1, fitted_on="paintings, photos"),),
+        outside=OutsideRule(classes=(3, 999), threshold=0.2, fitted_on="photos"),
+        unknown=UnknownRule((1.0, 0.5, -0.5), 0.1, (0.0, 0.5, -0.5), -1.0, 0.5, "other painters"),
+        groups=(LabelGroup("Spaniard", (0, 2)), LabelGroup("", (0, 1))),
+        group_threshold=0.8,
+    ),
+    metrics={"top1": 0.5, "data": "artists/val", "per_class": [0.1, 0.9, None]},
+    training={"recipe": "quick", "epochs": 2, "seed": 0, "commit": None},
+    answers=Answers("cnn", "the only variant"),
+    files=(WeightsFile("cnn.safetensors", "0" * 64),),
+)
 Tensors = dict[str, torch.Tensor]
 
 

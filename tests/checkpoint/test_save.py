@@ -256,7 +256,7 @@ def led_out(folder: Path) -> None:
     [
         (other_bytes, DigestMismatch, r"cnn\.safetensors of .* is not the file that its config names"),
         (another_files_digest, DigestMismatch, r"cnn\.safetensors of .* is not the file"),
-        (cut, TruncatedFile, "bytes where their header announces"),
+        (cut, TruncatedFile, "bytes, which is not what their header announces"),
         (two_digests, NotACheckpoint, r"backbone\.safetensors has two different SHA-256"),
         (twice, KeyMismatch, r"backbone\.bn1\.bias of .* in backbone\.safetensors and in cnn\.safetensors"),
         (left_out, KeyMismatch, r"lack backbone\.bn1\.bias"),
