@@ -20,6 +20,11 @@ MAX_EXTENTS = 5_000  # parts that pictures lie in; one each is usual, and a grid
 
 Box = tuple[bytes, int, int]
 
+# Under another name the decoder passes over the EXIF item. An AVIF image is turned by a property of its own;
+# its standard says to ignore EXIF there.
+_EXIF_ENTRY = re.compile(rb"(infe\x02.{7}|infe\x03.{9})Exif", re.DOTALL)
+_SEQUENCE_HEADER, _FRAMES = 1, (3, 6)
+
 
 def strip_avif(data: bytes) -> Picture:
     """The file without its film and with its EXIF item hidden; every other position stays the same.
@@ -37,14 +42,14 @@ def strip_avif(data: bytes) -> Picture:
             altered[start - 4 : start] = b"skip"
         elif kind == b"meta":
             parts = list(_boxes(data, start + 4, end))
-            coded += _coded_pixels(data, parts)
+            coded += sum(_coded_pixels(item) for item in _items(data, parts))
             profile = profile or _profile(data, parts)
     if coded > MAX_CODED_PIXELS:
         raise TooManyPixels(f"more than {MAX_CODED_PIXELS} coded pixels")
-    # Under another name the decoder passes over the EXIF item. An AVIF image is turned by a property of
-    # its own; its standard says to ignore EXIF there.
-    entry = re.compile(rb"(infe\x02.{7}|infe\x03.{9})Exif", re.DOTALL)
-    return Picture(entry.sub(rb"\1skip", bytes(altered)), animated=animated, profile=profile)
+    return Picture(_EXIF_ENTRY.sub(rb"\1skip", bytes(altered)), animated=animated, profile=profile)
+
+
+# --- boxes: ISO 14496-12 and 23008-12
 
 
 def _boxes(data: bytes, start: int, end: int) -> Iterator[Box]:
@@ -70,10 +75,12 @@ def _inside(data: bytes, boxes: Iterable[Box], wanted: bytes) -> Iterator[Box]:
     """The boxes in those of one kind."""
     for kind, start, end in boxes:
         if kind == wanted:
+            if kind == b"iinf":  # begins with a version and a count
+                start += 6 if data[start] == 0 else 8
             yield from _boxes(data, start, end)
 
 
-def _profile(data: bytes, parts: Iterable[Box]) -> bytes | None:
+def _profile(data: bytes, parts: list[Box]) -> bytes | None:
     """The profile of the first code points for colors (nclx) among the properties in a meta box."""
     for kind, start, _ in _inside(data, _inside(data, parts, b"iprp"), b"ipco"):
         if kind == b"colr" and data.startswith(b"nclx", start):
@@ -81,40 +88,22 @@ def _profile(data: bytes, parts: Iterable[Box]) -> bytes | None:
     return None
 
 
-def _coded_pixels(data: bytes, parts: list[Box]) -> int:
-    """The pixels of all frames of all pictures that a meta box lists."""
-    pictures: set[int] = set()
-    for kind, first, last in parts:
-        if kind == b"iinf":
-            entries = first + (6 if data[first] == 0 else 8)
-            pictures.update(_pictures(data, _boxes(data, entries, last)))
-    total = 0
-    for kind, first, last in parts:
-        if kind == b"iloc":
-            inner = next(((low, high) for name, low, high in parts if name == b"idat"), (0, 0))
-            total += sum(_item_pixels(item) for item in _items(data, first, last, inner, pictures))
-    return total
-
-
-def _pictures(data: bytes, entries: Iterator[Box]) -> Iterator[int]:
-    """The numbers of the items that are AV1 code."""
-    for kind, first, _ in entries:
+def _items(data: bytes, parts: list[Box]) -> Iterator[bytes]:
+    """The code of each picture that a meta box lists and locates."""
+    pictures = set()
+    for kind, start, _ in _inside(data, parts, b"iinf"):
         if kind == b"infe":
-            layout = ">HH4s" if data[first] < 3 else ">IH4s"
-            number, _, what = struct.unpack_from(layout, data, first + 4)
+            number, _, what = struct.unpack_from(">HH4s" if data[start] < 3 else ">IH4s", data, start + 4)
             if what == b"av01":
-                yield number
+                pictures.add(number)
+    inner = next((start for kind, start, _ in parts if kind == b"idat"), 0)
+    for kind, start, end in parts:
+        if kind == b"iloc":
+            yield from _located(data, start, end, inner, pictures)
 
 
-def _item_pixels(item: bytes) -> int:
-    frames, pixels = frames_and_pixels(item)
-    if pixels > MAX_FRAME:
-        raise TooManyPixels(f"a frame of {pixels} pixels")
-    return frames * pixels
-
-
-def _items(data: bytes, position: int, end: int, inner: tuple[int, int], wanted: set[int]) -> Iterator[bytes]:
-    """The content of the `wanted` items that an iloc box locates; `inner` is where the idat box lies."""
+def _located(data: bytes, position: int, end: int, inner: int, wanted: set[int]) -> Iterator[bytes]:
+    """The content of the `wanted` items that an iloc box locates; `inner` is where the idat box begins."""
     version, sizes, more = data[position], data[position + 4], data[position + 5]
     offset_size, length_size, base_size = sizes >> 4, sizes & 15, more >> 4
     index_size = more & 15 if version else 0
@@ -133,7 +122,7 @@ def _items(data: bytes, position: int, end: int, inner: tuple[int, int], wanted:
         number = read(number_size)
         inside = version > 0 and read(2) & 15 == 1
         read(2)  # which file: the decoder accepts this one only
-        base = read(base_size) + (inner[0] if inside else 0)
+        base = read(base_size) + (inner if inside else 0)
         count = read(2)
         # An extent may take no bytes here, so their number is not bounded by the size of the box.
         extents += count
@@ -152,9 +141,14 @@ def _items(data: bytes, position: int, end: int, inner: tuple[int, int], wanted:
             yield b"".join(content)
 
 
-# --- AV1, the code of the pictures: AV1 Bitstream Specification, sections 5.3 and 5.5
+# --- AV1: Bitstream Specification, sections 5.3 and 5.5; only the fields on the way to the frame size
 
-_SEQUENCE_HEADER, _FRAME_HEADER, _FRAME = 1, 3, 6
+
+def _coded_pixels(item: bytes) -> int:
+    frames, pixels = frames_and_pixels(item)
+    if pixels > MAX_FRAME:
+        raise TooManyPixels(f"a frame of {pixels} pixels")
+    return frames * pixels
 
 
 def frames_and_pixels(data: bytes) -> tuple[int, int]:
@@ -166,77 +160,60 @@ def frames_and_pixels(data: bytes) -> tuple[int, int]:
     for _ in range(MAX_PIECES):
         if position >= len(data):
             return frames, pixels
-        kind, start, position = _unit(data, position)
+        head = data[position]
+        kind, start, size = head >> 3 & 15, position + (2 if head & 4 else 1), 0
+        if head & 2:
+            for place in range(8):
+                size |= (data[start] & 127) << 7 * place
+                start += 1
+                if data[start - 1] < 128:
+                    break
+        else:
+            size = len(data) - start  # no size: the unit reaches to the end
+        position = start + size
+        if position > len(data):
+            raise IndexError("a unit of AV1 that is cut short")
         if kind == _SEQUENCE_HEADER:
             pixels = max(pixels, _frame_pixels(data[start:position]))
-        elif kind in (_FRAME_HEADER, _FRAME):
-            frames += 1
+        frames += kind in _FRAMES
     raise TooManyPieces(f"more than {MAX_PIECES} units of AV1")
-
-
-def _unit(data: bytes, position: int) -> tuple[int, int, int]:
-    """Type, start and end of the content of the unit (OBU) at a position."""
-    head = data[position]
-    position += 2 if head & 4 else 1
-    if not head & 2:  # no size: the unit reaches to the end
-        return head >> 3 & 15, position, len(data)
-    size = 0
-    for place in range(8):
-        byte = data[position]
-        position += 1
-        size |= (byte & 127) << 7 * place
-        if byte < 128:
-            break
-    if position + size > len(data):
-        raise IndexError("a unit of AV1 that is cut short")
-    return head >> 3 & 15, position, position + size
 
 
 def _frame_pixels(header: bytes) -> int:
     """The largest frame that a sequence header allows, in pixels."""
-    bits = _Bits(header)
-    bits.read(4)  # profile, still picture
-    if bits.read(1):  # the short header of still pictures
-        bits.read(5)
-    else:
-        _skip_timing(bits)
-    width_bits, height_bits = bits.read(4) + 1, bits.read(4) + 1
-    return (bits.read(width_bits) + 1) * (bits.read(height_bits) + 1)
+    bits = "".join(f"{byte:08b}" for byte in header[:200])  # it has a few dozen bytes
+    place = 0
 
-
-def _skip_timing(bits: _Bits) -> None:
-    """Pass over timing and operating points, which lie before the frame size in a full header."""
-    delay_bits = 0
-    if bits.read(1):
-        bits.read(64)
-        if bits.read(1):  # equal intervals, with a count in Exp-Golomb code
-            zeros = 0
-            while not bits.read(1):
-                zeros += 1
-            bits.read(zeros)
-        if bits.read(1):
-            delay_bits = bits.read(5) + 1
-            bits.read(42)
-    has_display_delay = bits.read(1)
-    for _ in range(bits.read(5) + 1):
-        bits.read(12)
-        if bits.read(5) > 7:
-            bits.read(1)
-        if delay_bits and bits.read(1):
-            bits.read(2 * delay_bits + 1)
-        if has_display_delay and bits.read(1):
-            bits.read(4)
-
-
-class _Bits:
-    """Bits of a byte string from its front; IndexError beyond its end."""
-
-    def __init__(self, data: bytes) -> None:
-        self.value = int.from_bytes(data[:200])  # a sequence header has a few dozen bytes
-        self.left = 8 * min(len(data), 200)
-
-    def read(self, count: int) -> int:
-        self.left -= count
-        if self.left < 0:
+    def read(count: int) -> int:
+        nonlocal place
+        place += count
+        if place > len(bits):
             raise IndexError("a sequence header that is cut short")
-        return self.value >> self.left & (1 << count) - 1
+        return int(bits[place - count : place] or "0", 2)
+
+    read(4)  # profile, still picture
+    if read(1):  # the short header of still pictures
+        read(5)
+    else:  # timing and operating points
+        delay_bits = 0
+        if read(1):
+            read(64)
+            if read(1):  # equal intervals, with a count in Exp-Golomb code
+                zeros = 0
+                while not read(1):
+                    zeros += 1
+                read(zeros)
+            if read(1):
+                delay_bits = read(5) + 1
+                read(42)
+        has_display_delay = read(1)
+        for _ in range(read(5) + 1):
+            read(12)
+            if read(5) > 7:
+                read(1)
+            if delay_bits and read(1):
+                read(2 * delay_bits + 1)
+            if has_display_delay and read(1):
+                read(4)
+    width_bits, height_bits = read(4) + 1, read(4) + 1
+    return (read(width_bits) + 1) * (read(height_bits) + 1)

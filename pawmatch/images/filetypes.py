@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import PurePath
-from typing import Any
 
 ACCEPTED = "JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF"
 
@@ -18,42 +17,44 @@ SUFFIXES = frozenset(
 )
 
 EXPORT = "save it as JPEG or PNG and try again"
-_STILL = "take a still picture from it and try again"
 _COPY = "copy or download it again"
 
+_NOT_ACCEPTED = f"which is not accepted; {EXPORT}"
+_STILL = "a video, not an image; take a still picture from it and try again"
+_UNPACK = "not an image; unpack it and give the images in it"
 # (position, first bytes, what the file is and what to do). A row may be reached only if none above fits.
 _OTHER_KINDS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%PDF-", f"a PDF document, not an image; {EXPORT}"),
-    (0, b"%!PS", f"an EPS or PostScript drawing, which is not accepted; {EXPORT}"),
-    (0, b"\xc5\xd0\xd3\xc6", f"an EPS drawing, which is not accepted; {EXPORT}"),
-    (0, b"8BPS", f"a Photoshop document, which is not accepted; {EXPORT}"),
-    (0, b"gimp xcf", f"a GIMP document, which is not accepted; {EXPORT}"),
-    (0, b"#?RADIANCE", f"a Radiance HDR image, which is not accepted; {EXPORT}"),
-    (0, b"#?RGBE", f"a Radiance HDR image, which is not accepted; {EXPORT}"),
-    (0, b"v/1\x01", f"an OpenEXR image, which is not accepted; {EXPORT}"),
-    (0, b"\xff\x0a", f"a JPEG XL image, which is not accepted; {EXPORT}"),
-    (4, b"JXL \r\n\x87\n", f"a JPEG XL image, which is not accepted; {EXPORT}"),
-    (4, b"jP  \r\n\x87\n", f"a JPEG 2000 image, which is not accepted; {EXPORT}"),
-    (0, b"\xff\x4f\xff\x51", f"a JPEG 2000 image, which is not accepted; {EXPORT}"),
-    (0, b"II+\0", f"a BigTIFF image, which is not accepted; {EXPORT}"),
-    (0, b"MM\0+", f"a BigTIFF image, which is not accepted; {EXPORT}"),
-    (0, b"DDS ", f"a DDS texture, which is not accepted; {EXPORT}"),
-    (0, b"qoif", f"a QOI image, which is not accepted; {EXPORT}"),
-    (0, b"icns", f"an icon, which is not accepted; {EXPORT}"),
-    (0, b"SIMPLE  =", f"a FITS image, which is not accepted; {EXPORT}"),
-    (0, b"FUJIFILM", f"a raw camera photo, which is not accepted; {EXPORT}"),
+    (0, b"%!PS", f"an EPS or PostScript drawing, {_NOT_ACCEPTED}"),
+    (0, b"\xc5\xd0\xd3\xc6", f"an EPS drawing, {_NOT_ACCEPTED}"),
+    (0, b"8BPS", f"a Photoshop document, {_NOT_ACCEPTED}"),
+    (0, b"gimp xcf", f"a GIMP document, {_NOT_ACCEPTED}"),
+    (0, b"#?RADIANCE", f"a Radiance HDR image, {_NOT_ACCEPTED}"),
+    (0, b"#?RGBE", f"a Radiance HDR image, {_NOT_ACCEPTED}"),
+    (0, b"v/1\x01", f"an OpenEXR image, {_NOT_ACCEPTED}"),
+    (0, b"\xff\x0a", f"a JPEG XL image, {_NOT_ACCEPTED}"),
+    (4, b"JXL \r\n\x87\n", f"a JPEG XL image, {_NOT_ACCEPTED}"),
+    (4, b"jP  \r\n\x87\n", f"a JPEG 2000 image, {_NOT_ACCEPTED}"),
+    (0, b"\xff\x4f\xff\x51", f"a JPEG 2000 image, {_NOT_ACCEPTED}"),
+    (0, b"II+\0", f"a BigTIFF image, {_NOT_ACCEPTED}"),
+    (0, b"MM\0+", f"a BigTIFF image, {_NOT_ACCEPTED}"),
+    (0, b"DDS ", f"a DDS texture, {_NOT_ACCEPTED}"),
+    (0, b"qoif", f"a QOI image, {_NOT_ACCEPTED}"),
+    (0, b"icns", f"an icon, {_NOT_ACCEPTED}"),
+    (0, b"SIMPLE  =", f"a FITS image, {_NOT_ACCEPTED}"),
+    (0, b"FUJIFILM", f"a raw camera photo, {_NOT_ACCEPTED}"),
     (0, b"\x00\x05\x16\x07", "a file that macOS keeps beside an image; give the image itself"),
-    (0, b"PK\x03\x04", "a ZIP archive or office document, not an image; unpack it and give the images in it"),
-    (0, b"Rar!", "an archive, not an image; unpack it and give the images in it"),
-    (0, b"7z\xbc\xaf", "an archive, not an image; unpack it and give the images in it"),
-    (0, b"\x1f\x8b", "a compressed file, not an image; unpack it and give the images in it"),
-    (0, b"\x1a\x45\xdf\xa3", f"a video, not an image; {_STILL}"),
-    (0, b"OggS", f"a video or sound, not an image; {_STILL}"),
-    (8, b"AVI ", f"a video, not an image; {_STILL}"),
+    (0, b"PK\x03\x04", f"a ZIP archive or office document, {_UNPACK}"),
+    (0, b"Rar!", f"an archive, {_UNPACK}"),
+    (0, b"7z\xbc\xaf", f"an archive, {_UNPACK}"),
+    (0, b"\x1f\x8b", f"a compressed file, {_UNPACK}"),
+    (0, b"\x1a\x45\xdf\xa3", _STILL),
+    (0, b"OggS", "a video or sound, not an image; take a still picture from it and try again"),
+    (8, b"AVI ", _STILL),
     (8, b"WAVE", "a sound, not an image; give a picture"),
     (0, b"ID3", "a sound, not an image; give a picture"),
-    (4, b"moov", f"a video, not an image; {_STILL}"),
-    (4, b"mdat", f"a video, not an image; {_STILL}"),
+    (4, b"moov", _STILL),
+    (4, b"mdat", _STILL),
 )
 _HEIC = (
     "a HEIC photo, the kind that iPhones store, which is not accepted without the extra pawmatch[heif]; "
@@ -63,13 +64,6 @@ _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 _AVIF_BRANDS = {b"avif", b"avis"}
 # Raw photos are TIFF files outwardly; what a TIFF reader finds in them is at best a small preview.
 _RAW_ENDINGS = {".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".rw2", ".srw"}
-
-
-def heif_library() -> Any:
-    """The optional library that reads HEIC; raises ImportError where it is not installed."""
-    import pillow_heif
-
-    return pillow_heif
 
 
 def accepted_format(data: bytes) -> str | None:
@@ -101,7 +95,7 @@ def refusal(data: bytes, name: str = "") -> str | None:
     ending = PurePath(name).suffix.lower()
     found = accepted_format(data)
     if found == "TIFF" and (ending in _RAW_ENDINGS or data[8:10] == b"CR"):
-        return f"This is a raw camera photo, which is not accepted; {EXPORT}."
+        return f"This is a raw camera photo, {_NOT_ACCEPTED}."
     if found == "HEIF" and not find_spec("pillow_heif"):
         return f"This is {_HEIC}."
     if found:
@@ -115,15 +109,15 @@ def _describe(data: bytes, ending: str) -> str:
             return f"This is {what}"
     if brands := _brands(data):
         if b"crx " in brands:
-            return f"This is a raw camera photo, which is not accepted; {EXPORT}"
-        return f"This is a video, not an image; {_STILL}"
+            return f"This is a raw camera photo, {_NOT_ACCEPTED}"
+        return f"This is {_STILL}"
     # A Targa image can start like a cursor, except that a cursor file holds at least one cursor.
     if data.startswith((b"\0\0\1\0", b"\0\0\2\0")) and data[4:6] != b"\0\0":
-        return f"This is an icon or a mouse pointer, which is not accepted; {EXPORT}"
+        return f"This is an icon or a mouse pointer, {_NOT_ACCEPTED}"
     if ending in {".tga", ".icb", ".vda"} or data[-18:].startswith(b"TRUEVISION-XFILE"):
-        return f"This is a Targa image, which is not accepted; {EXPORT}"
+        return f"This is a Targa image, {_NOT_ACCEPTED}"
     if data[:1] == b"P" and data[1:2] in b"1234567" and data[2:3].isspace():
-        return f"This is a Netpbm image, which is not accepted; {EXPORT}"
+        return f"This is a Netpbm image, {_NOT_ACCEPTED}"
     if text := _text(data[:4096]):
         return _describe_text(text)
     if data.count(0) == len(data):

@@ -20,8 +20,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from pawmatch.errors import BadOption, ImageError, PawMatchError, ReaderDied
-from pawmatch.images import InputSpec, Prepared, prepare
 from pawmatch.images.filetypes import EXPORT
+from pawmatch.images.spec import InputSpec, Prepared, prepare
 
 Found = tuple[str, PawMatchError | None]
 Read = tuple[str, Prepared | PawMatchError]
@@ -31,8 +31,9 @@ TRIES = 2
 STARTS = 3
 NAME = "pawmatch-reader"
 LONGEST_S = 60.0
-MOST_READERS = 16
+MAX_READERS = 16
 FEW_FILES = 32  # are read sooner than readers have started
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def read_all(
@@ -72,7 +73,7 @@ def suitable_readers(files: int, device: str) -> int:
     if files < FEW_FILES:
         return 0
     cores = usable_cores()
-    return max(1, min(MOST_READERS, cores if device.startswith("cuda") else cores // 2))
+    return max(1, min(MAX_READERS, cores if device.startswith("cuda") else cores // 2))
 
 
 def try_prepare(file: str, specs: Sequence[InputSpec]) -> Prepared | ImageError:
@@ -94,9 +95,8 @@ class Readers:
     """
 
     def __init__(self, count: int) -> None:
-        self._stopped = False
         self._readers: list[Reader] = []
-        self._idle: SimpleQueue[int] = SimpleQueue()
+        self._idle: SimpleQueue[Reader] = SimpleQueue()
         self.grow(count)
 
     def __len__(self) -> int:
@@ -104,40 +104,26 @@ class Readers:
 
     def grow(self, count: int) -> None:
         """Start as many more as make `count` of them; to be called before any is asked."""
-        for place in range(len(self), count):
+        for _ in range(len(self), count):
             self._readers.append(Reader())
-            self._idle.put(place)
+            self._idle.put(self._readers[-1])
 
     def __call__(self, file: str, specs: Sequence[InputSpec]) -> Prepared | ImageError:
         """The file prepared by a reader, or why it cannot be used."""
-        place = self._idle.get()
+        reader = self._idle.get()
         try:
             for _ in range(TRIES):
-                self._await_start(place)
                 try:
-                    return self._readers[place].ask(file, specs)
+                    return reader.ask(file, specs)
                 except Lost as exc:
                     lost = exc
-                    self._replace(place)
+                    reader.restart()
             return ReaderDied(f"Reading this image {lost}, {TRIES} times; {EXPORT}.")
         finally:
-            self._idle.put(place)
-
-    def _await_start(self, place: int) -> None:
-        for _ in range(STARTS):
-            if self._readers[place].started():
-                return
-            self._replace(place)
-        raise BadOption("The processes that read images end as they start; add --workers 0 to do without.")
-
-    def _replace(self, place: int) -> None:
-        if not self._stopped:
-            self._readers[place].close()
-            self._readers[place] = Reader()
+            self._idle.put(reader)
 
     def stop(self) -> None:
         """End the readers at once, and so the waiting of every thread that asks one."""
-        self._stopped = True
         for reader in self._readers:
             reader.stop()
 
@@ -146,14 +132,16 @@ class Readers:
 
     def __exit__(self, *exc: object) -> None:
         self.stop()
-        for reader in self._readers:
-            reader.close()
 
 
 class Reader:
     """One process and the pipe to it; it ends when the pipe is closed, also by this process's death."""
 
     def __init__(self) -> None:
+        self._stopped = False
+        self._start()
+
+    def _start(self) -> None:
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve, args=(theirs,), name=NAME, daemon=True)
@@ -161,18 +149,11 @@ class Reader:
             self._process.start()
         # Only the reader holds this end now, so that its death closes the pipe.
         theirs.close()
-        self._started = False
-
-    def started(self) -> bool:
-        """Whether it has started, once that is known."""
-        try:
-            self._started = self._started or self._pipe.recv() is None
-        except (EOFError, OSError):
-            return False
-        return self._started
+        self._ready = False
 
     def ask(self, file: str, specs: Sequence[InputSpec]) -> Prepared | ImageError:
         """The file prepared, or why it cannot be used; raises Lost if there is no answer."""
+        self._await_start()
         try:
             self._pipe.send((file, specs))
             if self._pipe.poll(LONGEST_S):
@@ -182,15 +163,31 @@ class Reader:
             raise Lost("ended the process that does it") from exc
         raise Lost(f"took longer than {LONGEST_S:.0f} s")
 
+    def _await_start(self) -> None:
+        for _ in range(STARTS):
+            try:
+                self._ready = self._ready or self._pipe.recv() is None
+            except (EOFError, OSError):
+                self.restart()
+            if self._ready:
+                return
+        raise BadOption("The processes that read images end as they start; add --workers 0 to do without.")
+
+    def restart(self) -> None:
+        """Start anew, unless it was stopped for good."""
+        if not self._stopped:
+            self._end()
+            self._pipe.close()
+            self._start()
+
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """End the process for good, whatever it does."""
+        self._stopped = True
+        self._end()
+
+    def _end(self) -> None:
         self._process.kill()
         self._process.join()
-
-    def close(self) -> None:
-        """End the process and close the pipe, which no thread may be using."""
-        self.stop()
-        self._pipe.close()
 
 
 def serve(pipe: Connection[Any, Any]) -> None:
@@ -218,11 +215,8 @@ def interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-CGROUP = Path("/sys/fs/cgroup")
-
-
 def usable_cores(cgroup: Path = CGROUP) -> int:
-    """Whole cores, at least 1.
+    """How many CPU cores this process may use, at least 1.
 
     Libraries see every core of the machine. In a container that was given two of 64, that many threads
     would stand in each other's way.
@@ -238,10 +232,8 @@ def cpu_quota(cgroup: Path) -> float | None:
         if (file := cgroup / "cpu.max").is_file():
             amount, period = file.read_text(encoding="ascii").split()
         else:
-            amount, period = (
-                (cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text(encoding="ascii")
-                for name in ("quota", "period")
-            )
+            quota, span = (cgroup / "cpu" / f"cpu.cfs_{name}_us" for name in ("quota", "period"))
+            amount, period = quota.read_text(encoding="ascii"), span.read_text(encoding="ascii")
         cores = int(amount) / int(period)
     except (OSError, ValueError, ZeroDivisionError):  # ValueError: "max", which is no limit
         return None

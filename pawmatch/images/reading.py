@@ -29,37 +29,32 @@ from pawmatch.errors import (
     ImageUnreadable,
     UnsupportedFormat,
 )
+from pawmatch.images import containers
 from pawmatch.images.avif import strip_avif
 from pawmatch.images.color import fitting_size, nclx_profile, to_rgb, upright
-from pawmatch.images.containers import (
-    Picture,
-    RareKind,
-    TooManyPieces,
-    TooManyPixels,
-    check_bmp,
-    exif_orientation,
-    strip_gif,
-    strip_jpeg,
-    strip_png,
-    strip_tiff,
+from pawmatch.images.containers import Picture, RareKind, TooManyPieces, TooManyPixels, exif_orientation
+from pawmatch.images.filetypes import EXPORT, accepted_format, refusal
+
+MAX_MB = 20
+MAX_PIXELS = 40_000_000
+MAX_PHOTO_PIXELS = (
+    65_000_000  # of what phones store, JPEG and HEIC: a JPEG is decoded at a fraction of its size
 )
-from pawmatch.images.filetypes import EXPORT, accepted_format, heif_library, refusal
+LONGEST_SIDE = 2048  # of the result
 
 ROTATED = "Image was rotated according to its EXIF tag"
 ANIMATED = "The file is animated: only its first frame was used"
 PAGED = "The file has several pages: only its first was used"
 INCOMPLETE = "Part of the picture is missing from the file: copy or download it again"
 
-_MB = 2**20
 _STRIP: dict[str, Callable[[bytes], Picture]] = {
-    "JPEG": strip_jpeg,
-    "PNG": strip_png,
-    "GIF": strip_gif,
-    "TIFF": strip_tiff,
+    "JPEG": containers.strip_jpeg,
+    "PNG": containers.strip_png,
+    "GIF": containers.strip_gif,
+    "TIFF": containers.strip_tiff,
     "AVIF": strip_avif,
-    "BMP": check_bmp,
+    "BMP": containers.check_bmp,
 }
-_PHOTOS = {"JPEG", "HEIF"}  # what phones store
 _COMMON = {"JPEG", "PNG", "GIF", "WEBP"}  # their rare kinds are told apart before they are decoded
 
 
@@ -71,33 +66,8 @@ class ImageFile:
     format: str
 
 
-ImageSource = (
-    str
-    | os.PathLike[str]
-    | bytes
-    | bytearray
-    | memoryview
-    | IO[bytes]
-    | ImageFile
-    | Image.Image
-    | NDArray[np.uint8]
-)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How large a file may be in bytes and in pixels, and how long the longer side of the result.
-
-    Photos of phones, JPEG and HEIC, may have more pixels: a JPEG is decoded at a fraction of its size.
-    """
-
-    max_bytes: int = 20 * _MB
-    max_pixels: int = 40_000_000
-    max_photo_pixels: int = 65_000_000
-    longest_side: int = 2048
-
-
-DEFAULT_LIMITS = Limits()
+_Bytes = bytes | bytearray | memoryview
+ImageSource = str | os.PathLike[str] | _Bytes | IO[bytes] | ImageFile | Image.Image | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -124,21 +94,16 @@ def open_image(source: ImageSource) -> Image.Image:
     return read_image(source).image
 
 
-def read_image(
-    source: ImageSource, *, limits: Limits = DEFAULT_LIMITS, min_side: int | None = None
-) -> LoadedImage:
+def read_image(source: ImageSource, *, min_side: int | None = None) -> LoadedImage:
     """As open_image, with what is known about the image.
 
     `min_side` is the length of the shorter side that the caller needs: large JPEG photos may then be
     decoded at a half, a quarter or an eighth of their size, several times faster.
     """
-    held = hold_file(source, limits=limits)
-    if isinstance(held, Image.Image):
-        return _decode(held, None, limits, min_side)
-    return _decode(held.data, held.format, limits, min_side)
+    return _decode(hold_file(source), min_side)
 
 
-def hold_file(source: ImageSource, *, limits: Limits = DEFAULT_LIMITS) -> ImageFile | Image.Image:
+def hold_file(source: ImageSource) -> ImageFile | Image.Image:
     """What `source` gives, read but not decoded, for who decodes it twice; a Pillow image stays as it is.
 
     Raises a leaf of ImageError where there is nothing to read, or it is no image of an accepted kind.
@@ -146,11 +111,11 @@ def hold_file(source: ImageSource, *, limits: Limits = DEFAULT_LIMITS) -> ImageF
     if isinstance(source, (ImageFile, Image.Image)):
         return source
     if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
             form = f"{source.dtype} of shape {source.shape}"
             raise UnsupportedFormat(f"An array is given as uint8 (height, width, 3) in RGB, not as {form}.")
         return Image.fromarray(source)
-    data, name = _read(source, limits.max_bytes)
+    data, name = _read(source)
     if reason := refusal(data, name):
         raise UnsupportedFormat(reason)
     return ImageFile(data, accepted_format(data) or "")
@@ -159,27 +124,27 @@ def hold_file(source: ImageSource, *, limits: Limits = DEFAULT_LIMITS) -> ImageF
 # --- from the source to bytes
 
 
-def _read(source: Any, max_bytes: int) -> tuple[bytes, str]:
+def _read(source: Any) -> tuple[bytes, str]:
     """The content of a source and the name that it goes by, if any."""
     if isinstance(source, (bytes, bytearray, memoryview)):
         data, name = bytes(source), ""
     elif source is None or (isinstance(source, str) and not source):
         raise ImageNotFound("No image was given; choose one and try again.")
     elif isinstance(source, (str, os.PathLike)):
-        data, name = _read_path(source, max_bytes), os.fspath(source)
+        data, name = _read_path(source), os.fspath(source)
     elif hasattr(source, "read"):
-        data, name = _read_stream(source, max_bytes), getattr(source, "name", "")
+        data, name = _read_stream(source), getattr(source, "name", "")
     else:
         kind = type(source).__name__
         raise UnsupportedFormat(
             "An image is given as a path, bytes, an open file, a Pillow image or a uint8 array of shape "
             f"(height, width, 3), not as {kind}."
         )
-    _check_bytes(len(data), max_bytes)
+    _check_bytes(len(data))
     return data, name if isinstance(name, str) else ""
 
 
-def _read_path(source: str | os.PathLike[str], max_bytes: int) -> bytes:
+def _read_path(source: str | os.PathLike[str]) -> bytes:
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         raise ImageNotFound("This is a web address, not a file; download the picture and give that file.")
     path = Path(source)
@@ -190,9 +155,9 @@ def _read_path(source: str | os.PathLike[str], max_bytes: int) -> bytes:
             raise ImageUnreadable("This is a folder, not an image file; give the files in it.")
         if not stat.S_ISREG(found.st_mode):
             raise ImageUnreadable("This is a device, pipe or socket, not an image file; give a file.")
-        _check_bytes(found.st_size, max_bytes)
+        _check_bytes(found.st_size)
         with path.open("rb") as file:
-            return _read_stream(file, max_bytes)
+            return _read_stream(file)
     except (FileNotFoundError, NotADirectoryError, ValueError) as exc:  # ValueError: no possible path
         raise ImageNotFound("There is no such file; check its name and folder.") from exc
     except PermissionError as exc:
@@ -201,9 +166,9 @@ def _read_path(source: str | os.PathLike[str], max_bytes: int) -> bytes:
         raise ImageUnreadable(f"The file cannot be read ({exc.strerror}); check its name and disk.") from exc
 
 
-def _read_stream(stream: IO[bytes], max_bytes: int) -> bytes:
+def _read_stream(stream: IO[bytes]) -> bytes:
     parts: list[bytes] = []
-    missing = max_bytes + 1  # one more than allowed, so that too much is noticed without reading it all
+    missing = MAX_MB * 2**20 + 1  # one more than allowed, so that too much is noticed without reading it all
     try:
         if hasattr(stream, "seekable") and stream.seekable():
             stream.seek(0)
@@ -218,10 +183,10 @@ def _read_stream(stream: IO[bytes], max_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def _check_bytes(size: int, max_bytes: int) -> None:
-    if size > max_bytes:
+def _check_bytes(size: int) -> None:
+    if size > MAX_MB * 2**20:
         raise ImageTooLarge(
-            f"The file is larger than the {max_bytes / _MB:.0f} MB accepted; save it smaller and try again."
+            f"The file is larger than the {MAX_MB} MB accepted; save it smaller and try again."
         )
 
 
@@ -236,23 +201,21 @@ def strip(data: bytes, image_format: str) -> Picture:
     return _STRIP.get(image_format, Picture)(data)
 
 
-def _decode(
-    source: bytes | Image.Image, image_format: str | None, limits: Limits, min_side: int | None
-) -> LoadedImage:
+def _decode(source: ImageFile | Image.Image, min_side: int | None) -> LoadedImage:
+    image_format = source.format
     kind = f"{image_format} image" if image_format else "image"
     try:
         if isinstance(source, Image.Image):
-            _check_pixels(source.size, limits.max_pixels)
-            return _finish(source, Picture(b"", _orientation_of(source)), source.size, limits, keep=True)
-        if image_format == "HEIF":
-            return _decode_heif(source, limits)
-        return _decode_file(source, image_format or "", limits, min_side)
+            _check_pixels(source.size, MAX_PIXELS)
+            picture = Picture(b"", _orientation_of(source))
+            return _finish(source, picture, source.size, image_format, keep=True)
+        return _decode_heif(source) if image_format == "HEIF" else _decode_file(source, min_side)
     except ImageError:
         raise
     except RareKind as exc:
         raise UnsupportedFormat(f"This {kind} has {exc}, which is not accepted; {EXPORT}.") from exc
     except (Image.DecompressionBombError, Image.DecompressionBombWarning, TooManyPixels) as exc:
-        most = f"{limits.max_pixels / 1e6:g} megapixels"
+        most = f"{MAX_PIXELS / 1e6:g} megapixels"
         raise ImageTooLarge(f"The image claims more than {most}; make it smaller and try again.") from exc
     except TooManyPieces as exc:
         raise BrokenImage(f"This {kind} is put together in a way that is not accepted; {EXPORT}.") from exc
@@ -267,39 +230,39 @@ def _decode(
         raise BrokenImage(f"This {kind} is damaged or of a rare kind; {EXPORT}.") from exc
 
 
-def _decode_file(data: bytes, image_format: str, limits: Limits, min_side: int | None) -> LoadedImage:
-    picture = strip(data, image_format)
-    with Image.open(BytesIO(picture.data), formats=(image_format,)) as image:
+def _decode_file(file: ImageFile, min_side: int | None) -> LoadedImage:
+    picture = strip(file.data, file.format)
+    with Image.open(BytesIO(picture.data), formats=(file.format,)) as image:
         size = image.size
-        _check_pixels(size, limits.max_photo_pixels if image_format in _PHOTOS else limits.max_pixels)
-        image.draft(None, _least_size(size, limits, min_side))
-        if image_format == "JPEG" and not picture.gap:
+        _check_pixels(size, MAX_PHOTO_PIXELS if file.format == "JPEG" else MAX_PIXELS)
+        image.draft(None, _least_size(size, min_side))
+        if file.format == "JPEG" and not picture.gap:
             picture = replace(picture, gap=_lacks_its_end(image, picture.data))
         if picture.orientation == 1:  # WebP and AVIF keep it where Pillow finds it
             picture = replace(picture, orientation=exif_orientation(image.info.get("exif", b"")))
         if getattr(image, "is_animated", False):
             picture = replace(picture, animated=True)
-        return _finish(_with_key(image, picture), picture, size, limits, keep=False)
+        return _finish(_with_key(image, picture), picture, size, file.format, keep=False)
 
 
-def _decode_heif(data: bytes, limits: Limits) -> LoadedImage:
-    """A HEIC photo; libheif bounds what it decodes, and turns the picture upright."""
-    found = heif_library().open_heif(BytesIO(data), convert_hdr_to_8bit=True)
-    _check_pixels(found.size, limits.max_photo_pixels)
+def _decode_heif(file: ImageFile) -> LoadedImage:
+    """A HEIC photo, by an optional library that bounds what it decodes, and turns the picture upright."""
+    import pillow_heif
+
+    found = pillow_heif.open_heif(BytesIO(file.data), convert_hdr_to_8bit=True)
+    _check_pixels(found.size, MAX_PHOTO_PIXELS)
     image: Image.Image = found.to_pillow()
     colors = image.info.get("nclx_profile") or {}
     profile = nclx_profile(colors.get("color_primaries", 1), colors.get("transfer_characteristics", 13))
-    loaded = _finish(image, Picture(b"", profile=profile), image.size, limits, keep=False)
-    return replace(loaded, format="HEIF")
+    return _finish(image, Picture(b"", profile=profile), image.size, file.format, keep=False)
 
 
 def _finish(
-    image: Image.Image, picture: Picture, size: tuple[int, int], limits: Limits, *, keep: bool
+    image: Image.Image, picture: Picture, size: tuple[int, int], kind: str | None, *, keep: bool
 ) -> LoadedImage:
-    kind = image.format
     if kind == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         image = image.convert("RGB")  # no transparency is meant, as in browsers
-    rgb = to_rgb(image, limits.longest_side, keep=keep, profile=picture.profile, samples=picture.samples)
+    rgb = to_rgb(image, LONGEST_SIDE, keep=keep, profile=picture.profile, samples=picture.samples)
     if picture.frame and picture.frame != (0, 0, *size):
         scale = rgb.width / size[0]
         left, top, right, bottom = (round(scale * edge) for edge in picture.frame)
@@ -308,13 +271,9 @@ def _finish(
         rgb = whole
     rgb = upright(rgb, picture.orientation)
     width, height = reversed(size) if picture.orientation > 4 else size  # above 4 are the quarter turns
-    said = {
-        ROTATED: picture.orientation > 1,
-        ANIMATED: picture.animated,
-        PAGED: picture.paged,
-        INCOMPLETE: picture.gap,
-    }
-    return LoadedImage(rgb, tuple(note for note, true in said.items() if true), kind, width, height)
+    notes = [ROTATED] * (picture.orientation > 1) + [ANIMATED] * picture.animated
+    notes += [PAGED] * picture.paged + [INCOMPLETE] * picture.gap
+    return LoadedImage(rgb, tuple(notes), kind, width, height)
 
 
 def _lacks_its_end(image: Image.Image, data: bytes) -> bool:
@@ -355,13 +314,13 @@ def _orientation_of(image: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def _least_size(size: tuple[int, int], limits: Limits, min_side: int | None) -> tuple[int, int]:
+def _least_size(size: tuple[int, int], min_side: int | None) -> tuple[int, int]:
     """The smallest size that a JPEG may be decoded at.
 
     Three quarters of the bound will do: a photo of 4032 x 3024 then comes at exactly half its size, for a
     third of the time that decoding it whole and shrinking it to 2048 takes.
     """
-    width, height = fitting_size(*size, limits.longest_side * 3 // 4)
+    width, height = fitting_size(*size, LONGEST_SIDE * 3 // 4)
     scale = min(1.0, min_side / min(width, height)) if min_side else 1.0
     return max(1, round(width * scale)), max(1, round(height * scale))
 

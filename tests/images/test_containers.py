@@ -1,4 +1,4 @@
-"""Files that are small and would keep a decoder busy, and metadata that must not reach it."""
+"""Files that are small and would cost a decoder gigabytes or minutes, and metadata that must not reach it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from pawmatch.errors import BrokenImage
-from pawmatch.images import ROTATED, open_image, read_image
-from pawmatch.images.containers import MAX_PIECES, MAX_SCANS, TooManyPieces, exif_orientation
+from pawmatch.errors import BrokenImage, ImageTooLarge
+from pawmatch.images import ROTATED, avif, open_image, read_image
+from pawmatch.images.avif import frames_and_pixels
+from pawmatch.images.containers import MAX_PIECES, MAX_SCANS, TooManyPieces, TooManyPixels, exif_orientation
 from pawmatch.images.reading import strip
 from tests.support.pictures import (
     QUARTERS,
+    RED,
     encode,
     exif,
     failure,
     png_chunk,
     quarters,
+    seen,
     seen_quarters,
     tiff,
     with_png_chunk,
@@ -160,15 +163,6 @@ def test_a_stripped_tiff_keeps_every_position() -> None:
         assert seen_quarters(image) == QUARTERS
 
 
-def test_run_length_code_of_a_bmp_is_bounded() -> None:
-    header = struct.pack("<IiiHHIIiiII", 40, 100, 100, 1, 8, 1, 0, 0, 0, 256, 0)
-    data = b"BM" + struct.pack("<IHHI", 0, 0, 0, 1078) + header + bytes(1024) + b"\1\7" * 2**20
-    with pytest.raises(TooManyPieces):
-        strip(data, "BMP")
-    rows = (b"\x64\xff" + b"\0\0") * 100 + b"\0\1"
-    assert open_image(data[:54] + b"\0\0\xff\0" * 256 + rows).getpixel((50, 50)) == (255, 0, 0)
-
-
 def test_orientation_is_read_in_both_byte_orders_and_in_every_integer_type() -> None:
     for value in range(1, 9):
         assert exif_orientation(exif(value)) == value
@@ -176,3 +170,202 @@ def test_orientation_is_read_in_both_byte_orders_and_in_every_integer_type() -> 
         assert exif_orientation(b"II*\0\x08\0\0\0\1\0\x12\x01\4\0\1\0\0\0%c\0\0\0" % value) == value
         assert exif_orientation(b"II*\0\x08\0\0\0\1\0\x12\x01\1\0\1\0\0\0%c\0\0\0" % value) == value
     assert exif_orientation(b"") == 1
+
+
+# --- run-length code of BMP, which Pillow decodes in Python
+
+
+def run_length_bmp(width: int, height: int, code: bytes) -> bytes:
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, 0, 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 0, 0, 0, 1078) + header + b"\0\0\xff\0" * 256 + code
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "code"),
+    [
+        (6_000_000, 6, b"\0\2\0\xff"),  # a jump over 255 rows: 2.9 GB in 10 s
+        (20_000_000, 2, b"\1\1\0\0"),  # the rest of a row, pixel by pixel: 10 s
+        (6324, 6324, b"\1\1\0\0" * 6324),  # 16 s
+    ],
+)
+def test_run_length_code_is_bounded_in_pixels(width: int, height: int, code: bytes) -> None:
+    assert "put together" in failure(run_length_bmp(width, height, code), BrokenImage)
+
+
+def test_ordinary_run_length_code_is_read() -> None:
+    rows = (b"\x64\xff" + b"\0\0") * 100 + b"\0\1"
+    assert seen(open_image(run_length_bmp(100, 100, rows)), (50, 50)) == RED
+    assert "put together" in failure(run_length_bmp(100, 100, b"\1\7" * 2**20), BrokenImage)
+    row = b"\xff\1" * 7 + b"\xd7\1"  # 7 runs of 255 and one of 215
+    assert open_image(run_length_bmp(2000, 1000, (row + b"\0\0") * 1000)).size == (2000, 1000)
+
+
+# --- tiles and JPEG of TIFF
+
+
+def tiled_tiff(
+    size: tuple[int, int], tile: tuple[int, int], data: bytes, *, compression: int = 8, count: int = 1
+) -> bytes:
+    entries = [
+        *((256, 4, 1, size[0]), (257, 4, 1, size[1]), (258, 3, 1, 8), (259, 3, 1, compression)),
+        *((262, 3, 1, 1), (277, 3, 1, 1), (322, 4, count, tile[0]), (323, 4, 1, tile[1])),
+        (325, 4, 1, len(data)),
+    ]
+    place = 8 + 2 + 12 * (len(entries) + 1) + 4
+    return tiff(*entries[:-1], (324, 4, 1, place), entries[-1], tail=data)
+
+
+def test_a_tile_may_not_be_far_larger_than_its_picture() -> None:
+    packed = zlib.compress(bytes(256 * 256))
+    assert open_image(tiled_tiff((8, 8), (256, 256), packed)).size == (8, 8)
+    for size, tile in (
+        ((8, 8), (40_000, 40_000)),  # 1.5 GB in 8 s, with 1.6 MB of zeros behind it
+        ((8, 8), (2**31, 16)),
+        ((30_000_000, 1), (4096, 4096)),  # thousands of tiles, of which one row each is used
+    ):
+        assert "put together" in failure(tiled_tiff(size, tile, packed), BrokenImage)
+    assert "put together" in failure(tiled_tiff((8, 8), (16, 16), packed, count=2), BrokenImage)
+
+
+def test_a_jpeg_in_a_tiff_may_take_one_pass_only() -> None:
+    assert seen_quarters(open_image(encode(quarters(), "TIFF", compression="jpeg"))) == QUARTERS
+    passes = encode(quarters().convert("L"), "JPEG", progressive=True)
+    assert "put together" in failure(tiled_tiff((48, 32), (48, 32), passes, compression=7), BrokenImage)
+
+
+# --- AVIF, whose code may hold other sizes than the file announces
+
+
+def sequence_header(width: int, height: int, *, full: bool = False) -> bytes:
+    """A unit of AV1 that announces frames of this size; a full one with timing and two operating points."""
+    if full:
+        bits = "00000" + "1" + "0" * 64  # profile, kind; timing
+        bits += "1" + "001" + "01"  # a count in Exp-Golomb code
+        bits += "1" + "00011" + "0" * 42  # a decoder model with delays of 4 bits
+        bits += "1" + "00001"  # display delays, two operating points
+        bits += "0" * 12 + "01000" + "1" + "1" + "0" * 9 + "1" + "0000"
+        bits += "0" * 12 + "00111" + "0" + "0"
+    else:
+        bits = "00011" + "00000"
+    bits += f"{15:04b}{15:04b}{width - 1:016b}{height - 1:016b}"
+    bits += "0" * (-len(bits) % 8)
+    content = int(bits, 2).to_bytes(len(bits) // 8)
+    return bytes([0x0A, len(content)]) + content
+
+
+def test_the_frame_size_is_read_from_short_and_full_headers() -> None:
+    frame = b"\x32\1\0"  # a unit of the kind frame, with one byte
+    for header in (sequence_header(16_384, 300), sequence_header(16_384, 300, full=True)):
+        assert frames_and_pixels(b"\x12\0" + header + 3 * frame) == (3, 16_384 * 300)
+        with pytest.raises(IndexError):
+            frames_and_pixels(header[:-8])
+    assert frames_and_pixels(b"") == (0, 0)
+    with pytest.raises(TooManyPieces):
+        frames_and_pixels(b"\x12\0" * 50_001)
+
+
+def test_the_code_of_an_avif_is_asked_for_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encode(quarters(200, 100), "AVIF")
+    lie = data.replace(struct.pack(">II", 200, 100), struct.pack(">II", 20, 10))
+    assert open_image(lie).size == (20, 10)  # the decoder scales what it finds
+    monkeypatch.setattr(avif, "MAX_FRAME", 200 * 100 - 1)
+    for honest_or_not in (data, lie):
+        assert "megapixels" in failure(honest_or_not, ImageTooLarge)
+
+
+def test_frames_of_an_avif_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    see_through = quarters(64, 48).convert("RGBA")
+    see_through.putalpha(90)
+    monkeypatch.setattr(avif, "MAX_CODED_PIXELS", 64 * 48)
+    strip(encode(quarters(64, 48), "AVIF"), "AVIF")
+    with pytest.raises(TooManyPixels):
+        strip(encode(see_through, "AVIF"), "AVIF")  # colour and transparency are a frame each
+
+
+def avif_with_places(places: bytes) -> bytes:
+    """An AVIF file of one picture in code, located by the content of an iloc box."""
+
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", 8 + len(content)) + kind + content
+
+    entry = box(b"infe", b"\2\0\0\0" + struct.pack(">HH4s", 1, 0, b"av01") + b"\0")
+    listing = box(b"iinf", b"\0\0\0\0\0\1" + entry)
+    return box(b"ftyp", b"avif\0\0\0\0avif") + box(b"meta", bytes(4) + listing + box(b"iloc", places))
+
+
+def test_pictures_of_an_avif_may_not_share_their_code() -> None:
+    everything = struct.pack(">HHH", 1, 0, 4000) + struct.pack(">II", 0, 0) * 4000
+    shared = bytes(4) + b"\x44\0" + struct.pack(">H", 1) + everything
+    nothing = bytes(4) + b"\0\0" + struct.pack(">H", 60_000) + struct.pack(">HHH", 1, 0, 60_000) * 60_000
+    for places in (shared, nothing):
+        with pytest.raises(TooManyPieces):
+            strip(avif_with_places(places), "AVIF")
+
+
+# --- metadata
+
+
+def chained_profile(steps: int) -> bytes:
+    """A colour profile of version 4.3 whose conversion is a chain of steps, all of them in one place."""
+    step = (
+        b"matf"
+        + bytes(4)
+        + struct.pack(">HH", 3, 3)
+        + struct.pack(">12f", 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0)
+    )
+    place = struct.pack(">II", 16 + 8 * steps, len(step))
+    chain = b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, steps) + place * steps + step
+    name = "x".encode("utf-16-be")
+    title = b"mluc" + bytes(4) + struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(name), 28) + name
+    tags, table, body = {b"desc": title, b"D2B0": chain, b"D2B1": chain}, b"", b""
+    for tag, content in tags.items():
+        table += tag + struct.pack(">II", 132 + 12 * len(tags) + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    head = b"lcms" + struct.pack(">I", 0x04300000) + b"mntrRGB XYZ " + bytes(12) + b"acsp" + bytes(28)
+    head = (head + bytes.fromhex("0000f6d6000100000000d32d")).ljust(124, b"\0")
+    count = struct.pack(">I", len(tags))
+    return struct.pack(">I", 132 + len(table) + len(body)) + head + count + table + body
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_profiles_with_chains_of_steps_are_left_out(image_format: str) -> None:
+    data = encode(quarters(), image_format, icc_profile=chained_profile(10_000))  # 32 s
+    assert seen_quarters(open_image(data)) == QUARTERS
+
+
+def test_huge_profiles_exif_and_text_do_not_cost_the_photo() -> None:
+    huge = bytes(4 * 2**20)
+    png = encode(quarters(), "PNG")
+    for data in (
+        encode(quarters(), "JPEG", icc_profile=huge),
+        encode(quarters(), "WEBP", icc_profile=huge, lossless=True),
+        encode(quarters(), "WEBP", exif=huge, lossless=True),
+        encode(quarters(), "AVIF", exif=exif(1, tail=huge)),
+        encode(quarters(), "TIFF", icc_profile=huge),
+        with_png_chunk(png, b"tEXt", b"a\0" + huge),
+        with_png_chunk(png, b"eXIf", huge),
+        png[:-12] + png_chunk(b"tEXt", b"a\0" + huge) + png[-12:],
+    ):
+        assert seen_quarters(open_image(data)) == QUARTERS
+
+
+# --- frames
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "PNG", "WEBP", "TIFF"])
+def test_many_frames_cost_one(image_format: str) -> None:
+    frames = [Image.new("L", (8, 8), index % 256) for index in range(300)]
+    data = encode(frames[-1], image_format, save_all=True, append_images=frames)
+    opened = open_image(data)
+    assert opened.size == (8, 8)
+    with Image.open(BytesIO(strip(data, image_format).data)) as stripped:
+        # A film in WebP stays whole, but only its first frame is decoded.
+        assert image_format == "WEBP" or getattr(stripped, "n_frames", 1) == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1)])
+@pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "PNG", "JPEG"])
+def test_the_narrowest_pictures_open(image_format: str, size: tuple[int, int]) -> None:
+    opened = open_image(encode(Image.new("RGB", size, "red"), image_format))
+    assert max(opened.size) == min(2048, max(size))
+    assert seen(opened) == RED
