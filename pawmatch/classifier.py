@@ -43,7 +43,7 @@ from pawmatch.results import (
     SubjectBox,
     VariantAnswer,
 )
-from pawmatch.subjects import Subject, closer_look, find_subject
+from pawmatch.subjects import Subject, second_look, find_subject
 from pawmatch.tasks import VARIANT_NAMES, find_task
 
 BATCH_SIZE = 16
@@ -305,7 +305,7 @@ class Classifier:
         ]
 
     def _look(self, member: Member, prepared: Sequence[Prepared]) -> _Views:
-        """The feature maps of all views of a batch, a closer one where the subject is small."""
+        """The feature maps of all views of a batch, a second look where the subject is small or cut off."""
         spec, count, views = member.spec, len(prepared), len(member.spec.fixed_views)
         pixels = np.concatenate([entry.pixels[spec] for entry in prepared])
         maps = member.engine.features(spec.normalise(torch.from_numpy(pixels)))
@@ -321,14 +321,14 @@ class Classifier:
                 seen = Box(left / entry.width, top / entry.height, right / entry.width, bottom / entry.height)
                 subjects[row] = find_subject(masses[row], seen)
         if spec.has_focus:
-            closer: list[NDArray[np.uint8]] = []
+            seconds: list[NDArray[np.uint8]] = []
             for row, (entry, subject) in enumerate(zip(prepared, subjects, strict=True)):
-                box = closer_look(subject, entry.width, entry.height) if subject else None
+                box = second_look(subject, entry.width, entry.height) if subject else None
                 if box is not None:
-                    closer.append(spec.closer(entry.canvases[spec], box))
+                    seconds.append(spec.closer(entry.canvases[spec], box))
                     owners.append(row)
-            if closer:
-                further = member.engine.features(spec.normalise(torch.from_numpy(np.stack(closer))))
+            if seconds:
+                further = member.engine.features(spec.normalise(torch.from_numpy(np.stack(seconds))))
                 maps = torch.cat([maps, further])
         if maps.is_cuda:
             torch.cuda.synchronize(maps.device)  # else the time of the backbone would count as the head's

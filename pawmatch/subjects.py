@@ -17,14 +17,19 @@ SPREAD = 1.8  # half a box, in standard deviations of the mass; sqrt(3) for mass
 MIN_SIDE = 0.35  # of a closer look, in shorter sides of the picture: below it there are too few pixels
 MAX_SIDE = 0.95  # of a closer look: a subject that fills more than that is seen large already
 MIN_MASS = 0.3  # at the likeliest position: below it there is no subject to look at
+MAX_CUT = 0.22  # mean mass along edges behind which the picture goes on: above it, the subject does too
 EVEN = 1e-4  # mass at every position besides, so that a sum is never 0
 
 
 class Subject(NamedTuple):
-    """A subject's box in shares of the picture's width and height, and how likely it is at its best place."""
+    """A subject's box in shares of the picture's width and height, and how likely it is at its best place.
+
+    `cut` is how likely it is, on average, along those edges of the view behind which the picture goes on.
+    """
 
     box: Box
     score: float
+    cut: float = 0.0
 
 
 def find_subject(mass: NDArray[np.float32], view: Box) -> Subject | None:
@@ -45,14 +50,19 @@ def find_subject(mass: NDArray[np.float32], view: Box) -> Subject | None:
         view.left + wide * min(1.0, middle_x + half_x),
         view.top + tall * min(1.0, middle_y + half_y),
     )
-    return Subject(box, min(1.0, float(mass.max())))  # a sum of probabilities may be rounded up
+    edges = [mass[:, [0, -1]]] * (wide < 1) + [mass[[0, -1], :].T] * (tall < 1)
+    cut = float(np.concatenate(edges).mean()) if edges else 0.0
+    return Subject(box, min(1.0, float(mass.max())), cut)  # a sum of probabilities may be rounded up
 
 
-def closer_look(subject: Subject, width: int, height: int) -> Box | None:
-    """The square around a subject that shows it larger, in shares of the picture; None where it is large.
+def second_look(subject: Subject, width: int, height: int) -> Box | None:
+    """What to look at after a centered square, in shares of the picture; None where that showed it well.
 
-    `width` and `height` give the picture's shape, in pixels of any size.
+    The whole picture where the square cuts the subject off, or else the square around a subject that shows
+    it larger. `width` and `height` give the picture's shape, in pixels of any size.
     """
+    if subject.cut > MAX_CUT:
+        return Box(0, 0, 1, 1)
     short = min(width, height)
     box = subject.box
     side = max((box.right - box.left) * width, (box.bottom - box.top) * height, MIN_SIDE * short)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pawmatch.images import Box
-from pawmatch.subjects import MAX_SIDE, MIN_SIDE, closer_look, find_subject
+from pawmatch.subjects import MAX_SIDE, MIN_SIDE, second_look, find_subject
 
 WHOLE = Box(0, 0, 1, 1)
 
@@ -36,7 +36,7 @@ def test_nothing_likely_is_no_subject() -> None:
 def test_a_small_subject_is_looked_at_closer_and_lies_within() -> None:
     subject = find_subject(blob(slice(1, 3), slice(7, 9)), WHOLE)
     assert subject is not None
-    box = closer_look(subject, 400, 300)
+    box = second_look(subject, 400, 300)
     assert box is not None
     side = MIN_SIDE * 300
     assert ((box.right - box.left) * 400, (box.bottom - box.top) * 300) == pytest.approx((side, side))
@@ -49,8 +49,25 @@ def test_a_small_subject_is_looked_at_closer_and_lies_within() -> None:
 def test_a_large_subject_is_not_looked_at_again() -> None:
     subject = find_subject(blob(slice(0, 10), slice(0, 10)), WHOLE)
     assert subject is not None
-    assert closer_look(subject, 300, 300) is None
+    assert second_look(subject, 300, 300) is None
     assert MAX_SIDE < 1
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_subject_that_the_square_cuts_off_is_looked_at_whole(turned: bool) -> None:
+    mass = blob(slice(2, 8), slice(0, 10))  # as wide as the view
+    view = Box(0.25, 0, 0.75, 1)
+    shape = (400, 200)
+    if turned:
+        mass, view, shape = mass.T, Box(0, 0.25, 1, 0.75), (200, 400)
+    subject = find_subject(mass, view)
+    assert subject is not None
+    assert subject.cut == pytest.approx(0.9 * 6 / 10)
+    assert second_look(subject, *shape) == WHOLE
+    # Where the picture ends with the view, nothing is cut off.
+    uncut = find_subject(mass, WHOLE)
+    assert uncut is not None
+    assert uncut.cut == 0
 
 
 def test_a_score_is_a_probability_though_a_sum_may_be_rounded_up() -> None:

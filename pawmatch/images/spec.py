@@ -29,8 +29,8 @@ INTERPOLATIONS = {
 LARGEST_INPUT = 2048
 MIN_STD, MAX_MEAN = 0.001, 10.0  # of pixel values from 0 to 1
 # Looks at one image whose logits are averaged. "plain" is what `resize` says; the others are parts or
-# reflections of it. "focus" is closer to the subject, where it is small; it is known only once the plain view
-# has been looked at.
+# reflections of it. "focus" is closer to the subject where it is small, and the whole image where the plain
+# view cuts it off; it is known only once the plain view has been looked at.
 VIEWS = ("plain", "mirror", "square", "middle", "focus")
 FOCUS = "focus"
 MIDDLE = 0.7  # share of width and height that the middle shows
@@ -54,8 +54,8 @@ class InputSpec:
 
     A model looks at an image once for each of `views`, and its logits are averaged: "plain", always first,
     "mirror" (left and right swapped), "square" (the centred square of the short side) and "middle" (70 % of
-    width and height, which a small subject in a whole photo fills better). "focus" is a square around the
-    subject, taken only where that is small; see pawmatch.subjects.
+    width and height, which a small subject in a whole photo fills better). "focus" is a square around a
+    small subject, or the whole image where the square cuts the subject off; see pawmatch.subjects.
     """
 
     size: int = 224
