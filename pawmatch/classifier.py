@@ -43,7 +43,7 @@ from pawmatch.results import (
     SubjectBox,
     VariantAnswer,
 )
-from pawmatch.subjects import Subject, second_look, find_subject
+from pawmatch.subjects import Subject, find_subject, second_look
 from pawmatch.tasks import VARIANT_NAMES, find_task
 
 BATCH_SIZE = 16

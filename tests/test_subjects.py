@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pawmatch.images import Box
-from pawmatch.subjects import MAX_SIDE, MIN_SIDE, second_look, find_subject
+from pawmatch.subjects import MAX_SIDE, MIN_SIDE, find_subject, second_look
 
 WHOLE = Box(0, 0, 1, 1)
 
