@@ -1,4 +1,4 @@
-"""Which breed, which painter: three architectures side by side, with calibrated confidence and heatmaps.
+"""What a picture shows: three architectures side by side, with calibrated confidence and heatmaps.
 
 Names are resolved when first used, so `import pawmatch` loads no torch.
 """

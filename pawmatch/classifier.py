@@ -31,7 +31,7 @@ from pawmatch.engines import Engine, create_engine, limit_torch_threads, resolve
 from pawmatch.errors import BadOption, ImageError, KeyMismatch, NotACheckpoint, PawMatchError
 from pawmatch.heatmaps import HeadOutput, Overlays, evidence, run_head, scaled_cam
 from pawmatch.images import Box, ImageSource, InputSpec, Prepared, hold_file, prepare, read_image
-from pawmatch.labels import display_name, find_label
+from pawmatch.labels import VARIANT_NAMES, display_name, find_label, find_task
 from pawmatch.models import ImageModel
 from pawmatch.results import (
     Candidate,
@@ -44,7 +44,6 @@ from pawmatch.results import (
     VariantAnswer,
 )
 from pawmatch.subjects import Subject, find_subject, second_look
-from pawmatch.tasks import VARIANT_NAMES, find_task
 
 BATCH_SIZE = 16
 LOOK_ALIKES = 3  # that are named of a picture without the subject
@@ -361,6 +360,7 @@ class Classifier:
         order = np.argsort(-probabilities, kind="stable")[:top_k]
         return Prediction(
             task=self.task.name,
+            words=self.task,
             model=self.info,
             verdict=decision.verdict,
             predictions=tuple(

@@ -28,6 +28,7 @@ from pawmatch.commands import (
 )
 from pawmatch.commands.console import complain, printable
 from pawmatch.errors import PawMatchError
+from pawmatch.labels import find_task
 
 OK = 0
 SOME_FAILED = 1
@@ -67,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser = argparse.ArgumentParser(
         prog="pawmatch",
-        description="Which breed, which painter: three architectures side by side.",
+        description="What a picture shows, by three architectures side by side.",
         epilog="Exit codes: 0 ok, 1 some inputs failed, 2 the command could not run.",
         parents=[shared],
         allow_abbrev=False,
@@ -108,6 +109,8 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments
     try:
         args = build_parser().parse_args(arguments)
+        if vars(args).get("source", "") is None:
+            find_task(args.task)  # before anything heavy is imported
         code: int = args.run(args)
         sys.stdout.flush()
         return code

@@ -23,10 +23,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pawmatch.errors import BadOption
+from pawmatch.labels import VARIANT_NAMES, words_of
 from pawmatch.models import ImageModel
 from pawmatch.phrasing import percent
 from pawmatch.results import Explanation, Heatmap, VariantAnswer
-from pawmatch.tasks import VARIANT_NAMES, find_task
 
 # "jet" is what users of heatmaps know: red is high. The other two read alike for colour-blind eyes
 # and in grey print.
@@ -215,7 +215,7 @@ def draw_square_sheet(photo: Image.Image, explanation: Explanation, *, is_truth:
 
     `is_truth` says that the label whose evidence is shown is the true one, and not the first choice.
     """
-    noun = find_task(explanation.prediction.task).noun
+    noun = words_of(explanation.prediction).noun
     why = f"the true {noun}" if is_truth else "the main model's answer"
     tiles = [Tile(scaled(photo, SQUARE_BOX), ("Heatmaps for", explanation.name, why))]
     for answer in explanation.prediction.variants:

@@ -1,80 +1,131 @@
-"""Class names: the lists in checkpoint order, how they are written for people, and how to find one."""
+"""What tasks, variants and classes are called, and how to find one by what somebody types.
+
+Nothing here knows a task: its words stand in its checkpoint's config.json, or in pawmatch/labels/.
+"""
 
 from __future__ import annotations
 
 import difflib
+import json
+import os
+import tomllib
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 
-from pawmatch.errors import BadOption, UnknownLabel
+from pawmatch.errors import BadOption, UnknownLabel, UnknownTask
 from pawmatch.phrasing import listed
+from pawmatch.results import Prediction, Task
 
-LABEL_LISTS = {
-    "breed": "the 124 breeds of the published checkpoint, in its order",
-    "breed120": "the 120 breeds of Stanford Dogs, in alphabetical order",
-    "artist": "11 painters, in alphabetical order",
-}
-
-# Labels follow ImageNet and WikiArt, whose names are partly old, cut short, or without accents. These are
-# the names in use today, mostly those of the kennel clubs. "Eskimo_Dog" and "Toy_Terrier" stay as they
-# are: the pictures under them show several breeds, none of which is the one that such a name means now.
-DISPLAY_NAMES = {
-    "African_Hunting_Dog": "African Wild Dog",
-    "Airedale": "Airedale Terrier",
-    "Appenzeller": "Appenzeller Sennenhund",
-    "Basset": "Basset Hound",
-    "Bluetick": "Bluetick Coonhound",
-    "Boston_Bull": "Boston Terrier",
-    "Bouvier_Des_Flandres": "Bouvier des Flandres",
-    "Brabancon_Griffon": "Brussels Griffon",
-    "Brittany_Spaniel": "Brittany",
-    "Bull_Mastiff": "Bullmastiff",
-    "Cairn": "Cairn Terrier",
-    "Cardigan": "Cardigan Welsh Corgi",
-    "Chow": "Chow Chow",
-    "Clumber": "Clumber Spaniel",
-    "Dandie_Dinmont": "Dandie Dinmont Terrier",
-    "English_Springer": "English Springer Spaniel",
-    "EntleBucher": "Entlebucher Mountain Dog",
-    "German_Short-Haired_Pointer": "German Shorthaired Pointer",
-    "Groenendael": "Belgian Sheepdog (Groenendael)",
-    "Japanese_Spaniel": "Japanese Chin",
-    "Kelpie": "Australian Kelpie",
-    "Leonberg": "Leonberger",
-    "Lhasa": "Lhasa Apso",
-    "Malamute": "Alaskan Malamute",
-    "Malinois": "Belgian Malinois",
-    "Maltese_Dog": "Maltese",
-    "Mexican_Hairless": "Xoloitzcuintli (Mexican Hairless)",
-    "Paul_Cezanne": "Paul Cézanne",
-    "Pekinese": "Pekingese",
-    "Pembroke": "Pembroke Welsh Corgi",
-    "Redbone": "Redbone Coonhound",
-    "Scotch_Terrier": "Scottish Terrier",
-    "Soft-Coated_Wheaten_Terrier": "Soft Coated Wheaten Terrier",
-    "Staffordshire_Bullterrier": "Staffordshire Bull Terrier",
-    "Walker_Hound": "Treeing Walker Coonhound",
-    "Wire-Haired_Fox_Terrier": "Wire Fox Terrier",
-}
-
+CONFIG = "config.json"
+BACKBONES = "backbone"  # the folder among the bundled weights that is no task
+MAX_CONFIG = 16_000_000  # bytes
 SUGGESTIONS = 3
 _LONGEST_SHOWN = 60  # characters; no name is longer, and what was typed is repeated in the message
+
+# From the plain one to the one with everything, the order in which they are shown. MFE stands for
+# morphological feature extractor.
+VARIANT_NAMES: dict[str, str] = {
+    "cnn": "CNN",
+    "cnn_transformer": "CNN + Transformer",
+    "cnn_transformer_mfe": "CNN + Transformer + MFE",
+}
+
+
+# --- tasks
+
+
+def bundled_weights() -> Path:
+    """The folder of the bundled weights: PAWMATCH_WEIGHTS if set, else the project's own."""
+    given = os.environ.get("PAWMATCH_WEIGHTS")
+    return Path(given) if given else Path(__file__).parents[1] / "weights"
+
+
+def bundled_tasks() -> tuple[str, ...]:
+    """The names of the tasks that have weights in the bundled folder; all known ones if it has none."""
+    root, known = bundled_weights(), list(_known())
+    found = {path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{CONFIG}")}
+    names = {path.relative_to(root).parts[0] for path in found} - {BACKBONES}
+    place = {name: index for index, name in enumerate(known)}
+    return tuple(sorted(names, key=lambda name: (place.get(name, len(place)), name)) or known)
+
+
+def find_task(name: str, offered: Iterable[str] | None = None) -> Task:
+    """The task of that name among those offered, by default the bundled ones, with all its words.
+
+    Raises UnknownTask, which lists the names that there are.
+    """
+    names = bundled_tasks() if offered is None else tuple(offered)
+    if isinstance(name, str) and name in names:
+        return task_of(name)
+    raise UnknownTask(f"Task {str(name)[:40]!r} is unknown; use {listed(names)}.")
+
+
+def task_of(name: str, source: str | Path | None = None) -> Task:
+    """The words of a task, as the checkpoint at `source` has them: a folder, or None for the bundled one.
+
+    No weights are read. Where there is no such config, as at a place that is still to be fetched, the words
+    are those of `new_task`; a config that is malformed is for the loader to judge.
+    """
+    root = bundled_weights() / name if source is None else Path(source)
+    for folder in (root, root / name):
+        for path in (folder / CONFIG, *sorted(folder.glob(f"*/{CONFIG}"))):
+            try:
+                if path.stat().st_size <= MAX_CONFIG:
+                    words = json.loads(path.read_bytes())["task"]
+                    return Task(**{**words, "examples": tuple(words.get("examples", ()))})
+            except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                continue
+    return new_task(name)
+
+
+def new_task(name: str) -> Task:
+    """The task of that name for a new checkpoint; one that is not in the data gets general words."""
+    if name in _known():
+        return Task(name=name, **_known()[name])
+    title = name.replace("_", " ").replace("-", " ").capitalize()
+    return Task(name, title, "picture", "class", "classes")
+
+
+def words_of(prediction: Prediction) -> Task:
+    """The words of a prediction's task."""
+    return prediction.words or new_task(prediction.task)
+
+
+@cache
+def _known() -> dict[str, dict[str, str]]:
+    """The words of the tasks in the data, by name."""
+    return tomllib.loads((files("pawmatch") / "labels" / "tasks.toml").read_text(encoding="utf-8"))
+
+
+# --- classes
 
 
 @cache
 def read_labels(name: str) -> tuple[str, ...]:
-    """A list of labels in the order of a classifier's outputs; `name` is a key of LABEL_LISTS."""
-    if name not in LABEL_LISTS:
-        raise BadOption(f"Label list {name[:40]!r} is unknown; use one of {', '.join(LABEL_LISTS)}.")
-    text = (files("pawmatch") / "labels" / f"{name}.txt").read_text(encoding="utf-8")
-    return tuple(text.split())
+    """Labels in the order of a classifier's outputs; `name` is that of a list in pawmatch/labels/."""
+    lists = {
+        entry.name.removesuffix(".txt"): entry
+        for entry in (files("pawmatch") / "labels").iterdir()
+        if entry.name.endswith(".txt")
+    }
+    if name not in lists:
+        raise BadOption(f"Label list {name[:40]!r} is unknown; use one of {', '.join(sorted(lists))}.")
+    return tuple(lists[name].read_text(encoding="utf-8").split())
+
+
+@cache
+def display_names() -> dict[str, str]:
+    """The labels that people write otherwise, with what they call them."""
+    names = tomllib.loads((files("pawmatch") / "labels" / "names.toml").read_text(encoding="utf-8"))
+    return {label: str(name) for label, name in names.items()}
 
 
 def display_name(label: str) -> str:
-    """What people call the class: "Border_Collie" -> "Border Collie", "Pekinese" -> "Pekingese"."""
-    return DISPLAY_NAMES.get(label) or label.replace("_", " ").strip()
+    """What people call the class: "Great_Dane" -> "Great Dane", "Pekinese" -> "Pekingese"."""
+    return display_names().get(label) or label.replace("_", " ").strip()
 
 
 def find_label(labels: Sequence[str], text: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
 
 from pawmatch.results import Prediction
 
@@ -11,9 +14,6 @@ MIN_PROBABLE = 0.5  # confidence from which it is probable; below it is a mere g
 MAX_NAMES = 4  # that a verdict lists
 # Spelt with a vowel, spoken with a consonant: "a Eurasier", "a Uruguayan Cimarron".
 CONSONANT_SOUNDS = ("eu", "ewe", "uni", "uru", "ute")
-# Nouns whose names are those of persons: they take no article, and a picture is by them.
-MAKERS = frozenset({"artist", "painter", "photographer", "illustrator"})
-MIXABLE = frozenset({"breed"})  # nouns of which one subject may have two
 
 
 def percent(p: float) -> str:
@@ -44,7 +44,7 @@ def listed(names: Sequence[str], conjunction: str = "or") -> str:
 
 def thing(name: str, *, subject: str, noun: str) -> str:
     """What an answer claims to see: "a Border Collie", "a painting by Claude Monet"."""
-    return f"{with_article(subject)} by {name}" if noun in MAKERS else with_article(name)
+    return f"{with_article(subject)} by {name}" if noun in _nouns("makers") else with_article(name)
 
 
 def verdict_text(
@@ -60,12 +60,12 @@ def verdict_text(
 ) -> str:
     """The verdict on one image as a line without a full stop.
 
-    `subject` and `noun` are the task's ("dog", "breed"). An `answer` needs `name` and its `confidence`, a
+    `subject` and `noun` are the task's. An `answer` needs `name` and its `confidence`, a
     `group` the `names` in it and, if it has one, its `group_name` in the singular ("scent hound");
     `outside` takes a `looks_like_name`. Raises ValueError for another code than those of a Verdict.
     """
     if code == "answer":
-        claim = name if noun in MAKERS else with_article(name)
+        claim = name if noun in _nouns("makers") else with_article(name)
         if confidence >= MIN_SURE:
             return name
         return f"{'Probably' if confidence >= MIN_PROBABLE else 'Perhaps'} {claim}"
@@ -74,8 +74,8 @@ def verdict_text(
         shown = [*names[: MAX_NAMES - 1], f"one of {more + 1} others"] if more > 0 else names
         return f"{_capital(with_article(group_name))}: {listed(shown)}" if group_name else listed(shown)
     if code == "unknown":
-        by = "by" if noun in MAKERS else "of"
-        mix = "; perhaps a mix" if noun in MIXABLE else ""
+        by = "by" if noun in _nouns("makers") else "of"
+        mix = "; perhaps a mix" if noun in _nouns("mixable") else ""
         return f"{_capital(with_article(subject))}, but {by} no {noun} that I know{mix}"
     if code == "outside":
         looks = f": this looks like {with_article(looks_like_name)}" if looks_like_name else ""
@@ -96,6 +96,13 @@ def verdict_line(prediction: Prediction) -> str:
     """The verdict with its confidence: "Probably a Beagle, 71 %"."""
     confidence = verdict_confidence(prediction)
     return ", ".join([prediction.verdict.text, *([] if confidence is None else [percent(confidence)])])
+
+
+@cache
+def _nouns(kind: str) -> frozenset[str]:
+    """The nouns of a kind: `makers` are named after persons, of `mixable` ones a subject may have two."""
+    table = tomllib.loads((files("pawmatch") / "labels" / "nouns.toml").read_text(encoding="utf-8"))
+    return frozenset(table[kind])
 
 
 def _capital(text: str) -> str:

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Len
+
+from pawmatch.strict import Name
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
+
+
+@dataclass(frozen=True)
+class Task:
+    """One question about a picture, as a checkpoint's config holds it.
+
+    `subject` is what the picture has to show ("animal"), `noun` and `plural` are what is looked for
+    ("species"); `examples` are file names of pictures to try.
+    """
+
+    name: str
+    title: Name
+    subject: Name
+    noun: Name
+    plural: Name
+    examples: Annotated[tuple[Name, ...], Len(0, 64)] = ()
 
 
 @dataclass(frozen=True)
@@ -146,7 +166,7 @@ class Prediction:
     """The answer for one image, calibrated, sorted by confidence, not renormalised over the top k.
 
     `group` is given where the candidates look alike, `looks_like` where the subject is missing, and `boxes`
-    where subjects were looked for and found.
+    where subjects were looked for and found. `words` is what the task calls itself; the JSON has its name.
     """
 
     task: str
@@ -161,6 +181,7 @@ class Prediction:
     boxes: tuple[SubjectBox, ...] = ()
     timing_ms: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    words: Task | None = None
 
     @property
     def top(self) -> Candidate:

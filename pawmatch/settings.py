@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pawmatch.errors import BadOption
+from pawmatch.labels import bundled_tasks, task_of
+from pawmatch.results import Task
 
 PREFIX = "PAWMATCH_"
+TASK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 TRUE = ("1", "true", "yes", "on")
 FALSE = ("0", "false", "no", "off")
 PUBLIC_RATE = 60  # photos a minute: more than a person looks at, and a fraction of what two cores answer
@@ -77,6 +81,17 @@ def yes_or_no(text: str) -> bool:
     return text.lower() in TRUE
 
 
+def read_sources(text: str) -> dict[str, str | None]:
+    """Tasks with the places of their weights: "birds=weights/birds,cats=hf://you/cats"."""
+    pairs = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+    sources: dict[str, str | None] = {task.strip(): place.strip() for task, _, place in pairs}
+    if len(sources) < len(pairs) or not all(TASK_NAME.fullmatch(task) for task in sources):
+        raise ValueError("use task=folder or task=hf://user/repo, each task once, with commas between them")
+    if empty := [task for task, place in sources.items() if not place and task not in bundled_tasks()]:
+        raise ValueError(f"use {empty[0]}=folder, since no weights for {empty[0]} are bundled")
+    return {task: place or None for task, place in sources.items()}
+
+
 def host_name(text: str) -> str:
     """A name or address without scheme, path or port."""
     if not text or any(sign in text for sign in "/ @?#") or text.count(":") == 1:
@@ -93,10 +108,10 @@ def setting(default: Any, help: str, parse: Callable[[str], Any] = str, choices:
 class Settings:
     """What the service needs to know before it starts."""
 
-    breed_source: str | None = setting(None, "breed weights: a folder or hf://user/repo; bundled if empty")
-    artist_source: str | None = setting(None, "artist weights: a folder or hf://user/repo; bundled if empty")
-    artist_chae_source: str | None = setting(
-        None, "artist-chae weights: a folder or hf://user/repo; bundled if empty"
+    sources: Mapping[str, str | None] = setting(
+        None,
+        "tasks to serve and their weights, as task=folder,task=hf://user/repo; the bundled ones if empty",
+        read_sources,
     )
     device: str = setting("auto", "where the models run: auto, cpu, cuda or cuda:1")
     engine: str = setting(
@@ -121,10 +136,18 @@ class Settings:
     strength: float = setting(0.6, "strength of the heatmaps at first, 0 to 1", share)
     warm_up: bool = setting(True, "load the models right after the start, not at the first photo", yes_or_no)
 
+    def __post_init__(self) -> None:
+        if self.sources is None:
+            object.__setattr__(self, "sources", dict.fromkeys(bundled_tasks()))
+
     def source(self, task: str) -> str | None:
         """Where the weights of a task come from; None for the bundled ones."""
-        source: str | None = getattr(self, f"{task.replace('-', '_')}_source", None)
-        return source
+        return self.sources.get(task)
+
+    @property
+    def tasks(self) -> dict[str, Task]:
+        """The tasks that are served, by name, with the words that their sources have for them so far."""
+        return {name: task_of(name, source) for name, source in self.sources.items()}
 
     @property
     def photos_per_minute(self) -> int:
@@ -149,11 +172,34 @@ class Settings:
                 if text and text.strip():
                     values[option.name] = option.read(text.strip(), origin)
                     break
+        values["sources"] = cls._sources(values.get("sources"), environ, flags or {})
         if "host" not in values:
             values["host"] = hosting_address(environ)
         # A Space is reached through its host's proxy only.
         values.setdefault("behind_proxy", bool(environ.get("SPACE_ID")))
         return cls(**values)
+
+    @staticmethod
+    def _sources(
+        given: dict[str, str | None] | None, environ: Mapping[str, str], flags: Mapping[str, str | None]
+    ) -> dict[str, str | None]:
+        """All sources: those given together, or the bundled tasks, and those given one by one."""
+        bundled = bundled_tasks()
+        sources = dict(given or dict.fromkeys(bundled))
+        keys = {source_key(name): name for name in (*bundled, *sources)}
+        one_by_one = [
+            (key.removeprefix(PREFIX), text) for key, text in environ.items() if key.startswith(PREFIX)
+        ]
+        for key, text in [*one_by_one, *((key.upper(), text or "") for key, text in flags.items())]:
+            if key.endswith("_SOURCE") and text.strip():
+                name = keys.get(key, key.removesuffix("_SOURCE").lower().replace("_", "-"))
+                sources[name] = text.strip()
+        return sources
+
+
+def source_key(task: str) -> str:
+    """The name of the setting that has the source of one task: "GARDEN_BIRDS_SOURCE"."""
+    return f"{task.upper().replace('-', '_')}_SOURCE"
 
 
 # Variables that hosts and Gradio itself use for the same thing; ours goes first.
@@ -187,3 +233,16 @@ def on_lent_gpu() -> bool:
 OPTIONS: tuple[Option, ...] = tuple(
     Option(entry.name, entry.default, **entry.metadata) for entry in fields(Settings)
 )
+
+
+def source_options() -> tuple[Option, ...]:
+    """A row for the source of each bundled task, a short form of what `sources` says of one."""
+    return tuple(
+        Option(
+            source_key(task).lower(),
+            None,
+            f"{task} weights: a folder or hf://user/repo; bundled if empty",
+            str,
+        )
+        for task in bundled_tasks()
+    )

@@ -6,10 +6,53 @@ from pathlib import Path
 
 import pytest
 
-from pawmatch.errors import BadOption, UnknownLabel
-from pawmatch.labels import DISPLAY_NAMES, LABEL_LISTS, display_name, find_label, read_labels
+from pawmatch.errors import BadOption, UnknownLabel, UnknownTask
+from pawmatch.labels import (
+    VARIANT_NAMES,
+    bundled_tasks,
+    display_name,
+    display_names,
+    find_label,
+    find_task,
+    new_task,
+    read_labels,
+    task_of,
+)
+from pawmatch.models import VARIANTS
 
 BREEDS = read_labels("breed")
+LISTS = ("artist", "breed", "breed120")
+PACKAGE = Path(__file__).parents[1] / "pawmatch"
+
+
+def test_tasks_are_those_that_have_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [find_task(name).title for name in bundled_tasks()] == ["Dog breed", "Artist", "Artist (CHAE)"]
+    for place in ("birds", "breed/cnn", "backbone/net"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "config.json").write_text("{}")
+    monkeypatch.setenv("PAWMATCH_WEIGHTS", str(tmp_path))
+    assert bundled_tasks() == ("breed", "birds")
+    monkeypatch.setenv("PAWMATCH_WEIGHTS", str(tmp_path / "none"))
+    assert bundled_tasks() == ("breed", "artist", "artist-chae")
+
+
+@pytest.mark.parametrize("name", ["", "Breed", "dogs", "x" * 1000, None, ["breed"]])
+def test_an_unknown_task_is_told_the_known_ones(name: str) -> None:
+    with pytest.raises(UnknownTask, match=r"use breed, artist or artist-chae.$") as caught:
+        find_task(name)
+    assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"task": "breed"}', '{"task": {"name": 1}}', "[" * 100_000])
+def test_a_malformed_config_leaves_general_words(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    task = task_of("garden_bird", tmp_path)
+    assert (task.name, task.title, task.subject) == ("garden_bird", "Garden bird", "picture")
+    assert task_of("breed", tmp_path) == new_task("breed")
+
+
+def test_every_variant_that_can_be_built_has_a_name() -> None:
+    assert tuple(VARIANT_NAMES) == tuple(VARIANTS)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +77,7 @@ def test_the_two_breed_lists_differ_by_four() -> None:
 
 def test_other_lists_are_unknown() -> None:
     for name in ("cats", "", "../labels/breed"):
-        with pytest.raises(BadOption, match="breed, breed120, artist"):
+        with pytest.raises(BadOption, match="artist, breed, breed120"):
             read_labels(name)
 
 
@@ -67,13 +110,13 @@ def test_display_names(label: str, name: str) -> None:
 
 
 def test_every_display_name_belongs_to_a_label_and_is_its_own() -> None:
-    everything = [label for name in LABEL_LISTS for label in read_labels(name)]
-    assert set(DISPLAY_NAMES) <= set(everything)
-    assert all(display_name(label) != label.replace("_", " ") for label in DISPLAY_NAMES)
+    everything = [label for name in LISTS for label in read_labels(name)]
+    assert set(display_names()) <= set(everything)
+    assert all(display_name(label) != label.replace("_", " ") for label in display_names())
     assert len({display_name(label) for label in everything}) == len(set(everything))
 
 
-@pytest.mark.parametrize("name", LABEL_LISTS)
+@pytest.mark.parametrize("name", LISTS)
 def test_every_label_is_found_however_it_is_written(name: str) -> None:
     labels = read_labels(name)
     for label in labels:

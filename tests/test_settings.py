@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from pawmatch.errors import BadOption
-from pawmatch.settings import OPTIONS, Settings
-from pawmatch.tasks import TASKS
+from pawmatch.labels import bundled_tasks
+from pawmatch.settings import OPTIONS, Settings, source_options
 
 
 def test_defaults_serve_bundled_weights_on_this_computer_only() -> None:
@@ -17,9 +20,7 @@ def test_defaults_serve_bundled_weights_on_this_computer_only() -> None:
 
 def test_every_setting_can_be_given_as_a_variable() -> None:
     given = {
-        "PAWMATCH_BREED_SOURCE": "hf://someone/breeds",
-        "PAWMATCH_ARTIST_SOURCE": "folder",
-        "PAWMATCH_ARTIST_CHAE_SOURCE": "another",
+        "PAWMATCH_SOURCES": "breed=hf://someone/breeds, birds=folder,artist",
         "PAWMATCH_DEVICE": "cpu",
         "PAWMATCH_ENGINE": "torch",
         "PAWMATCH_HOST": "0.0.0.0",
@@ -35,9 +36,7 @@ def test_every_setting_can_be_given_as_a_variable() -> None:
     }
     assert set(given) == {option.variable for option in OPTIONS}
     assert Settings.from_environ(given) == Settings(
-        breed_source="hf://someone/breeds",
-        artist_source="folder",
-        artist_chae_source="another",
+        sources={"breed": "hf://someone/breeds", "birds": "folder", "artist": None},
         device="cpu",
         engine="torch",
         host="0.0.0.0",
@@ -53,10 +52,24 @@ def test_every_setting_can_be_given_as_a_variable() -> None:
     )
 
 
-def test_every_task_has_a_source_of_its_own() -> None:
-    given = {f"PAWMATCH_{task.upper().replace('-', '_')}_SOURCE": f"of {task}" for task in TASKS}
-    settings = Settings.from_environ(given)
-    assert [settings.source(task) for task in TASKS] == [f"of {task}" for task in TASKS]
+def test_every_task_has_a_short_form_for_its_source() -> None:
+    tasks = bundled_tasks()
+    given = {option.variable: f"of {task}" for option, task in zip(source_options(), tasks, strict=True)}
+    assert "PAWMATCH_ARTIST_CHAE_SOURCE" in given
+    assert Settings.from_environ(given).sources == {task: f"of {task}" for task in tasks}
+    flags = {option.name: "typed" for option in source_options()}
+    assert Settings.from_environ(given, flags).sources == dict.fromkeys(tasks, "typed")
+    more = Settings.from_environ({"PAWMATCH_GARDEN_BIRDS_SOURCE": "folder"})
+    assert list(more.sources) == [*tasks, "garden-birds"]
+
+
+def test_the_tasks_served_have_the_words_of_their_checkpoints(tmp_path: Path) -> None:
+    words = {"name": "birds", "title": "Birds", "subject": "bird", "noun": "species", "plural": "species"}
+    (tmp_path / "config.json").write_text(json.dumps({"task": words}))
+    settings = Settings.from_environ({"PAWMATCH_SOURCES": f"birds={tmp_path},breed,cats=hf://you/cats"})
+    assert [task.title for task in settings.tasks.values()] == ["Birds", "Dog breed", "Cats"]
+    assert settings.tasks["birds"].subject == "bird"
+    assert settings.source("breed") is None
 
 
 @pytest.mark.parametrize(
@@ -77,6 +90,9 @@ def test_every_task_has_a_source_of_its_own() -> None:
         ("HOST", "localhost:80"),
         ("MAX_UPLOAD_MB", "1.5"),
         ("QUEUE_SIZE", ""),
+        ("SOURCES", "birds"),
+        ("SOURCES", "Birds=folder"),
+        ("SOURCES", "breed=one,breed=two"),
     ],
 )
 def test_a_bad_value_names_variable_and_value(name: str, text: str) -> None:

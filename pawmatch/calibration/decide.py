@@ -24,12 +24,11 @@ from pawmatch.calibration.apply import (
 from pawmatch.calibration.groups import enclosing_groups
 from pawmatch.labels import display_name
 from pawmatch.phrasing import verdict_text
-from pawmatch.results import Group, Review, ReviewReason, Verdict
-from pawmatch.tasks import Task
+from pawmatch.results import Group, Review, ReviewReason, Task, Verdict
 
 Ints = NDArray[np.int64]
 
-MIN_SIDE = 64  # pixels; below it a dog's coat or a brush stroke is not resolved
+MIN_SIDE = 64  # pixels; below it neither fur nor brush strokes are resolved
 MAX_ASPECT = 4.0
 MIN_DEVIATION = 3.0  # of 255: what the pixels of a nearly blank picture stay under
 MIN_AGREED = 0.9  # confidence from which other variants' doubts do not count

@@ -8,7 +8,6 @@ with the program and are found by their content.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +26,7 @@ from pawmatch.errors import (
     ShapeMismatch,
     TruncatedFile,
 )
+from pawmatch.labels import bundled_weights
 
 WEIGHTS_FILE = "model.safetensors"  # of checkpoints of format 1, and of timm's on the Hub
 MAX_HEADER = 2 * 2**20  # bytes; the largest model here needs 60 kB
@@ -207,12 +207,6 @@ def stored_form(tensor: Tensor, *, half: bool) -> Tensor:
         fits = half and (tensor.numel() == 0 or float(tensor.abs().max()) <= MAX_HALF)
         tensor = tensor.to(torch.float16 if fits else torch.float32)
     return tensor.clone(memory_format=torch.contiguous_format)
-
-
-def bundled_weights() -> Path:
-    """The folder of the bundled weights: PAWMATCH_WEIGHTS if set, else the project's own."""
-    given = os.environ.get("PAWMATCH_WEIGHTS")
-    return Path(given) if given else Path(__file__).parents[2] / BUNDLED
 
 
 def find_bundled(sha256: str) -> Path | None:

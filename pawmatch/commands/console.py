@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from pawmatch.tasks import task_names
+from pawmatch.labels import bundled_tasks
+from pawmatch.phrasing import listed
 
 
 def printable(text: str) -> str:
@@ -43,7 +44,8 @@ def say_json(value: Any, *, indent: int | None = None) -> None:
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that load weights."""
-    parser.add_argument("--task", default="breed", help=f"{task_names()} (default: breed)")
+    tasks = bundled_tasks()
+    parser.add_argument("--task", default=tasks[0], help=f"{listed(tasks)} (default: %(default)s)")
     parser.add_argument(
         "--source",
         metavar="SRC",

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from pawmatch.settings import OPTIONS, Settings
+from pawmatch.settings import OPTIONS, Settings, source_options
 
 SUMMARY = "Start the web page and its API."
 EPILOG = """\
@@ -17,7 +17,7 @@ variable, and the variable over the default.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `serve`: the rows of the table of settings."""
-    for option in OPTIONS:
+    for option in (*OPTIONS, *source_options()):
         parser.add_argument(
             option.flag,
             dest=option.name,
@@ -36,7 +36,7 @@ def shown(default: Any) -> str:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
-    flags = {option.name: getattr(args, option.name) for option in OPTIONS}
+    flags = {option.name: getattr(args, option.name) for option in (*OPTIONS, *source_options())}
     settings = Settings.from_environ(os.environ, flags)
     # As app.py does: Gradio otherwise reports every start to its makers.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

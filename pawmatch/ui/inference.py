@@ -91,7 +91,6 @@ class Classifiers:
 
 def from_settings(settings: Settings) -> Classifiers:
     """Classifiers of all tasks, from the sources that the settings name."""
-    from pawmatch.tasks import TASKS
 
     def load_task(task: str) -> Classifier:
         import torch
@@ -103,7 +102,7 @@ def from_settings(settings: Settings) -> Classifiers:
         # A service must start every time: where the Hub fails, the bundled weights answer, with a notice.
         return load(task, settings.source(task), settings.device, settings.engine, strict=False)
 
-    return Classifiers(load_task, TASKS)
+    return Classifiers(load_task, settings.sources)
 
 
 Q = TypeVar("Q")

@@ -103,7 +103,7 @@ def test_the_service_starts_says_so_and_recovers_without_a_restart(
         fault.body = bytes(len(state[WEIGHTS]))
     sha = hub_server.commit("ann/art", state)
     hub_server.faults = [fault]
-    classifiers = from_settings(Settings(artist_source=SOURCE, device="cpu"))
+    classifiers = from_settings(Settings(sources={"artist": SOURCE}, device="cpu"))
     handlers = Handlers(classifiers)
 
     started = time.monotonic()

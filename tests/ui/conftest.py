@@ -96,9 +96,7 @@ def service(
     from pawmatch.ui.inference import from_settings
 
     settings = Settings(
-        breed_source=str(tiny_weights / "breed"),
-        artist_source=str(tiny_weights / "artist"),
-        artist_chae_source=str(tiny_weights / "artist-chae"),
+        sources={task: str(tiny_weights / task) for task in ("breed", "artist", "artist-chae")},
         device="cpu",
         engine="torch",
     )
