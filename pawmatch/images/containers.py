@@ -103,7 +103,7 @@ def strip_jpeg(data: bytes) -> Picture:
             gap |= any(mark[0] & 7 != number % 8 for number, mark in enumerate(marks))
         if found is None or (scans and found[0][1] == _EOI):
             kept += [data[first : found.end() if found else end]] if scans else []
-            return Picture(b"".join(kept), orientation, gap=gap)
+            return Picture(b"".join(kept), orientation, gap=gap or found is None)
         marker, start, position = found[0][1], found.start(), found.end()
         if marker in (_SOI, _EOI):
             continue
@@ -115,6 +115,11 @@ def strip_jpeg(data: bytes) -> Picture:
             pixels = height * width
             if depth != 8 or parts not in (1, 3, 4):
                 raise RareKind(f"{parts} channels of {depth} bits")
+            if not height:
+                raise RareKind("its height told at its end")
+            shares = [divmod(data[content + 7 + 3 * part], 16) for part in range(parts)]
+            if any(max(side) % each for side in zip(*shares, strict=True) for each in side if each):
+                raise RareKind("channels at odd fractions of its size")
         if marker == _SOS:
             scans += 1
             if scans == 1:  # from here on only the decoder proper reads, and it skips metadata

@@ -237,7 +237,7 @@ def _decode_file(file: ImageFile, min_side: int | None) -> LoadedImage:
         _check_pixels(size, MAX_PHOTO_PIXELS if file.format == "JPEG" else MAX_PIXELS)
         image.draft(None, _least_size(size, min_side))
         if file.format == "JPEG" and not picture.gap:
-            picture = replace(picture, gap=_lacks_its_end(image, picture.data))
+            picture = replace(picture, gap=_has_gap(image, picture.data))
         if picture.orientation == 1:  # WebP and AVIF keep it where Pillow finds it
             picture = replace(picture, orientation=exif_orientation(image.info.get("exif", b"")))
         if getattr(image, "is_animated", False):
@@ -276,17 +276,21 @@ def _finish(
     return LoadedImage(rgb, tuple(notes), kind, width, height)
 
 
-def _lacks_its_end(image: Image.Image, data: bytes) -> bool:
-    """Whether the code of a JPEG ends before its picture does, which libjpeg fills with gray without a word.
+def _has_gap(image: Image.Image, data: bytes) -> bool:
+    """Whether part of the code of a JPEG is missing or lost, of which libjpeg says no word.
 
-    Where the last pixel has this gray, more code before the end mark changes nothing unless some is missing.
+    Where code ends before the picture does, the rest is gray: if the last pixel is, more code before the end
+    mark must change nothing. Where a part of a file got lost, there are zeros: if there are many, less code
+    must change something.
     """
-    last = image.getpixel((image.width - 1, image.height - 1))
-    if last not in (128, (128, 128, 128)) or not data.endswith(b"\xff\xd9"):
+    code, mark = data[:-2], data[-2:]
+    gray = image.getpixel((image.width - 1, image.height - 1)) in (128, (128, 128, 128))
+    if mark != b"\xff\xd9" or not (gray or data.find(bytes(256), data.find(b"\xff\xda")) > 0):
         return False
-    with Image.open(BytesIO(data[:-2] + bytes(range(255)) + data[-2:]), formats=("JPEG",)) as other:
+    changed = code + bytes(range(255)) if gray else code[:-64]
+    with Image.open(BytesIO(changed + mark), formats=("JPEG",)) as other:
         other.draft(None, image.size)
-        return other.size != image.size or other.tobytes() != image.tobytes()
+        return (other.size == image.size and other.tobytes() == image.tobytes()) is not gray
 
 
 def _with_key(image: Image.Image, picture: Picture) -> Image.Image:

@@ -174,11 +174,21 @@ def test_a_jpeg_that_lacks_its_middle_says_so() -> None:
     assert read_image(data[:first] + data[later:]).warnings == (INCOMPLETE,)
 
 
+def test_a_jpeg_of_which_a_part_became_zeros_says_so() -> None:
+    data = encode(Image.effect_noise((256, 256), 80), "JPEG", quality=90)
+    half = len(data) // 2
+    for damaged in (data[:half] + bytes(len(data) - half), data[:half] + bytes(4000) + data[half + 4000 :]):
+        assert read_image(damaged).warnings == (INCOMPLETE,)
+
+
 def test_gray_at_the_end_of_a_whole_jpeg_is_no_gap() -> None:
     for mode in ("RGB", "L"):
         for options in ({}, {"progressive": True}, {"restart_marker_blocks": 1}):
             image = Image.new(mode, (100, 60), "gray")
             assert read_image(encode(image, "JPEG", **options)).warnings == ()
+    flat = encode(Image.new("L", (4000, 4000), 90), "JPEG", optimize=True)
+    assert bytes(256) in flat
+    assert read_image(flat).warnings == ()
 
 
 # --- kinds that are whole and not accepted
@@ -189,6 +199,12 @@ def rare_files() -> dict[str, bytes]:
     start = jpeg.index(b"\xff\xc0")
     return {
         "12 bits": jpeg[: start + 4] + b"\x0c" + jpeg[start + 5 :],
+        "height told at its end": jpeg[: start + 5] + b"\0\0" + jpeg[start + 7 :],
+        "odd fractions": jpeg[: start + 11]
+        + b"\x31"
+        + jpeg[start + 12 : start + 14]
+        + b"\x21"
+        + jpeg[start + 15 :],
         "lossless": jpeg[: start + 1] + b"\xc3" + jpeg[start + 2 :],
         "hierarchical": jpeg[: start + 1] + b"\xc5" + jpeg[start + 2 :],
         "arithmetic": jpeg[: start + 1] + b"\xc9" + jpeg[start + 2 :],
