@@ -64,13 +64,15 @@ def to_rgb(
     source, own = image, image.info.get("icc_profile")
     image = _plain(image, samples)
     image = _srgb(image, own or profile, in_place=not keep or image is not source)
-    image = _shrink(image, longest)
+    if (size := fitting_size(*image.size, longest)) != image.size:
+        image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     if image.mode in ("LA", "RGBA"):
         image = _on_white(image)
     if image.mode != "RGB":
         image = image.convert("RGB")
     elif image is source:
-        image = source.copy() if keep else _taken_over(source)
+        source.load()
+        image = source.copy() if keep else source._new(source.im)  # without the file that they are from
     # A profile or EXIF block left here would be written into every file made from the image.
     image.info = {}
     return image
@@ -80,19 +82,6 @@ def fitting_size(width: int, height: int, longest: int) -> tuple[int, int]:
     """The size with these proportions whose longer side is at most `longest`, and each side at least 1."""
     scale = min(1.0, longest / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _taken_over(image: Image.Image) -> Image.Image:
-    """The pixels without the file that they are from, not copied."""
-    image.load()
-    return image._new(image.im)
-
-
-def _shrink(image: Image.Image, longest: int) -> Image.Image:
-    size = fitting_size(*image.size, longest)
-    if size == image.size:
-        return image
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def _plain(image: Image.Image, samples: Samples | None) -> Image.Image:
@@ -138,6 +127,7 @@ def _gray(image: Image.Image, samples: Samples | None) -> Image.Image:
         whole = whole.view(np.int8)
     # A copy, worked on in place: at 40 megapixels each further one would take 160 MB.
     values = np.array(whole, dtype=np.float32)
+    del whole
     finite = np.isfinite(values)
     # Within 1e30 differences stay within float32. Where nothing is finite, low comes out above high.
     low = max(float(values.min(where=finite, initial=1e30)), -1e30)
@@ -214,8 +204,7 @@ _PRIMARIES: dict[int, Sequence[float]] = {
     1: (0.64, 0.33, 0.3, 0.6, 0.15, 0.06, *_D65),
     4: (0.67, 0.33, 0.21, 0.71, 0.14, 0.08, 0.31, 0.316),
     5: (0.64, 0.33, 0.29, 0.6, 0.15, 0.06, *_D65),
-    6: (0.63, 0.34, 0.31, 0.595, 0.155, 0.07, *_D65),
-    7: (0.63, 0.34, 0.31, 0.595, 0.155, 0.07, *_D65),
+    **dict.fromkeys((6, 7), (0.63, 0.34, 0.31, 0.595, 0.155, 0.07, *_D65)),
     8: (0.681, 0.319, 0.243, 0.692, 0.145, 0.049, 0.31, 0.316),
     9: (0.708, 0.292, 0.17, 0.797, 0.131, 0.046, *_D65),
     10: (1, 0, 0, 1, 0, 0, 1 / 3, 1 / 3),

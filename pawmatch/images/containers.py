@@ -22,7 +22,7 @@ from pawmatch.images.color import Samples, cicp_profile, gamma_profile
 MAX_PIECES = 50_000  # segments, chunks or blocks; a 20 MB PNG in the usual chunks of 8 kB has 2,500
 MAX_PROFILE = 2**20  # bytes of a color profile in a PNG or BMP; Pillow refuses a PNG beyond
 MAX_SCANS = 50  # passes over a progressive JPEG; encoders make about ten
-MAX_SCANNED_PIXELS = 2_000_000_000  # of all its passes
+MAX_SCANNED_PIXELS = 1_000_000_000  # of all its passes; 65 megapixels in the usual ten have 650 million
 
 
 class TooManyPieces(Exception):

@@ -125,27 +125,23 @@ class InputSpec:
         """A part of a canvas (H, W, 3) as the model sees it; `box` is in shares of its width and height."""
         height, width = canvas.shape[:2]
         part = (box.left * width, box.top * height, box.right * width, box.bottom * height)
-        small = Image.fromarray(canvas).resize(
-            (self.size, self.size), INTERPOLATIONS[self.interpolation], box=part, reducing_gap=3.0
-        )
-        return np.asarray(small, dtype=np.uint8)
+        return self._resized(Image.fromarray(canvas), part)
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Upright RGB image -> its fixed views as the model sees them, (V, size, size, 3), plain first."""
         views: dict[str, NDArray[np.uint8]] = {}
         for view in self.fixed_views:
-            views[view] = views["plain"][:, ::-1] if view == "mirror" else self._resized(image, view)
+            mirror = view == "mirror"
+            views[view] = (
+                views["plain"][:, ::-1] if mirror else self._resized(image, self.box(*image.size, view))
+            )
         return np.stack(list(views.values()))
 
-    def _resized(self, image: Image.Image, view: str) -> NDArray[np.uint8]:
+    def _resized(self, image: Image.Image, box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
         # reducing_gap shrinks by whole factors first: large photos cost a fraction, and the result
-        # differs by less than one grey level.
-        small = image.resize(
-            (self.size, self.size),
-            INTERPOLATIONS[self.interpolation],
-            box=self.box(image.width, image.height, view),
-            reducing_gap=3.0,
-        )
+        # differs by less than one gray level.
+        method = INTERPOLATIONS[self.interpolation]
+        small = image.resize((self.size, self.size), method, box=box, reducing_gap=3.0)
         return np.asarray(small, dtype=np.uint8)
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -160,13 +156,7 @@ class InputSpec:
         """Upright RGB image -> normalised float32 tensor (3, size, size) of the plain view."""
         import torch
 
-        return self.normalise(torch.from_numpy(self._resized(image, "plain").copy())[None])[0]
-
-    def prepare_views(self, image: Image.Image) -> Tensor:
-        """Upright RGB image -> one normalised tensor per view, (V, 3, size, size), the plain one first."""
-        import torch
-
-        return self.normalise(torch.from_numpy(self.pixels(image)))
+        return self.normalise(torch.from_numpy(self._resized(image, self.box(*image.size)).copy())[None])[0]
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON values."""

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.support.pictures import encode, png, png_chunk
+from pawmatch.images.color import cicp_profile
+from tests.support.pictures import encode, png, png_chunk, with_png_chunk
 
 SIDE = 6324  # squared, a little below 40 megapixels
 LARGEST = 20 * 2**20
@@ -72,10 +73,19 @@ FILES: dict[str, Callable[[], bytes]] = {
     "65 megapixels.jpg": lambda: encode(
         flat("RGB").resize((8062, 8062)), "JPEG", progressive=True, subsampling=0
     ),
-    "50 passes.jpg": lambda: passes(flat("RGB"), 50),
-    "passes over noise.jpg": lambda: passes(noise(32), 50, quality=60),
+    "25 passes over gray.jpg": lambda: passes(Image.new("RGB", (SIDE, SIDE), "gray"), 25),
+    "25 passes over noise.jpg": lambda: passes(noise(32), 25, quality=60),
     "four colours, progressive.jpg": lambda: passes(
         Image.merge("CMYK", [*noise(32).split(), noise(32).getchannel(0)]), 10, quality=40
+    ),
+    "four colours, 65 megapixels.jpg": lambda: encode(
+        flat("CMYK").resize((8062, 8062)), "JPEG", progressive=True, subsampling=0
+    ),
+    "16 bits, alpha, linear, interlaced.png": lambda: with_png_chunk(
+        interlaced_png(), b"gAMA", b"\0\1\x86\xa0"
+    ),
+    "lossless, alpha, profile.webp": lambda: encode(
+        flat("RGBA"), "WEBP", lossless=True, method=0, quality=0, icc_profile=cicp_profile(12, 13)
     ),
     "16 bits, alpha.png": lambda: png((SIDE, SIDE), 16, 6, (b"\4" + bytes(8 * SIDE)) * SIDE),
     "16 bits, alpha, interlaced.png": interlaced_png,

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pawmatch.errors import BrokenImage, ImageTooLarge
-from pawmatch.images import ROTATED, avif, open_image, read_image
+from pawmatch.images import ROTATED, avif, containers, open_image, read_image
 from pawmatch.images.avif import frames_and_pixels
 from pawmatch.images.containers import MAX_PIECES, MAX_SCANS, TooManyPieces, TooManyPixels, exif_orientation
 from pawmatch.images.reading import strip
@@ -43,6 +43,12 @@ def progressive(scans: int) -> bytes:
 def test_scans_of_a_progressive_jpeg_are_counted() -> None:
     assert open_image(progressive(MAX_SCANS)).size == (64, 64)
     assert "put together" in failure(progressive(MAX_SCANS + 1), BrokenImage)
+
+
+def test_passes_over_a_large_jpeg_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(containers, "MAX_SCANNED_PIXELS", 64 * 64 * 20)
+    assert open_image(progressive(20)).size == (64, 64)
+    assert "put together" in failure(progressive(21), BrokenImage)
 
 
 def test_what_follows_the_end_of_a_jpeg_is_not_counted() -> None:

@@ -72,7 +72,7 @@ def test_views_show_their_parts() -> None:
     image = Image.new("RGB", (400, 200), (255, 0, 0))  # red, its right half blue
     image.paste((0, 0, 255), (200, 0, 400, 200))
     image.paste((0, 255, 0), (0, 0, 90, 200))  # the left edge green: outside square
-    views = spec.prepare_views(image)
+    views = spec.normalise(torch.from_numpy(spec.pixels(image)))
     assert views.shape == (4, 3, 32, 32)
     torch.testing.assert_close(views[0], spec.prepare(image))
     torch.testing.assert_close(views[1], views[0].flip(-1))
