@@ -21,6 +21,7 @@ from pawmatch.commands import (
     evaluate,
     explain,
     import_checkpoint,
+    labels,
     push,
     search,
     serve,
@@ -45,6 +46,7 @@ COMMANDS = {
     "calibrate": calibrate,
     "evaluate": evaluate,
     "search": search,
+    "labels": labels,
     "import": import_checkpoint,
     "push": push,
 }

@@ -25,6 +25,11 @@ def percent(p: float) -> str:
     return f"{100 * p:.0f} %"
 
 
+def tenths(share: float) -> str:
+    """A measured share, to a tenth of a percent: 0.4142 -> "41.4 %"."""
+    return f"{100 * share:.1f} %"
+
+
 def article(word: str) -> str:
     """The article that a word is spoken with: "an" for Akita, "a" for Eurasier."""
     lower = word.lower()

@@ -91,12 +91,15 @@ def test_the_unexpected_is_a_neutral_line(
         assert "secret detail" in err
 
 
-def test_a_file_that_cannot_be_written_is_named(
-    breeds: str, dog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_error_of_the_system_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "missing" / "answers.csv"
-    assert main(["classify", str(dog), "--source", breeds, "--out", str(out)]) == 2
-    assert capsys.readouterr().err.splitlines() == [f"pawmatch: error: {out}: No such file or directory."]
+    def fail(args: object) -> int:
+        raise OSError(28, "No space left on device", "answers.csv")
+
+    monkeypatch.setattr(classify, "run", fail)
+    assert main(["classify", "a.jpg"]) == 2
+    assert capsys.readouterr().err == "pawmatch: error: answers.csv: No space left on device.\n"
 
 
 def test_an_interrupt_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,34 +5,25 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pawmatch.commands.console import add_model_options, complain, image_progress, note, say, say_json
-from pawmatch.commands.inputs import Found, find_images, is_one_image
-from pawmatch.commands.output import (
-    Output,
-    Result,
-    Tally,
-    check_out,
-    engines_of,
-    json_object,
-    json_record,
-    settings_of,
-)
+from pawmatch.commands.console import add_model_options, complain, load_models, note, progress, say, say_json
+from pawmatch.commands.inputs import check_label, is_one_image, missing_files
+from pawmatch.commands.output import Output, Tally, check_out, engines_of, manifest_of
+from pawmatch.commands.rows import Result, json_record
 from pawmatch.errors import BadOption, PawMatchError
+from pawmatch.evaluation.folders import BATCH, Found, examine_files, find_images
+from pawmatch.labels import VARIANT_NAMES
 from pawmatch.phrasing import percent, verdict_line
-from pawmatch.tasks import VARIANT_NAMES
 
 if TYPE_CHECKING:
-    from pawmatch.classifier import Classifier, Examined
-    from pawmatch.images.pool import Read, Readers
+    from pawmatch.classifier import Classifier
+    from pawmatch.images.pool import Readers
     from pawmatch.results import Prediction
-
 
 SUMMARY = "Name what is in images and say how sure that is."
 EPILOG = """\
@@ -41,24 +32,23 @@ Folders are searched with their subfolders, in order of the names.
 With --json, one image gives one object; several give one object per line, each beginning with
 "file". An image that fails gives {"file": ..., "error": {"code": ..., "message": ...}}.
 
---out writes results as they come. A run that was ended, in whatever way, goes on where it stopped
-when the same command is given again, and ends with the file that it would have had. For that,
-FILE.run.json beside it says by what settings the rows were made: rows of other settings, or of a
-folder whose images are others now, are refused, and --fresh starts over. Images that come after
-the last row are added; rows that are there stay as they are, also if their image has changed.
-Images that failed are rows too, with the reason.
+--out writes results as they come, as JSON lines: to FILE itself if that is a .jsonl, else to
+FILE.rows.jsonl, of which the .csv or .parquet is made at the end. A run that was ended, in whatever way,
+goes on where it stopped when the same command is given again, and ends with the file that it would have
+had; so does one for which images were added. For that, FILE.run.json beside it says by what settings the
+rows were made: rows of other settings are refused, and --fresh starts over. Rows that are there stay as
+they are, also if their image has changed. Images that failed are rows too, with the reason.
 
 Columns of a .csv: file, task, verdict (answer, group, unknown, outside or poor_image), verdict_text,
 label, name, confidence, check (yes or no), reasons, candidates_90, others, error, message, and for
-each variant its label and confidence. Text that a spreadsheet would run as a formula gets an
-apostrophe in front. A .parquet has the same columns with types: check is true or false, reasons,
-candidates_90 and others are lists, what is missing is null; it appears at the end, and
-FILE.rows.jsonl until then. A line of a .jsonl is the object of --json without its timing_ms, which
-would differ from run to run.
+each variant its label and confidence. It is UTF-8 and says so by its first bytes; text that a
+spreadsheet would run as a formula gets an apostrophe in front. A .parquet has the same columns with
+types: check is true or false, reasons, candidates_90 and others are lists, what is missing is null. A
+line of a .jsonl is the object of --json without its timing_ms, which would differ from run to run.
 """
 FILE_WIDTH = 32  # columns of the terminal; a longer name pushes the rest of its line to the right
-MOST_NAMES = 8
-MOST_WORKERS = 256
+MAX_NAMES = 8
+MAX_WORKERS = 256
 Sink = Callable[[str, Result], None]
 
 
@@ -83,6 +73,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Classify every image; 1 if some failed."""
     check_options(args)
+    missing = missing_files(args.images)
+    if args.out is None:
+        for file, error in missing.items():
+            if args.json and len(missing) == len(args.images):
+                say_json(json_record(file, error))
+            elif not args.json:
+                complain(f"{file}: {error}")
+        if len(missing) == len(args.images):
+            return 1
     from pawmatch.images.pool import FEW_FILES, Readers, suitable_readers
 
     found = find_images(args.images)
@@ -90,49 +89,50 @@ def run(args: argparse.Namespace) -> int:
     workers = suitable_readers(len(first), "cpu") if args.workers is None else args.workers
     # Begun before the models are loaded, which takes longer than they need to start.
     with Readers(workers) as readers:
-        return run_beside(args, chain(first, found), readers)
+        return run_beside(args, chain(first, found), readers, missing)
 
 
-def run_beside(args: argparse.Namespace, found: Iterator[Found], readers: Readers) -> int:
-    """Load the models and classify every image; 1 if some failed."""
-    from pawmatch.classifier import load
+def run_beside(
+    args: argparse.Namespace, found: Iterator[Found], readers: Readers, missing: Collection[str]
+) -> int:
+    """Load the models and classify every image but those `missing`; 1 if some failed."""
     from pawmatch.images.pool import FEW_FILES, suitable_readers
 
-    engine: str | dict[str, str] = args.engine
-    if args.out is not None and engine == "auto" and not args.fresh:
-        engine = engines_of(args.out) or engine
-    classifier = load(args.task, args.source, args.device, engine)
-    if classifier.notice:
-        note(classifier.notice)
+    resumed = engines_of(args.out) if args.out is not None and not args.fresh else None
+    classifier = load_models(args, resumed if args.engine == "auto" else None)
     if args.workers is None and len(readers):
         device = next(classifier.main.model.parameters()).device.type
         readers.grow(suitable_readers(FEW_FILES, device))
+    sinks = printers(args, classifier, missing)
     if args.out is None:
-        return 1 if answer(args, classifier, found, readers, printers(args, classifier), 0) else 0
-    settings = settings_of(classifier, args.top_k)
+        return 1 if answer(args, classifier, found, readers, sinks, 0) else 0
+    settings = manifest_of(classifier, args.top_k, BATCH)
     with Output(args.out, settings, classifier.variants, BATCH, fresh=args.fresh) as output:
         found = output.left(found)
         kept, started = output.tally.rows, time.monotonic()
         try:
-            answer(args, classifier, found, readers, [*printers(args, classifier), output.write], kept)
+            answer(args, classifier, found, readers, [*sinks, output.write], kept)
         except KeyboardInterrupt:
             note(f"stopped at row {output.tally.rows} of {args.out}; the same command goes on from there.")
             raise
         output.finish()
+        if output.gone:
+            note(f"{output.gone} rows are about images that are not there any more.")
         summarise(args.out, output.tally, kept, time.monotonic() - started)
     return 1 if output.tally.errors else 0
 
 
 def check_options(args: argparse.Namespace) -> None:
     """Raise BadOption for what can be refused before anything is loaded."""
+    check_label(None, args.task, args.source)
     if args.out is not None:
         check_out(args.out)
     elif args.fresh:
         raise BadOption("--fresh overwrites the file of --out; name that file too.")
     if args.top_k < 1:
         raise BadOption(f"--top-k is {args.top_k}; give a whole number from 1 on.")
-    if args.workers is not None and not 0 <= args.workers <= MOST_WORKERS:
-        raise BadOption(f"--workers is {args.workers}; give a whole number from 0 to {MOST_WORKERS}.")
+    if args.workers is not None and not 0 <= args.workers <= MAX_WORKERS:
+        raise BadOption(f"--workers is {args.workers}; give a whole number from 0 to {MAX_WORKERS}.")
 
 
 def answer(
@@ -144,15 +144,13 @@ def answer(
     done: int,
 ) -> int:
     """Hand the answer to each image that is found to every sink; gives the number that failed."""
-    results = answers(classifier, found, args.top_k, readers)
     failed = 0
-    with closing(results):
+    with closing(examine_files(classifier, found, readers)) as examined:
         # A bar and lines of results do not go together on one terminal.
-        if not sys.stdout.isatty() or (args.out is not None and not args.json):
-            shown = image_progress(results, lambda: sum(1 for _ in find_images(args.images)), done)
-        else:
-            shown = results
-        for file, result in shown:
+        shown = not sys.stdout.isatty() or (args.out is not None and not args.json)
+        count = lambda: sum(1 for _ in find_images(args.images))  # noqa: E731
+        for file, entry in progress(examined, "classify", count=count, done=done) if shown else examined:
+            result = entry if isinstance(entry, PawMatchError) else classifier.conclude(entry, args.top_k)
             for sink in sinks:
                 sink(file, result)
             failed += isinstance(result, PawMatchError)
@@ -174,20 +172,20 @@ def summarise(out: Path, tally: Tally, kept: int, seconds: float) -> None:
     note(f"{new} images in {seconds:.1f} s, {new / seconds:.1f} a second.")
 
 
-def printers(args: argparse.Namespace, classifier: Classifier) -> list[Sink]:
-    """What goes to the terminal for each image."""
+def printers(args: argparse.Namespace, classifier: Classifier, missing: Collection[str]) -> list[Sink]:
+    """What goes to the terminal for each image; those `missing` were named before."""
     single = is_one_image(args.images)
     verdict_width = len("Probably a , over 99 %") + max(len(name) for name in classifier.names)
 
     def print_json(file: str, result: Result) -> None:
         if single and not isinstance(result, PawMatchError):
-            say_json(json_object(result), indent=2)
+            say_json(result.to_dict(), indent=2)
         else:
             say_json(json_record(file, result))
 
     def print_line(file: str, result: Result) -> None:
         if isinstance(result, PawMatchError):
-            if args.out is None:  # else all of them are listed at the end
+            if args.out is None and file not in missing:  # else all of them are listed at the end
                 complain(f"{file}: {result}")
         elif single:
             describe(file, result)
@@ -219,8 +217,8 @@ def describe(file: str, prediction: Prediction) -> None:
 
 def first_of(names: Sequence[str]) -> str:
     """As many names as one reads, and how many more there are."""
-    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(names[:MOST_NAMES]) + more
+    more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
+    return ", ".join(names[:MAX_NAMES]) + more
 
 
 def flag(prediction: Prediction) -> str:
@@ -229,49 +227,3 @@ def flag(prediction: Prediction) -> str:
         return ""
     reasons = prediction.review.reasons
     return f"check: {reasons[0].message}" if reasons else "check"
-
-
-BATCH = 16
-AHEAD = 3  # batches that may be under way: one that waits for the models, one ready, one being read
-
-
-def answers(
-    classifier: Classifier, found: Iterable[Found], top_k: int, readers: Readers
-) -> Generator[tuple[str, Result]]:
-    """Each file with its answer or its error, in order, whatever the number of files in constant memory.
-
-    The readers, if there are any, read the next images while the models answer. A batch is BATCH entries of
-    `found`, errors included: which images the models take together depends on nothing else.
-    """
-    from pawmatch.images.pool import read_all
-
-    with closing(read_all(found, classifier.specs, readers, AHEAD * BATCH)) as read:
-        for batch, examined in examine_ahead(classifier, read):
-            for file, entry in batch:
-                if isinstance(entry, PawMatchError):
-                    yield file, entry
-                else:
-                    yield file, classifier.conclude(next(examined), top_k)
-
-
-def examine_ahead(
-    classifier: Classifier, read: Iterator[Read]
-) -> Generator[tuple[list[Read], Iterator[Examined]]]:
-    """Each batch with what the models make of its images.
-
-    The models have the next batch before one is given out. Else cores would idle while rows are written.
-    """
-    begun: tuple[list[Read], Future[list[Examined]]] | None = None
-    models = ThreadPoolExecutor(1)
-    try:
-        while True:
-            batch = list(islice(read, BATCH))
-            prepared = [entry for _, entry in batch if not isinstance(entry, PawMatchError)]
-            following = (batch, models.submit(classifier.examine, prepared)) if batch else None
-            if begun is not None:
-                yield begun[0], iter(begun[1].result())
-            if following is None:
-                return
-            begun = following
-    finally:
-        models.shutdown(cancel_futures=True)

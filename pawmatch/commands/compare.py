@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import csv
+import codecs
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from pawmatch.commands.console import add_model_options, complain, note, progress, say, say_json
-from pawmatch.commands.inputs import Found, find_labelled, in_order
-from pawmatch.commands.output import cell, json_record
+from pawmatch.commands.console import add_model_options, complain, load_models, note, progress, say, say_json
+from pawmatch.commands.inputs import check_out_folder, known_labels, missing_files
+from pawmatch.commands.rows import csv_line, json_record, read_table
 from pawmatch.errors import BadOption, ImageNotFound, PawMatchError
-from pawmatch.labels import display_name, find_label
+from pawmatch.evaluation.folders import Found, examine_files, find_labelled
+from pawmatch.labels import VARIANT_NAMES, display_name, find_label
 from pawmatch.phrasing import percent
-from pawmatch.tasks import VARIANT_NAMES
 
 if TYPE_CHECKING:
     from pawmatch.classifier import Classifier, Examined
     from pawmatch.evaluation.compare import Comparison, ImageAnswers, Spread
 
-
 SUMMARY = "Compare the three variants on the same images."
 EPILOG = """\
-The true label is the one of --truth, or else the name of the folder, within one that was given, in
-which an image lies. Where it is known, the right answers are counted, too.
+The true label is the one of --truth, which is a label or a .csv table with the columns file and label, or
+else the name of the folder, within one that was given, in which an image lies. Where it is known, the right
+answers are counted, too.
 
 --out writes comparison.json, comparison.csv with a row per image, comparison.png with all figures on
 one page, and sheets/ with the heatmaps of the first images. Files of these names are replaced. The JSON
@@ -39,13 +39,22 @@ confidence in the true label; sheet, error, message.
 FILE_WIDTH = 32  # columns of the terminal; a longer name pushes the rest of its line to the right
 NAME_WIDTH = 20
 VARIANT_WIDTH = max(map(len, VARIANT_NAMES.values()))
+SHEETS = "sheets"  # the folder that they go to, below the one given
+QUALITY = 88  # of the sheets' JPEG files
+MAX_STEM = 80  # characters of an image's name that its sheet's name keeps
+MAX_KEPT = 1000  # images whose answers are kept for the JSON; the table on disk has all
+NOTHING = "There is no image to compare the variants on; give one that can be read."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `compare`."""
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="what to compare them on")
     add_model_options(parser)
-    parser.add_argument("--truth", metavar="LABEL", help="the true label of all images")
+    parser.add_argument(
+        "--truth",
+        metavar="LABEL",
+        help="the true label of all images, or a .csv table with the columns file and label",
+    )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the table, figures and heatmaps there")
     parser.add_argument(
         "--sheets", type=int, default=12, metavar="N", help="how many heatmap sheets to write (default: 12)"
@@ -57,22 +66,27 @@ def run(args: argparse.Namespace) -> int:
     """Compare the variants over every image; 1 if some failed."""
     if args.sheets < 0:
         raise BadOption(f"--sheets is {args.sheets}; give a whole number from 0 on.")
-    from pawmatch.classifier import load
+    truth = read_truth(args.truth, known_labels(args.task, args.source))
+    missing = missing_files(args.images)
+    if len(missing) == len(args.images):
+        for file, error in missing.items():
+            complain(f"{file}: {error}")
+        complain(NOTHING)
+        return 1
+    if args.out is not None:
+        check_out_folder(args.out)
+    classifier = load_models(args)
+    truth = truth or read_truth(args.truth, classifier.labels)
     from pawmatch.evaluation.compare import compare
 
-    classifier = load(args.task, args.source, args.device, args.engine)
-    if classifier.notice:
-        note(classifier.notice)
-    truth = find_label(classifier.labels, args.truth) if args.truth else None
-    walk = Walk(classifier, args.out, args.sheets, complain)
-    row: Row = ignore
+    walk = Walk(classifier, args.out, args.sheets)
     with ExitStack() as stack:
         if args.out is not None:
             args.out.mkdir(parents=True, exist_ok=True)
-            path = args.out / "comparison.csv"
-            stream = path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
-            row = csv_table(stack.enter_context(stream), classifier.variants)
-        answered: Iterable[ImageAnswers] = walk.through(args.images, truth, row)
+            stream = stack.enter_context((args.out / "comparison.csv").open("wb"))
+            walk.write_row = stream.write
+            stream.write(codecs.BOM_UTF8 + csv_line(walk.columns))
+        answered: Iterable[ImageAnswers] = walk.through(args.images, truth)
         listing = args.out is None and not args.json
         answered = listed(answered) if listing else progress(answered, "images")
         try:
@@ -99,8 +113,111 @@ def run(args: argparse.Namespace) -> int:
     return 1 if walk.failed else 0
 
 
-def ignore(row: dict[str, Any]) -> None:
-    """Where rows go that nobody asked for."""
+def read_truth(text: str | None, labels: Sequence[str] | None) -> str | Mapping[str, str] | None:
+    """What --truth says, once the labels are known: the label of all images, or one for each file.
+
+    Raises UnknownLabel for what is no label, BadOption for a table without the two columns.
+    """
+    if text is None or labels is None:
+        return None
+    if not text.lower().endswith(".csv"):
+        return find_label(labels, text)
+    rows = read_table(Path(text))
+    if not all(row.get("file") and row.get("label") for row in rows):
+        raise BadOption(f"{text} needs the columns file and label, with something in each row.")
+    return {row["file"]: find_label(labels, row["label"]) for row in rows}
+
+
+class Walk:
+    """A walk through images: what it yields is compared, what cannot be used is in `failed`, by name.
+
+    In memory are some batches of images, the names of those that failed, and as JSON values the `answers` to
+    the first MAX_KEPT. `out` is the folder for the sheets of the first `max_sheets` images; `write_row` is
+    given a line of the table for every image, whose head is `columns`.
+    """
+
+    def __init__(self, classifier: Classifier, out: Path | None, max_sheets: int) -> None:
+        self.classifier = classifier
+        self.out = out
+        self.max_sheets = max_sheets
+        self.write_row: Callable[[bytes], object] = len
+        self.failed: list[dict[str, Any]] = []
+        self.answers: list[dict[str, Any]] = []
+        self.sheets = 0
+        names = (name for v in classifier.variants for name in (v, f"{v}_confidence", f"{v}_truth"))
+        self.columns = ["file", "truth", "agree", *names, "sheet", "error", "message"]
+
+    def through(self, paths: Sequence[str], truth: str | Mapping[str, str] | None) -> Iterator[ImageAnswers]:
+        """The answers to each image that can be read."""
+        truths: deque[str | None] = deque()
+
+        def found() -> Iterator[Found]:
+            for entry, label in find_labelled(paths, self.classifier.labels, truth):
+                truths.append(label)
+                yield entry
+
+        for file, result in examine_files(self.classifier, found()):
+            label = truths.popleft()
+            if isinstance(result, PawMatchError):
+                self.failed.append(json_record(file, result))
+                complain(f"{file}: {result}")
+                self.add_row({"file": file, "error": result.code, "message": str(result)})
+                continue
+            image = self.answered(file, result, label)
+            sheet = self.write_sheet(file, result, label)
+            self.add_row(row_of(image, sheet))
+            if len(self.answers) < MAX_KEPT:
+                self.answers.append({**image.to_dict(), "sheet": sheet or None})
+            yield image
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """Write one line of the table."""
+        self.write_row(csv_line([row.get(column) for column in self.columns]))
+
+    def answered(self, file: str, examined: Examined, truth: str | None) -> ImageAnswers:
+        """What each variant answered, and how sure it is of the truth where that is known."""
+        from pawmatch.evaluation.compare import ImageAnswers
+
+        classifier = self.classifier
+        prediction = classifier.conclude(examined, top_k=1)
+        answers = prediction.variants
+        if truth is None:
+            return ImageAnswers(file, answers, review=prediction.review)
+        index = classifier.labels.index(truth)
+        in_truth = tuple(
+            float(classifier.probabilities(answer.variant, examined.logits[answer.variant])[index])
+            for answer in answers
+        )
+        return ImageAnswers(file, answers, truth, in_truth, prediction.review)
+
+    def write_sheet(self, file: str, examined: Examined, truth: str | None) -> str:
+        """Write one image's sheet, if it is among the first; gives its name below `out`, or nothing."""
+        if self.out is None or self.sheets >= self.max_sheets:
+            return ""
+        from pawmatch.heatmaps import draw_square_sheet
+        from pawmatch.images import open_image
+
+        self.sheets += 1
+        # Numbered, for images of one name in several folders.
+        name = f"{SHEETS}/{self.sheets:04d}_{Path(file).stem[:MAX_STEM]}.jpg"
+        path = self.out / name
+        path.parent.mkdir(exist_ok=True)
+        photo = open_image(file)
+        explanation = self.classifier.explain_examined(examined, photo, truth)
+        draw_square_sheet(photo, explanation, is_truth=truth is not None).save(path, quality=QUALITY)
+        return name
+
+
+def row_of(image: ImageAnswers, sheet: str) -> dict[str, Any]:
+    """The row of an image that was answered."""
+    agree = "yes" if image.agreed else "no"
+    row: dict[str, Any] = {"file": image.file, "truth": image.truth, "agree": agree, "sheet": sheet}
+    for index, answer in enumerate(image.answers):
+        row[answer.variant] = answer.label
+        row[f"{answer.variant}_confidence"] = answer.confidence
+        if image.truth is not None:
+            row[f"{answer.variant}_truth"] = image.truth_confidences[index]
+    return row
 
 
 def write_summary(out: Path, comparison: Comparison, values: dict[str, Any], classifier: Classifier) -> None:
@@ -196,120 +313,3 @@ def say_spreads(heading: str, names: Sequence[str], spreads: Sequence[Spread]) -
 def say_row(name: str, cells: Sequence[str]) -> None:
     """One line of a table."""
     say("  ".join([f"  {name:<{VARIANT_WIDTH}}", *cells]).rstrip())
-
-
-SHEETS = "sheets"  # the folder that they go to, below the one given
-QUALITY = 88  # of the sheets' JPEG files
-LONGEST_STEM = 80  # characters of an image's name that its sheet's name keeps
-MOST_KEPT = 1000  # images whose answers are kept for the JSON; the table on disk has all
-
-Row = Callable[[dict[str, Any]], None]
-
-
-class Walk:
-    """One walk: what it yields is compared, what cannot be used is in `failed`, by name.
-
-    In memory are one batch of images, the names of those that failed, and as JSON values the `answers` to
-    the first MOST_KEPT. `out` is the folder for the sheets of the first `most_sheets` images, each of which
-    costs another pass through the models.
-    """
-
-    def __init__(
-        self,
-        classifier: Classifier,
-        out: Path | None,
-        most_sheets: int,
-        complain: Callable[[str], None],
-    ) -> None:
-        self.classifier = classifier
-        self.out = out
-        self.most_sheets = most_sheets
-        self.complain = complain
-        self.failed: list[dict[str, Any]] = []
-        self.answers: list[dict[str, Any]] = []
-        self.sheets = 0
-
-    def through(self, paths: Sequence[str], truth: str | None, row: Row) -> Iterator[ImageAnswers]:
-        """The answers to each image that can be read; `row` gets the table's row of every image."""
-        truths: deque[str | None] = deque()
-
-        def found() -> Iterator[Found]:
-            for entry, label in find_labelled(paths, self.classifier.labels, truth):
-                truths.append(label)
-                yield entry
-
-        for file, result in in_order(found(), self.classifier.examine_batch):
-            label = truths.popleft()
-            if isinstance(result, PawMatchError):
-                self.failed.append(json_record(file, result))
-                self.complain(f"{file}: {result}")
-                row({"file": file, "error": result.code, "message": str(result)})
-                continue
-            image = self.answered(file, result, label)
-            sheet = self.write_sheet(file, label)
-            row(row_of(image, sheet))
-            if len(self.answers) < MOST_KEPT:
-                self.answers.append({**image.to_dict(), "sheet": sheet or None})
-            yield image
-
-    def answered(self, file: str, examined: Examined, truth: str | None) -> ImageAnswers:
-        """What each variant answered, and how sure it is of the truth where that is known."""
-        from pawmatch.evaluation.compare import ImageAnswers
-
-        classifier = self.classifier
-        prediction = classifier.conclude(examined, top_k=1)
-        answers = prediction.variants
-        if truth is None:
-            return ImageAnswers(file, answers, review=prediction.review)
-        index = classifier.labels.index(truth)
-        in_truth = tuple(
-            float(classifier.probabilities(answer.variant, examined.logits[answer.variant])[index])
-            for answer in answers
-        )
-        return ImageAnswers(file, answers, truth, in_truth, prediction.review)
-
-    def write_sheet(self, file: str, truth: str | None) -> str:
-        """Write one image's sheet, if it is among the first; gives its name below `out`, or nothing."""
-        if self.out is None or self.sheets >= self.most_sheets:
-            return ""
-        from pawmatch.heatmaps import draw_square_sheet
-
-        self.sheets += 1
-        # Numbered, for images of one name in several folders.
-        name = f"{SHEETS}/{self.sheets:04d}_{Path(file).stem[:LONGEST_STEM]}.jpg"
-        path = self.out / name
-        path.parent.mkdir(exist_ok=True)
-        explanation = self.classifier.explain(file, truth)
-        draw_square_sheet(explanation.photo, explanation, is_truth=truth is not None).save(
-            path, quality=QUALITY
-        )
-        return name
-
-
-def row_of(image: ImageAnswers, sheet: str) -> dict[str, Any]:
-    """The row of an image that was answered."""
-    row: dict[str, Any] = {
-        "file": image.file,
-        "truth": image.truth or "",
-        "agree": "yes" if image.agreed else "no",
-        "sheet": sheet,
-    }
-    for index, answer in enumerate(image.answers):
-        row[answer.variant] = answer.label
-        row[f"{answer.variant}_confidence"] = round(answer.confidence, 4)
-        if image.truth is not None:
-            row[f"{answer.variant}_truth"] = round(image.truth_confidences[index], 4)
-    return row
-
-
-def csv_table(stream: TextIO, variants: Sequence[str]) -> Row:
-    """A row writer for a CSV file, whose head is written at once."""
-    own = [name for variant in variants for name in (variant, f"{variant}_confidence", f"{variant}_truth")]
-    columns = ["file", "truth", "agree", *own, "sheet", "error", "message"]
-    writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-
-    def write(row: dict[str, Any]) -> None:
-        writer.writerow({key: cell(value) for key, value in row.items()})
-
-    return write

@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pawmatch.labels import bundled_tasks
 from pawmatch.phrasing import listed
+
+if TYPE_CHECKING:
+    from pawmatch.classifier import Classifier
+
+T = TypeVar("T")
 
 
 def printable(text: str) -> str:
@@ -62,6 +67,17 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def load_models(args: argparse.Namespace, engine: Mapping[str, str] | None = None) -> Classifier:
+    """The classifier that a command's options name; `engine` instead of the one that they name."""
+    from pawmatch.classifier import load
+
+    named: str = getattr(args, "engine", "torch")
+    classifier = load(args.task, args.source, args.device, engine or named)
+    if classifier.notice:
+        note(classifier.notice)
+    return classifier
+
+
 class Listing(argparse.Action):
     """Prints what `lines` gives, one entry a line; nothing is imported before it is asked for."""
 
@@ -88,31 +104,22 @@ class Listing(argparse.Action):
         parser.exit()
 
 
-T = TypeVar("T")
+def progress(
+    things: Iterable[T], what: str, count: int | Callable[[], int] | None = None, done: int = 0
+) -> Iterable[T]:
+    """The things one by one, with a bar on standard error while they last if that is a terminal.
 
-
-def progress(things: Iterable[T], what: str) -> Iterable[T]:
-    """The things one by one, with a bar on standard error while they last if that is a terminal."""
-    from tqdm import tqdm
-
-    bar: Iterable[T] = tqdm(things, desc=what, leave=False, disable=not sys.stderr.isatty())
-    return bar
-
-
-def image_progress(things: Iterable[T], count: Callable[[], int], done: int) -> Iterable[T]:
-    """The things with a bar that shows their rate and the time left; `done` of them were there before.
-
-    `count` says how many there are in all. It is asked only if there is a terminal to show it on.
+    `count` says how many there are in all, and is asked only if there is a terminal to show it on. `done` of
+    them were there before.
     """
-    from tqdm import tqdm
-
     if not sys.stderr.isatty():
         return things
+    from tqdm import tqdm
+
     bar: Iterable[T] = tqdm(
         things,
-        desc="classify",
-        unit=" images",
-        total=count(),
+        desc=what,
+        total=count() if callable(count) else count,
         initial=done,
         leave=False,
         smoothing=0.05,  # they come in batches: a short memory would let the rate jump

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pawmatch.commands.console import add_model_options, complain, note, progress, say, say_json
-from pawmatch.commands.inputs import find_images
+from pawmatch.commands.console import add_model_options, complain, load_models, note, progress, say, say_json
+from pawmatch.commands.inputs import check_out_folder, known_labels
+from pawmatch.commands.rows import csv_table
 from pawmatch.errors import BadOption
-from pawmatch.labels import display_name
-from pawmatch.tasks import VARIANT_NAMES
+from pawmatch.evaluation.folders import fingerprint, images_below, labelled_files
+from pawmatch.labels import VARIANT_NAMES, display_name
+from pawmatch.phrasing import tenths
 
 if TYPE_CHECKING:
     from pawmatch.classifier import Classifier
@@ -36,7 +37,7 @@ risk_coverage.png. Files of that name are replaced.
 example:
   pawmatch evaluate --data photos --outside paintings --out report --faithfulness 50
 """
-MOST_NAMED = 10  # unreadable files written out one by one
+MAX_NAMED = 10  # unreadable files written out one by one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--outside", metavar="DIR", help="images that do not belong to the task, for the out-of-scope flag"
+    )
+    parser.add_argument(
+        "--unknown", metavar="DIR", help="images of classes that have no label, for the verdict unknown"
     )
     parser.add_argument(
         "--variant",
@@ -73,69 +77,64 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print, write; 1 if some images could not be read."""
     if args.faithfulness < 0:
         raise BadOption(f"--faithfulness is {args.faithfulness}; give the number of images, from 0 on.")
-    outside = images_of(args.outside)
+    if args.calibration not in MEASURED_CALIBRATION:
+        raise BadOption(
+            f"Calibration {args.calibration!r} is unknown; use {' or '.join(MEASURED_CALIBRATION)}."
+        )
+    outside, unknown = (
+        [] if folder is None else images_below(folder) for folder in (args.outside, args.unknown)
+    )
+    if (labels := known_labels(args.task, args.source)) is not None:
+        labelled_files(args.data, labels)
     if args.out is not None:
-        args.out.mkdir(parents=True, exist_ok=True)  # said before an hour of measuring, not after it
-    from pawmatch.classifier import load
+        check_out_folder(args.out)  # said before an hour of measuring, not after it
+    classifier = load_models(args)
     from pawmatch.evaluation.evaluate import evaluate
 
-    classifier = load(args.task, args.source, args.device, args.engine)
-    if classifier.notice:
-        note(classifier.notice)
     evaluation = evaluate(
         classifier,
         args.data,
         calibration=args.calibration,
         variants=args.variant or (),
         outside=outside,
+        unknown=unknown,
         faithfulness=args.faithfulness,
         follow=progress,
     )
-    for entry in evaluation.unreadable[:MOST_NAMED]:
+    for entry in evaluation.unreadable[:MAX_NAMED]:
         complain(f"{entry.file}: {entry.message}")
-    if (more := len(evaluation.unreadable) - MOST_NAMED) > 0:
+    if (more := len(evaluation.unreadable) - MAX_NAMED) > 0:
         note(f"and {more} more that could not be read.")
     if args.json:
         say_json(evaluation.to_dict(), indent=2)
     else:
         for line in describe(evaluation):
             say(line)
-    if args.calibration == "own" and fitted_on_these(classifier, evaluation.images):
-        note("the calibration was fitted on as many images; on the same ones, use --calibration halves.")
+    if args.calibration == "own":
+        warn_of_fitted_images(classifier, args.data, evaluation.images)
     if args.out is not None:
         write(evaluation, args.out)
     return 1 if evaluation.unreadable else 0
 
 
-def images_of(folder: str | None) -> list[Path]:
-    """Every image in a folder and below it; raises BadOption or ImageError where there is none."""
-    if folder is None:
-        return []
-    if not Path(folder).is_dir():
-        raise BadOption(f"There is no folder {folder}; name a folder of images that are no part of the task.")
-    found = []
-    for path, error in find_images([folder]):
-        if error is not None:
-            raise error
-        found.append(Path(path))
-    return found
-
-
-def fitted_on_these(classifier: Classifier, images: int) -> bool:
-    """Whether a checkpoint was calibrated on a folder of just as many images."""
-    configs = [member.checkpoint.config for member in classifier.members.values()]
-    return any(config.metrics.get("validation_images") == images for config in configs)
+def warn_of_fitted_images(classifier: Classifier, data: Path, images: int) -> None:
+    """Say so where the checkpoint was calibrated on these images, or where it may have been."""
+    config = classifier.main.checkpoint.config
+    fitted = config.training.get("calibrated_on")
+    if fitted == fingerprint(labelled_files(data, classifier.labels), classifier.labels):
+        note("the calibration was fitted on these images; use --calibration halves.")
+    elif fitted is None and config.metrics.get("validation_images") == images:
+        note("the calibration was fitted on as many images; on the same ones, use --calibration halves.")
 
 
 def write(evaluation: Evaluation, out: Path) -> None:
     """Write metrics.json, classes.csv and the figures into a folder."""
     from pawmatch.evaluation.figures import save_figures
 
+    out.mkdir(parents=True, exist_ok=True)
     metrics, classes = out / "metrics.json", out / "classes.csv"
     metrics.write_text(json.dumps(evaluation.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    with classes.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerows(class_rows(evaluation))
+    classes.write_bytes(csv_table(class_rows(evaluation)))
     for path in [metrics, classes, *save_figures(evaluation, out)]:
         note(f"wrote {path}")
 
@@ -155,7 +154,7 @@ def shares(estimate: Estimate | None) -> str:
     """A share with its interval: "41.4 % (39.4 to 43.4)"."""
     if estimate is None:
         return NONE
-    return f"{100 * estimate.value:.1f} % ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+    return f"{tenths(estimate.value)} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
 def numbers(estimate: Estimate, digits: int = 3) -> str:
@@ -280,10 +279,19 @@ def review(evaluation: Evaluation) -> Iterator[str]:
             ("outside images flagged", found.outside_flagged),
             ("  out_of_scope", found.outside_out_of_scope),
         ]
+    rows += [(f"verdict {code}", share) for code, share in found.verdicts.items()]
+    rows += [(f"outside: verdict {code}", share) for code, share in found.outside_verdicts.items()]
+    if (unknown := evaluation.unknown) is not None:
+        rows += [("unknown: a plain answer", unknown.answered)]
+        rows += [(f"unknown: verdict {code}", share) for code, share in unknown.verdicts.items()]
     yield ""
     yield line("Answers as users get them", [VARIANT_NAMES[evaluation.main]])
     for name, share in rows:
         yield line(f"  {name}", [shares(share)])
+    if unknown is not None:
+        score = NONE if unknown.auroc is None else numbers(unknown.auroc)
+        yield line("  AUROC of the unknown score", [score])
+        yield line("    of confidence alone", [numbers(unknown.auroc_of_confidence)])
 
 
 def confusions(evaluation: Evaluation) -> Iterator[str]:
@@ -321,10 +329,10 @@ def heatmaps(evaluation: Evaluation) -> Iterator[str]:
         yield from table("Subject pasted on another picture", found, POINTING)
 
 
-def class_rows(evaluation: Evaluation) -> Iterator[list[str | float | int]]:
+def class_rows(evaluation: Evaluation) -> Iterator[list[str | float | None]]:
     """The per-class table of every variant, its head first."""
     yield ["variant", "label", "name", "precision", "recall", "f1", "images"]
     for variant, report in evaluation.variants.items():
         for score in report.classes:
-            cells = ("" if c is None else round(c, 4) for c in (score.precision, score.recall, score.f1))
+            cells = (score.precision, score.recall, score.f1)
             yield [variant, score.label, display_name(score.label), *cells, score.support]

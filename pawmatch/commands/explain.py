@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pawmatch.commands.console import add_model_options, complain, note, say, say_json
-from pawmatch.commands.output import json_record
-from pawmatch.errors import ImageError
+from pawmatch.commands.console import add_model_options, complain, load_models, say, say_json
+from pawmatch.commands.inputs import check_label, check_out_folder, missing_files
+from pawmatch.commands.rows import json_record
+from pawmatch.errors import BadOption, ImageError
+from pawmatch.labels import VARIANT_NAMES
 from pawmatch.phrasing import percent, verdict_line
-from pawmatch.tasks import VARIANT_NAMES
 
 if TYPE_CHECKING:
     from pawmatch.results import Explanation
@@ -20,6 +21,7 @@ EPILOG = """\
 Writes NAME.<variant>.jpg for each variant, and NAME.sheet.jpg with all of them side by side, where
 NAME is the image's name without its ending. Files of that name are replaced.
 """
+COLORMAPS = ("jet", "cividis", "viridis")
 QUALITY = 92  # of the JPEG files; lower values make edges of the colours visible
 
 
@@ -46,21 +48,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Explain one image and write the pictures; 1 if the image cannot be used."""
-    from pawmatch.classifier import load
-
-    classifier = load(args.task, args.source, args.device, args.engine)
-    if classifier.notice:
-        note(classifier.notice)
+    if args.colormap not in COLORMAPS:
+        raise BadOption(f"Colour map {args.colormap!r} is unknown; use one of {', '.join(COLORMAPS)}.")
+    if not 0 <= args.strength <= 1:
+        raise BadOption(f"Strength {args.strength} is outside 0 to 1.")
+    check_label(args.label, args.task, args.source)
+    for exc in missing_files([args.image]).values():
+        return refuse(args, exc)
+    check_out_folder(args.out)
+    classifier = load_models(args)
     try:
         explanation = classifier.explain(
             args.image, args.label, colormap=args.colormap, strength=args.strength
         )
     except ImageError as exc:
-        if args.json:
-            say_json(json_record(args.image, exc))
-        else:
-            complain(f"{args.image}: {exc}")
-        return 1
+        return refuse(args, exc)
     files = write_pictures(explanation, args.out, Path(args.image).stem)
     if args.json:
         values = explanation.to_dict()
@@ -69,6 +71,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         describe(args.image, explanation, files)
     return 0
+
+
+def refuse(args: argparse.Namespace, exc: ImageError) -> int:
+    """Say why the image cannot be used."""
+    if args.json:
+        say_json(json_record(args.image, exc))
+    else:
+        complain(f"{args.image}: {exc}")
+    return 1
 
 
 def write_pictures(explanation: Explanation, out: Path, stem: str) -> dict[str, Path]:

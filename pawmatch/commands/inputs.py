@@ -1,118 +1,88 @@
-"""From paths as given to images one by one, in order."""
+"""What can be refused before a model is loaded: files, folders, tasks and labels that are not there."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
-from pawmatch.errors import ImageNotFound, ImageUnreadable, PawMatchError, UnknownLabel
-from pawmatch.evaluation.folders import WORDNET_NUMBER
-from pawmatch.labels import find_label
-
-T = TypeVar("T")
-Found = tuple[str, PawMatchError | None]
-
-
-def find_images(paths: Iterable[str]) -> Iterator[Found]:
-    """Every file given, and every image in the folders given and below, sorted by name.
-
-    Hidden files and links to folders are passed over. A folder that cannot be listed, or in which
-    there is no image, comes out with the error that says so.
-    """
-    for path in paths:
-        # A path that the system cannot even look up, such as a much too long one, is left to the reader.
-        if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some of them
-            yield path, None
-            continue
-        found = False
-        for entry in walk(path):
-            found = True
-            yield entry
-        if not found:
-            yield path, ImageNotFound("There is no image in this folder; name one that holds images.")
-
-
-def walk(folder: str) -> Iterator[Found]:
-    """The images in a folder and its subfolders, with constant memory for any number of folders."""
-    from pawmatch.images.filetypes import SUFFIXES  # not above: --help does without numpy and Pillow
-
-    unreadable: list[OSError] = []
-    for place, folders, files in os.walk(folder, onerror=unreadable.append):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield os.path.join(place, name), None  # noqa: PTH118 - keeps "./" as it was given
-        while unreadable:
-            yield refused(unreadable.pop())
-    while unreadable:
-        yield refused(unreadable.pop())
-
-
-def refused(exc: OSError) -> Found:
-    """What comes out for a folder that cannot be listed."""
-    reason = f"The folder cannot be listed ({exc.strerror}); check its permissions."
-    return str(exc.filename), ImageUnreadable(reason)
-
-
-def in_order(
-    inputs: Iterable[Found], ask: Callable[[Iterator[str]], Iterable[T | PawMatchError]]
-) -> Iterator[tuple[str, T | PawMatchError]]:
-    """Each input with its own error, or with what `ask` makes of it, which takes files and keeps order."""
-    waiting: deque[Found] = deque()
-
-    def usable() -> Iterator[str]:
-        for file, error in inputs:
-            waiting.append((file, error))
-            if error is None:
-                yield file
-
-    def failed() -> Iterator[tuple[str, PawMatchError]]:
-        while waiting and (error := waiting[0][1]) is not None:
-            yield waiting.popleft()[0], error
-
-    for result in ask(usable()):
-        yield from failed()
-        yield waiting.popleft()[0], result
-    yield from failed()
+from pawmatch.errors import BadOption, ImageError
+from pawmatch.labels import CONFIG, VARIANT_NAMES, bundled_weights, find_label, find_task
 
 
 def is_one_image(paths: Sequence[str]) -> bool:
     """Whether a single file was named, as against a folder or several."""
-    return len(paths) == 1 and not os.path.isdir(paths[0])  # noqa: PTH112 - as above
+    return len(paths) == 1 and not os.path.isdir(paths[0])  # noqa: PTH112 - Path.is_dir raises for some
 
 
-def find_labelled(
-    paths: Iterable[str], labels: Sequence[str], truth: str | None
-) -> Iterator[tuple[Found, str | None]]:
-    """What `find_images` finds, each with its true label or None.
+def missing_files(paths: Sequence[str]) -> dict[str, ImageError]:
+    """The paths that lead to no file or folder, with the error that reading each would give."""
+    missing = [path for path in paths if not _exists(path)]
+    if not missing:
+        return {}
+    from pawmatch.images import open_image
 
-    `truth` is the label of them all; without it the nearest folder above an image that is named like a
-    class says it, as long as it lies within a folder given.
-    """
-    folder_label = labels_of_folders(labels)
-    for path in paths:
-        for file, error in find_images([path]):
-            yield (file, error), truth or (None if file == path else label_below(path, file, folder_label))
-
-
-def labels_of_folders(labels: Sequence[str]) -> Callable[[str], str | None]:
-    """The function from a folder's name to the class that it means, or None."""
-
-    @cache  # to look up a name that is no class takes a search for similar ones
-    def look_up(name: str) -> str | None:
+    errors: dict[str, ImageError] = {}
+    for path in missing:
         try:
-            return find_label(labels, WORDNET_NUMBER.sub("", name))
-        except UnknownLabel:
-            return None
+            open_image(path)
+        except ImageError as exc:
+            errors[path] = exc
+    return errors
 
-    return look_up
+
+def _exists(path: str) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:
+        return False  # a name that the system cannot even look up
 
 
-def label_below(root: str, file: str, folder_label: Callable[[str], str | None]) -> str | None:
-    """The class that the nearest folder between `root` and the file stands for."""
-    between = Path(file).parts[len(Path(root).parts) : -1]
-    return next((label for name in reversed(between) if (label := folder_label(name))), None)
+def check_out_folder(folder: Path) -> None:
+    """Raise BadOption unless there is such a folder, or can be, and files can be written to it."""
+    place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not place.is_dir():
+        raise BadOption(f"{place} is a file; name a folder to write to.")
+    if not os.access(place, os.W_OK):
+        raise BadOption(f"Nothing can be written to {place}; check its permissions, or name another folder.")
+
+
+def local_config(task: str, source: str | None) -> dict[str, Any] | None:
+    """The config.json of a task's weights on this computer as JSON values, unchecked.
+
+    None where the source is on the Hub, or has no such file: loading will say what is wrong with it. Raises
+    UnknownTask for bundled weights that there are not.
+    """
+    bundled = bundled_weights()
+    if source is None:
+        find_task(task)
+        folder = bundled / task
+    elif source.startswith("hf://"):
+        return None
+    else:
+        folder = Path(source).expanduser()
+        if folder.parts[:1] == ("weights",) and not folder.exists():
+            folder = bundled.joinpath(*folder.parts[1:])
+    for place in (root / name for root in (folder, folder / task) for name in (".", *VARIANT_NAMES)):
+        try:
+            values = json.loads((place / CONFIG).read_text(encoding="utf-8"))
+            if values["task"]["name"] == task and values["labels"]:
+                return dict(values)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def known_labels(task: str, source: str | None) -> tuple[str, ...] | None:
+    """The labels of a task's weights, or None where only loading them can say."""
+    config = local_config(task, source)
+    return None if config is None else tuple(map(str, config["labels"]))
+
+
+def check_label(text: str | None, task: str, source: str | None) -> None:
+    """Raise UnknownLabel or UnknownTask for what the weights do not know, if that can be told by now."""
+    labels = known_labels(task, source)
+    if labels is not None and text is not None:
+        find_label(labels, text)

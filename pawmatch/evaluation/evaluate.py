@@ -17,16 +17,19 @@ from pawmatch.calibration.decide import Observed, know
 from pawmatch.calibration.decide import judge as judge_known
 from pawmatch.calibration.fit import MAX_UNKNOWN_ANSWERED, REVIEW_TARGET, Evidence
 from pawmatch.calibration.measure import judge_halves
-from pawmatch.classifier import Classifier
+from pawmatch.classifier import Classifier, Examined
 from pawmatch.errors import BadOption, NotACheckpoint, PawMatchError, UnknownVariant
 from pawmatch.evaluation.faithfulness import measure_faithfulness, spread
-from pawmatch.evaluation.folders import Unreadable, evaluated_folder, labelled_files
+from pawmatch.evaluation.folders import evaluated_folder, examine_files, labelled_files
 from pawmatch.evaluation.report import (
+    VERDICTS,
     Evaluation,
     Reliability,
     ReviewReport,
     RiskPoint,
     ScopeReport,
+    UnknownReport,
+    Unreadable,
     VariantReport,
     class_scores,
     confusions,
@@ -51,11 +54,18 @@ from pawmatch.metrics import (
     share,
     top_k_hits,
 )
+from pawmatch.results import Prediction
 
-Follow = Callable[[Sequence[Any], str], Iterable[Any]]
+Follow = Callable[[Iterable[Any], str, int], Iterable[Any]]
+
+CALIBRATIONS = ("own", "halves")
+MIN_IMAGES_OF_HALVES = 20
+# Reasons for a review that follow from confidence alone.
+OF_CONFIDENCE = ("low_confidence", "close_call", "variants_disagree")
+CURVE_POINTS = 200
 
 
-def unfollowed(things: Sequence[Any], what: str) -> Iterable[Any]:
+def unfollowed(things: Iterable[Any], what: str, count: int) -> Iterable[Any]:
     """The things themselves: no progress is shown."""
     return things
 
@@ -67,43 +77,47 @@ def evaluate(
     calibration: str = "own",
     variants: Sequence[str] = (),
     outside: Sequence[Path] = (),
+    unknown: Sequence[Path] = (),
     faithfulness: int = 0,
     follow: Follow = unfollowed,
 ) -> Evaluation:
     """Measure `variants`, by default all, on the labelled images of `folder`.
 
     `calibration` is "own" for what users get, or "halves" on the images that it was fitted on; see
-    `judgement`. `outside` are images that do not belong to the task, `faithfulness` is on how many images
-    heatmaps are tested, `follow` wraps each long loop with its name. Images that cannot be read are left
-    out and named. Raises BadOption where none can, UnknownVariant, NotACheckpoint if a model gives values
-    that are no numbers, and what `folders.labelled_files` raises.
+    `judge_by_halves`. `outside` are images that do not belong to the task, `unknown` those of classes that
+    have no label, `faithfulness` is on how many images heatmaps are tested; `follow` wraps each long loop
+    with its name and length. Images that cannot be read are left out and named. Raises BadOption where none
+    can be read, UnknownVariant, NotACheckpoint if a model gives values that are no numbers, and what
+    `folders.labelled_files` raises.
     """
     if calibration not in CALIBRATIONS:
         raise BadOption(f"Calibration {calibration!r} is unknown; use {' or '.join(CALIBRATIONS)}.")
     variants = _known(classifier, variants)
     files = labelled_files(folder, classifier.labels)
-    answers = collect(classifier, follow([file.path for file in files], "images"))
-    if not len(answers):
-        raise BadOption(f"No image of {folder} can be measured; check that it holds pictures.")
-    _check_numbers(answers)
+
+    def answers_to(paths: Sequence[Path], what: str, place: object) -> Answers:
+        answers = collect(classifier, paths, lambda things: follow(things, what, len(paths)))
+        if not len(answers):
+            raise BadOption(f"No image of {place} can be read; check that it holds pictures.")
+        return answers
+
+    answers = answers_to([file.path for file in files], "images", folder)
+    beyond = answers_to(outside, "outside images", "the outside folder") if outside else None
+    strange = answers_to(unknown, "unknown images", "the unknown folder") if unknown else None
     read = [files[row] for row in answers.rows]
     targets = np.array([file.target for file in read], dtype=np.int64)
-    unreadable = answers.unreadable
-    beyond = None
-    backgrounds: list[Path] = []
-    if outside:
-        beyond = collect(classifier, follow(outside, "outside images"))
-        if not len(beyond):
-            raise BadOption("No image of the outside folder can be read; check that it holds pictures.")
-        unreadable += beyond.unreadable
-        backgrounds = [outside[row] for row in beyond.rows]
+    backgrounds = [outside[row] for row in beyond.rows] if beyond else []
     own = {v: member.checkpoint.config.calibration for v, member in classifier.members.items()}
     if calibration == "own":
         judgements = {variant: judge(own[variant], answers, variant) for variant in own}
     else:
         judgements = {v: judge_by_halves(classifier.labels, answers, v, targets) for v in own}
+        # Which fit said what of an image is not known one by one.
+        answers = replace(answers, verdicts=())
     main = classifier.main.variant
     tested = spread(read, faithfulness)
+    heatmaps = follow(tested, "heatmaps", len(tested))
+    flagged = with_reasons_of(judgements[main], answers)
     return Evaluation(
         task=classifier.task.name,
         source=classifier.source,
@@ -113,23 +127,16 @@ def evaluate(
         images=len(read),
         classes_with_images=len(np.unique(targets)),
         classes=len(classifier.labels),
-        unreadable=unreadable,
+        unreadable=tuple(entry for some in (answers, beyond, strange) if some for entry in some.unreadable),
         outside_images=len(backgrounds),
-        review=measure_review(with_reasons_of(judgements[main], answers), targets, beyond),
+        review=measure_review(flagged, targets, beyond),
+        unknown=measure_unknown(answers, strange, main, own[main]) if strange else None,
         variants={
             v: measure_variant(v, own[v], classifier.labels, answers, targets, judgements[v], beyond)
             for v in variants
         },
-        faithfulness=measure_faithfulness(classifier, variants, follow(tested, "heatmaps"), backgrounds)
-        if tested
-        else {},
+        faithfulness=measure_faithfulness(classifier, variants, heatmaps, backgrounds) if tested else {},
     )
-
-
-def _check_numbers(answers: Answers) -> None:
-    for variant, logits in answers.logits.items():
-        if not np.isfinite(logits).all():
-            raise NotACheckpoint(f"Variant {variant} gives values that are no numbers; use other weights.")
 
 
 def _known(classifier: Classifier, variants: Sequence[str]) -> tuple[str, ...]:
@@ -148,69 +155,79 @@ class Answers:
     `rows` are their positions among the files given. `logits[variant]` is (N, classes). `scope[variant]`
     (N,) is the least margin by which each image passes the variant's scope gates, negative where it does
     not; variants without gates are left out. `chosen` (N,) is the class that the classifier answers,
-    `reasons` are the codes of its reasons for a review.
+    `verdicts` are the codes of what it says, `reasons` those of its reasons for a review; `score` (N,) is
+    how known the class looks to the main variant, None without a rule for it.
     """
 
     rows: NDArray[np.int64]
     logits: dict[str, NDArray[np.float32]]
     scope: dict[str, NDArray[np.float64]]
     chosen: NDArray[np.int64]
+    verdicts: tuple[str, ...]
     reasons: tuple[tuple[str, ...], ...]
+    score: NDArray[np.float64] | None
     unreadable: tuple[Unreadable, ...]
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
-def collect(classifier: Classifier, files: Iterable[Path]) -> Answers:
+def collect(
+    classifier: Classifier, files: Sequence[Path], follow: Callable[[Iterable[Any]], Iterable[Any]] = iter
+) -> Answers:
     """Examine every file; one that cannot be read is left out and named.
 
-    Memory: classes x variants x 4 bytes an image; the images themselves are let go batch by batch.
+    Memory: classes x variants x 4 bytes an image; the images themselves are let go batch by batch. Raises
+    NotACheckpoint if a model gives values that are no numbers.
     """
     rows: list[int] = []
-    logits: dict[str, list[NDArray[np.float32]]] = {variant: [] for variant in classifier.variants}
-    gates = {v: m.checkpoint.config.calibration.scope_gates for v, m in classifier.members.items()}
-    scope: dict[str, list[float]] = {variant: [] for variant in gates if gates[variant]}
-    chosen: list[int] = []
-    reasons: list[tuple[str, ...]] = []
+    examined: list[tuple[dict[str, NDArray[np.float32]], Prediction]] = []
+    calibrations = {v: m.checkpoint.config.calibration for v, m in classifier.members.items()}
+    scope: dict[str, list[float]] = {v: [] for v, own in calibrations.items() if own.scope_gates}
+    score: list[float] = []
     unreadable: list[Unreadable] = []
-    names: list[str] = []
-
-    def named() -> Iterable[Path]:
-        for file in files:
-            names.append(str(file))
-            yield file
-
-    for row, entry in enumerate(classifier.examine_batch(named())):
+    found = ((str(file), None) for file in files)
+    for row, (file, entry) in enumerate(follow(examine_files(classifier, found))):
         if isinstance(entry, PawMatchError):
-            unreadable.append(Unreadable(names[row], entry.code, str(entry)))
+            unreadable.append(Unreadable(file, entry.code, str(entry)))
             continue
-        prediction = classifier.conclude(entry, top_k=1)
+        for variant, logits in entry.logits.items():
+            if not np.isfinite(logits).all():
+                raise NotACheckpoint(
+                    f"Variant {variant} gives values that are no numbers; use other weights."
+                )
         rows.append(row)
-        chosen.append(classifier.labels.index(prediction.top.label))
-        reasons.append(tuple(reason.code for reason in prediction.review.reasons))
-        for variant, values in entry.logits.items():
-            logits[variant].append(values)
+        examined.append((entry.logits, classifier.conclude(entry, top_k=1)))
         for variant in scope:
-            scope[variant].append(float(scope_margin(gates[variant], entry.pooled[variant])))
-    classes = len(classifier.labels)
+            scope[variant].append(
+                float(scope_margin(calibrations[variant].scope_gates, entry.pooled[variant]))
+            )
+        if (known := _score(classifier, entry)) is not None:
+            score.append(known)
+    classes, predictions = len(classifier.labels), [prediction for _, prediction in examined]
     return Answers(
         rows=np.array(rows, dtype=np.int64),
         logits={
-            variant: np.array(values, dtype=np.float32).reshape(-1, classes)
-            for variant, values in logits.items()
+            variant: np.array([logits[variant] for logits, _ in examined], np.float32).reshape(-1, classes)
+            for variant in classifier.variants
         },
         scope={variant: np.array(values) for variant, values in scope.items()},
-        chosen=np.array(chosen, dtype=np.int64),
-        reasons=tuple(reasons),
+        chosen=np.array([classifier.labels.index(one.top.label) for one in predictions], dtype=np.int64),
+        verdicts=tuple(one.verdict.code for one in predictions),
+        reasons=tuple(tuple(reason.code for reason in one.review.reasons) for one in predictions),
+        score=np.array(score) if score else None,
         unreadable=tuple(unreadable),
     )
 
 
-CALIBRATIONS = ("own", "halves")
-FEWEST_OF_HALVES = 20
-# Reasons for a review that follow from confidence alone.
-OF_CONFIDENCE = ("low_confidence", "close_call", "variants_disagree")
+def _score(classifier: Classifier, examined: Examined) -> float | None:
+    """The main variant's unknown score of one image."""
+    main = classifier.main
+    imagenet = None if examined.imagenet is None else examined.imagenet[None]
+    logits = examined.logits[main.variant][None]
+    observed = Observed(logits, logits.argmax(axis=1)[None], imagenet=imagenet)
+    known = know(main.checkpoint.config.calibration, observed, classifier.own_classes)
+    return None if known.score is None else float(known.score[0])
 
 
 @dataclass(frozen=True)
@@ -236,10 +253,10 @@ def judge_by_halves(
 
     `labels` are the classes' names, `targets` (N,) the true classes. Raises BadOption for too few images.
     """
-    if len(targets) < FEWEST_OF_HALVES:
+    if len(targets) < MIN_IMAGES_OF_HALVES:
         raise BadOption(
             f"{len(targets)} images are too few to fit a calibration on half of them; "
-            f"give {FEWEST_OF_HALVES} or more, or use --calibration own."
+            f"give {MIN_IMAGES_OF_HALVES} or more, or use --calibration own."
         )
     evidence = Evidence(
         own=_observed(answers, variant),
@@ -268,9 +285,6 @@ def with_reasons_of(judgement: Judgement, answers: Answers) -> Answers:
         for row, codes in enumerate(answers.reasons)
     ]
     return replace(answers, reasons=tuple(reasons))
-
-
-CURVE_POINTS = 200
 
 
 def measure_variant(
@@ -342,6 +356,7 @@ def measure_review(
     flagged = _flagged(answers)
     correct = answers.chosen == targets
     return ReviewReport(
+        verdicts=_verdict_shares(answers),
         flagged=share(flagged),
         reasons={code: share(_with_reason(answers, code)) for code in _codes(answers)},
         accuracy=share(correct),
@@ -349,7 +364,33 @@ def measure_review(
         flagged_accuracy=_share_or_none(correct[flagged]),
         outside_flagged=share(_flagged(outside)) if outside else None,
         outside_out_of_scope=share(_with_reason(outside, "out_of_scope")) if outside else None,
+        outside_verdicts=_verdict_shares(outside) if outside else {},
     )
+
+
+def measure_unknown(own: Answers, unknown: Answers, main: str, calibration: Calibration) -> UnknownReport:
+    """Measure how images of the labels' classes are told from those of others, by the main variant."""
+    sure, unsure = (calibrated(answers.logits[main], calibration).max(axis=1) for answers in (own, unknown))
+    scores = None if own.score is None or unknown.score is None else (own.score, unknown.score)
+    return UnknownReport(
+        images=len(unknown),
+        auroc=_auroc(*scores) if scores else None,
+        auroc_of_confidence=_auroc(sure, unsure),
+        answered=share(
+            np.array(
+                [
+                    code == "answer" and not flags
+                    for code, flags in zip(unknown.verdicts, unknown.reasons, strict=True)
+                ]
+            )
+        ),
+        verdicts=_verdict_shares(unknown),
+    )
+
+
+def _verdict_shares(answers: Answers) -> dict[str, Estimate]:
+    given = np.array(answers.verdicts)
+    return {code: share(given == code) for code in VERDICTS} if answers.verdicts else {}
 
 
 def _codes(answers: Answers) -> list[str]:

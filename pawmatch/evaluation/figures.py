@@ -1,8 +1,12 @@
-"""The look that all figures share: type, colours, marks."""
+"""Figures: of an evaluation reliability, confusions and risk against coverage; of a comparison one page.
+
+All share one look: type, colors that all eyes tell apart, and a mark for each variant, so that nothing is
+lost in grey print. Nothing needs a window system, and matplotlib's own settings stay as they are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,17 +19,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pawmatch.evaluation.compare import BINS, EDGES, Comparison, Spread, VariantSummary
+from pawmatch.evaluation.compare import BINS, EDGES, Comparison, VariantSummary
 from pawmatch.evaluation.report import Evaluation, Reliability, RiskPoint, VariantReport
-from pawmatch.labels import display_name
+from pawmatch.labels import VARIANT_NAMES, display_name
 from pawmatch.metrics import wilson_interval
-from pawmatch.tasks import VARIANT_NAMES
+from pawmatch.phrasing import tenths
 
 INK, MUTED, RULE = "#1f2328", "#626a73", "#e3e6ea"
-# Okabe and Ito's, which colour-blind eyes tell apart; line and mark differ as well, for grey print.
+# Okabe and Ito's, which color-blind eyes tell apart; line and mark differ as well, for grey print.
 COLORS = dict(zip(VARIANT_NAMES, ("#0072B2", "#D55E00", "#009E73"), strict=True))
 LINES = dict(zip(VARIANT_NAMES, ((0, (5, 2)), (0, (1.5, 1.2)), (0, ())), strict=True))
 MARKS = dict(zip(VARIANT_NAMES, ("o", "s", "D"), strict=True))
+
+MAX_LINE = 130  # characters of a subtitle
+TABLE_COLUMNS = ("mean", "median", "std", "min", "max", "at 50 % or more", "right")
 
 HEAD = 0.78  # inches above the axes that the headline takes
 MARGIN = 0.15
@@ -73,8 +80,8 @@ def headline(figure: Figure, title: str, subtitle: str, *, gap: float = 0.02) ->
     """
     width, height = figure.get_size_inches()
     left = MARGIN / width
-    figure.text(left, 1 - 0.16 / height, title, va="top", fontsize=14, fontweight="bold")
-    figure.text(left, 1 - 0.46 / height, subtitle, va="top", fontsize=10, color=MUTED)
+    figure.text(left, 1 - 0.16 / height, title, va="top", fontsize=14, fontweight="bold", parse_math=False)
+    figure.text(left, 1 - 0.46 / height, subtitle, va="top", fontsize=10, color=MUTED, parse_math=False)
     sides = (left, 0.08 / height, 1 - 2 * left, 1 - (HEAD + 0.08) / height)
     figure.set_layout_engine("constrained", rect=sides, wspace=gap)
 
@@ -89,7 +96,7 @@ def percent_axis(axes: Axes, *, x: bool = False, y: bool = False) -> None:
 
 
 PAIRS = 15  # confusions shown
-FEWEST = 10  # answers; the share of wrong ones among fewer jumps about
+MIN_ANSWERS = 10  # answers; the share of wrong ones among fewer jumps about
 HOLLOW: dict[str, Any] = {
     "marker": "o",
     "markersize": 5,
@@ -125,8 +132,18 @@ def draw_reliability(evaluation: Evaluation) -> Figure:
     figure = Figure(figsize=(max(8.2, 0.7 + 3.4 * len(reports)), 5.6))
     rows = figure.subplots(2, len(reports), sharex=True, sharey="row", squeeze=False, height_ratios=[4, 1])
     for column, report in enumerate(reports):
-        _reliability_panel(rows[0, column], report)
-        _histogram(rows[1, column], report)
+        top, bottom = rows[:, column]
+        reliability_panel(top, report.variant, report.reliability, report.reliability_before)
+        errors = f"calibration error {report.ece_before.value:.3f} \u2192 {report.ece.value:.3f}"
+        top.text(0, 1.12, VARIANT_NAMES[report.variant], fontweight="bold", fontsize=10.5)
+        top.text(0, 1.05, errors, color=MUTED)
+        bins = len(report.reliability)
+        middles = [(index + 0.5) / bins for index in range(bins)]
+        counts = [entry.count for entry in report.reliability]
+        bottom.bar(middles, counts, width=0.86 / bins, color=COLORS[report.variant])
+        bottom.set(xlabel="confidence")
+        bottom.grid(axis="x", visible=False)
+        percent_axis(bottom, x=True)
     rows[0, 0].set_ylabel("answers that are right")
     rows[1, 0].set_ylabel("images")
     marks = [
@@ -139,19 +156,21 @@ def draw_reliability(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def _reliability_panel(axes: Axes, report: VariantReport) -> None:
+def reliability_panel(
+    axes: Axes, variant: str, bins: Sequence[Reliability], before: Sequence[Reliability] = ()
+) -> None:
+    """A variant's share of right answers against confidence, with 95 % intervals, and what it was before."""
     axes.plot([0, 1], [0, 1], color=MUTED, **DIAGONAL)
-    axes.plot(*_means(report.reliability_before), linestyle="none", clip_on=False, **HOLLOW)
-    after = [entry for entry in report.reliability if entry.count]
-    confidence, accuracy = _means(after)
-    color, most = COLORS[report.variant], max(entry.count for entry in after)
-    axes.errorbar(confidence, accuracy, yerr=_whiskers(after), fmt="none", ecolor=color, elinewidth=1.1)
-    areas = [16 + 80 * entry.count / most for entry in after]  # square points, as the images are many
-    axes.scatter(confidence, accuracy, areas, color=color, edgecolor="white", zorder=3, clip_on=False)
+    axes.plot(*_means(before), linestyle="none", clip_on=False, **HOLLOW)
+    confidence, accuracy = _means(bins)
+    counts = [entry.count for entry in bins if entry.count]
+    ends = [wilson_interval(round(share * n), n) for share, n in zip(accuracy, counts, strict=True)]
+    axes.vlines(confidence, *zip(*ends, strict=True), color=COLORS[variant], linewidth=1.1)
+    areas = [16 + 80 * count / max(counts) for count in counts]  # square points, as the images are many
+    axes.scatter(
+        confidence, accuracy, areas, color=COLORS[variant], edgecolor="white", zorder=3, clip_on=False
+    )
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    errors = f"calibration error {report.ece_before.value:.3f} \u2192 {report.ece.value:.3f}"
-    axes.text(0, 1.12, VARIANT_NAMES[report.variant], fontweight="bold", fontsize=10.5)
-    axes.text(0, 1.05, errors, color=MUTED)
     percent_axis(axes, x=True, y=True)
 
 
@@ -159,27 +178,6 @@ def _means(bins: Sequence[Reliability]) -> tuple[list[float], list[float]]:
     """Confidence and accuracy of the bins that hold an image."""
     filled = [entry for entry in bins if entry.count]
     return [entry.confidence or 0.0 for entry in filled], [entry.accuracy or 0.0 for entry in filled]
-
-
-def _histogram(axes: Axes, report: VariantReport) -> None:
-    bins = len(report.reliability)
-    middles = [(index + 0.5) / bins for index in range(bins)]
-    counts = [entry.count for entry in report.reliability]
-    axes.bar(middles, counts, width=0.86 / bins, color=COLORS[report.variant])
-    axes.set(xlabel="confidence")
-    axes.grid(axis="x", visible=False)
-    percent_axis(axes, x=True)
-
-
-def _whiskers(bins: list[Reliability]) -> list[list[float]]:
-    """How far the 95 % intervals reach below and above each bin's accuracy."""
-    below, above = [], []
-    for entry in bins:
-        accuracy = entry.accuracy or 0.0
-        low, high = wilson_interval(round(accuracy * entry.count), entry.count)
-        below.append(max(0.0, accuracy - low))
-        above.append(max(0.0, high - accuracy))
-    return [below, above]
 
 
 def draw_confusions(evaluation: Evaluation) -> Figure:
@@ -265,8 +263,8 @@ def draw_risk_coverage(evaluation: Evaluation) -> Figure:
 
 
 def _firm(report: VariantReport, images: int) -> Sequence[RiskPoint]:
-    """The points of at least FEWEST answers, or all of them where there are no more images."""
-    firm = [point for point in report.risk_coverage if point.coverage * images >= FEWEST]
+    """The points of at least MIN_ANSWERS answers, or all of them where there are no more images."""
+    firm = [point for point in report.risk_coverage if point.coverage * images >= MIN_ANSWERS]
     return firm or report.risk_coverage
 
 
@@ -286,204 +284,134 @@ def _band(axes: Axes, report: VariantReport, images: int) -> None:
     )
 
 
-PALE = "#f4f4f4"
-SIZE = (11.69, 8.27)  # inches: A4, landscape
-DPI = 160
-LONGEST_LINE = 130  # characters of the subtitle
-PERCENTS = ((0, 0.25, 0.5, 0.75, 1), ("0", "25", "50", "75", "100 %"))
-COLUMNS = ("mean", "median", "std", "min", "max", "at 50 % or more", "right")
-
-
-def draw_comparison(comparison: Comparison, title: str, subtitle: str) -> Figure:
-    """The figure page; the panel of right answers is there where the truth is known."""
-    figure = Figure(figsize=SIZE, dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)  # no window system, no global state
-    figure.text(0.055, 0.95, title, size=17, weight="bold", color=INK, va="center", parse_math=False)
-    figure.text(0.055, 0.915, legible(subtitle), size=9.5, color=MUTED, va="center", parse_math=False)
-    count = len(comparison.variants)
-    top = figure.add_gridspec(1, count, left=0.055, right=0.965, top=0.84, bottom=0.575, wspace=0.12)
-    highest = max(max(summary.confidence.histogram) for summary in comparison.variants)
-    for column, summary in enumerate(comparison.variants):
-        axes = figure.add_subplot(top[column])
-        draw_histogram(axes, summary, comparison.images, highest, is_first=column == 0)
-    known = comparison.judged > 0
-    draw_spreads(figure.add_axes((0.055, 0.27, 0.28 if known else 0.6, 0.19)), comparison)
-    if known:
-        draw_truth(figure.add_axes((0.395, 0.27, 0.28, 0.19)), comparison)
-    draw_agreement(figure.add_axes((0.755, 0.27, 0.21, 0.19)), comparison)
-    draw_table(figure.add_axes((0.055, 0.035, 0.91, 0.14)), comparison)
-    return figure
+# --- the page of a comparison: made for paper, A4 landscape
 
 
 def save_comparison(comparison: Comparison, path: Path, title: str, subtitle: str) -> None:
-    """Write the figure page as a PNG file."""
-    draw_comparison(comparison, title, subtitle).savefig(path, format="png")
+    """Write the page as a PNG file."""
+    with style():
+        draw_comparison(comparison, title, subtitle).savefig(path, format="png")
 
 
-def draw_histogram(axes: Axes, summary: VariantSummary, images: int, highest: int, *, is_first: bool) -> None:
-    """How often each confidence in the own first choice occurs; the half from 0.5 on is shaded."""
-    color = COLORS.get(summary.variant, INK)
-    found = summary.confidence
-    axes.axvspan(0.5, 1, color=PALE, zorder=0)
-    axes.bar(EDGES[:-1], found.histogram, width=0.92 / BINS, align="edge", color=color, zorder=2)
-    for value, dashes in ((found.mean, "-"), (found.median, (0, (2, 2)))):
-        # Not up to where the text is.
-        axes.axvline(value, 0, 0.82, color=INK, linewidth=1.4, linestyle=dashes, zorder=3)
-    note = f"mean {percent(found.mean)}  |  median {percent(found.median)} (dashed)"
-    entitle(axes, VARIANT_NAMES.get(summary.variant, summary.variant), note)
-    share = f"{found.at_half} of {images}\nat 50 % or more"
-    axes.text(
-        0.985, 0.96, share, transform=axes.transAxes, size=8.5, color=INK, ha="right", va="top", zorder=4
+def draw_comparison(comparison: Comparison, title: str, subtitle: str) -> Figure:
+    """Histograms, spread, agreement and a table; right answers too, where the truth is known."""
+    summaries, known = comparison.variants, comparison.judged > 0
+    figure = Figure(figsize=(11.69, 8.27), dpi=160)
+    FigureCanvasAgg(figure)  # no window system, no global state
+    grid = figure.add_gridspec(3, 1, height_ratios=[4, 3, 0.5 + 0.45 * len(summaries)])
+    top = grid[0].subgridspec(1, len(summaries)).subplots(sharey=True, squeeze=False)[0]
+    for axes, summary in zip(top, summaries, strict=True):
+        _draw_histogram(axes, summary, comparison.images)
+    top[0].set_ylabel("images")
+    spread, *truth, agreement = grid[1].subgridspec(1, 3 if known else 2).subplots(squeeze=False)[0]
+    _draw_rows(spread, comparison, _draw_spread)
+    for axes in truth:
+        _draw_rows(axes, comparison, _draw_truth)
+    _draw_agreement(agreement, comparison)
+    axes = figure.add_subplot(grid[2])
+    axes.set_axis_off()
+    names, cells = (
+        [VARIANT_NAMES.get(one.variant, one.variant) for one in summaries],
+        list(map(_cells, summaries)),
     )
-    axes.set_xlim(0, 1)
-    axes.set_ylim(0, highest * 1.32 + 0.2)
-    axes.set_xticks(*PERCENTS)
-    axes.set_xlabel("confidence in its own first choice", fontsize=9, color=MUTED)
-    if is_first:
-        axes.set_ylabel("images", fontsize=9, color=MUTED)
+    table = axes.table(cells, rowLabels=names, colLabels=TABLE_COLUMNS, loc="center", edges="horizontal")
+    table.scale(1, 1.6)
+    headline(figure, title, legible(subtitle))
+    return figure
+
+
+def _draw_histogram(axes: Axes, summary: VariantSummary, images: int) -> None:
+    """How often each confidence in the own first choice occurs."""
+    found = summary.confidence
+    color = COLORS.get(summary.variant, INK)
+    axes.bar(EDGES[:-1], found.histogram, 0.92 / BINS, align="edge", color=color)
+    for value, dashes in ((found.mean, "-"), (found.median, (0, (2, 2)))):
+        axes.axvline(value, color=INK, linewidth=1.4, linestyle=dashes)
+    note = f"mean {tenths(found.mean)}, median {tenths(found.median)} (dashed)"
+    note += f"\n{found.at_half} of {images} at 50 % or more"
+    _entitle(axes, VARIANT_NAMES.get(summary.variant, summary.variant), note)
+    axes.set(xlim=(0, 1), xlabel="confidence in its own first choice")
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.grid(axis="y", color=RULE, linewidth=0.6, zorder=1)
-    tidy(axes)
-    if not is_first:
-        axes.tick_params(labelleft=False)
+    percent_axis(axes, x=True)
 
 
-def draw_spreads(axes: Axes, comparison: Comparison) -> None:
-    """Lowest to highest as a line, mean and standard deviation as a bar with a marker, median as a tick."""
-    for row, summary in enumerate(comparison.variants):
-        draw_spread(axes, summary.variant, summary.confidence, row)
-    entitle(axes, "Spread of confidence", "line: lowest to highest  |  bar: mean ± std  |  tick: median")
-    name_rows(axes, comparison)
-    share_axis(axes)
+def _draw_rows(axes: Axes, comparison: Comparison, draw: Callable[[Axes, VariantSummary, int], str]) -> None:
+    """A panel with one row per variant, the first on top; `draw` fills a row and gives the panel's title."""
+    titles = [draw(axes, summary, row) for row, summary in enumerate(comparison.variants)]
+    _entitle(axes, *titles[0].split(": ", 1))
+    names = [VARIANT_NAMES.get(summary.variant, summary.variant) for summary in comparison.variants]
+    axes.set_yticks(range(len(names)), [name.replace(" + ", "\n+ ") for name in names])
+    axes.set(xlim=(-0.02, 1.02), ylim=(len(names) - 0.5, -0.5))
+    axes.grid(axis="y", visible=False)
+    percent_axis(axes, x=True)
 
 
-def draw_spread(axes: Axes, variant: str, found: Spread, row: int) -> None:
-    """One variant's line of the spread panel."""
-    color, marker = COLORS.get(variant, INK), MARKS.get(variant, "o")
-    axes.plot((found.lowest, found.highest), (row, row), color=color, linewidth=1.2, zorder=2)
+def _draw_spread(axes: Axes, summary: VariantSummary, row: int) -> str:
+    found, color = summary.confidence, COLORS.get(summary.variant, INK)
     reach = (max(0.0, found.mean - found.std), min(1.0, found.mean + found.std))
-    axes.plot(reach, (row, row), color=color, linewidth=8, alpha=0.35, solid_capstyle="butt", zorder=2)
-    axes.plot(found.mean, row, marker=marker, markersize=7, color=color, markeredgecolor="white", zorder=4)
-    axes.plot(found.median, row, marker="|", markersize=17, markeredgewidth=1.8, color=INK, zorder=3)
+    axes.plot((found.lowest, found.highest), (row, row), color=color, linewidth=1.2)
+    axes.plot(reach, (row, row), color=color, linewidth=8, alpha=0.35, solid_capstyle="butt")
+    _mark(axes, summary.variant, found.mean, row, tick=found.median)
+    return "Spread of confidence: line: lowest to highest, bar: mean ± std, tick: median"
 
 
-def draw_truth(axes: Axes, comparison: Comparison) -> None:
-    """Accuracy with its 95 % interval, and the mean confidence in the true label beside it."""
-    entitle(axes, "Right answers", "marker: share, 95 % interval  |  tick: mean confidence in truth")
-    for row, summary in enumerate(comparison.variants):
-        if summary.accuracy is None or summary.truth_confidence is None:
-            continue
-        color, marker = COLORS.get(summary.variant, INK), MARKS.get(summary.variant, "o")
-        axes.plot(summary.accuracy.interval, (row, row), color=color, linewidth=1.6, zorder=2)
-        axes.plot(
-            summary.accuracy.share,
-            row,
-            marker=marker,
-            markersize=7,
-            color=color,
-            markeredgecolor="white",
-            zorder=4,
-        )
-        axes.plot(
-            summary.truth_confidence.mean, row, marker="|", markersize=15, markeredgewidth=1.8, color=INK
-        )
-    name_rows(axes, comparison)
-    share_axis(axes)
+def _draw_truth(axes: Axes, summary: VariantSummary, row: int) -> str:
+    assert summary.accuracy is not None
+    assert summary.truth_confidence is not None
+    color = COLORS.get(summary.variant, INK)
+    axes.plot(summary.accuracy.interval, (row, row), color=color, linewidth=1.6)
+    _mark(axes, summary.variant, summary.accuracy.share, row, tick=summary.truth_confidence.mean)
+    return "Right answers: marker: share, 95 % interval, tick: confidence in truth"
 
 
-def draw_agreement(axes: Axes, comparison: Comparison) -> None:
+def _mark(axes: Axes, variant: str, value: float, row: int, *, tick: float) -> None:
+    """A variant's marker at its value, and a tick beside it."""
+    looks: dict[str, Any] = {"color": COLORS.get(variant, INK), "marker": MARKS.get(variant, "o")}
+    axes.plot(tick, row, marker="|", markersize=17, markeredgewidth=1.8, color=INK)
+    axes.plot(value, row, markersize=7, markeredgecolor="white", **looks)
+
+
+def _draw_agreement(axes: Axes, comparison: Comparison) -> None:
     """In how many images each pair gave the same first choice; shade and number say the same."""
     shares = np.asarray(comparison.agreement) / comparison.images
     axes.imshow(shares, cmap="Greys", vmin=0, vmax=2.3, aspect="auto")  # light enough for dark numbers
     for row, counts in enumerate(comparison.agreement):
         for column, count in enumerate(counts):
             text = f"{count}" if row == column else f"{count}\n{100 * count / comparison.images:.0f} %"
-            axes.text(column, row, text, ha="center", va="center", size=9, color=INK, linespacing=1.3)
-    entitle(axes, "Same first choice", f"all alike on {comparison.unanimous} of {comparison.images} images")
-    names = [short_name(summary.variant) for summary in comparison.variants]
-    axes.set_xticks(range(len(names)), names)
+            axes.text(column, row, text, ha="center", va="center")
+    _entitle(axes, "Same first choice", f"all alike on {comparison.unanimous} of {comparison.images} images")
+    variants = [summary.variant for summary in comparison.variants]
+    names = [VARIANT_NAMES.get(variant, variant).replace(" + ", "\n+ ") for variant in variants]
+    axes.set_xticks(range(len(names)), names, fontsize=7)
     axes.set_yticks(range(len(names)), names)
-    tidy(axes)
-    axes.tick_params(labelsize=7.3)
-    axes.spines["bottom"].set_visible(False)
+    axes.grid(visible=False)
 
 
-def draw_table(axes: Axes, comparison: Comparison) -> None:
-    """All numbers of the page once more, to read them off."""
-    axes.set_axis_off()
-    axes.set_xlim(0, 1)
-    rows = len(comparison.variants) + 1
-    axes.set_ylim(rows, 0)
-    places = (0.33, 0.42, 0.5, 0.58, 0.66, 0.82, 1.0)
-    axes.axhline(1, color=INK, linewidth=1)
-    for place, name in zip(places, COLUMNS, strict=True):
-        axes.text(place, 0.5, name, size=9, color=MUTED, ha="right", va="center")
-    for row, summary in enumerate(comparison.variants, start=1):
-        name = VARIANT_NAMES.get(summary.variant, summary.variant)
-        axes.text(0, row + 0.5, name, size=9.5, weight="bold", color=INK, va="center")
-        for place, text in zip(places, cells(summary), strict=True):
-            axes.text(place, row + 0.5, text, size=9.5, color=INK, ha="right", va="center")
-        axes.axhline(row + 1, color=RULE, linewidth=0.8)
-
-
-def cells(summary: VariantSummary) -> list[str]:
-    """One variant's cells of the table, in the order of COLUMNS."""
-    found = summary.confidence
-    right = summary.accuracy
-    return [
-        *(percent(value) for value in (found.mean, found.median, found.std, found.lowest, found.highest)),
-        f"{found.at_half} ({percent(found.at_half / found.count)})",
-        "not known" if right is None else f"{right.right} of {right.judged} ({percent(right.share)})",
-    ]
-
-
-# --- what the panels share
-
-
-def entitle(axes: Axes, title: str, note: str) -> None:
-    """A panel's title, and below it the line that says how to read it."""
+def _entitle(axes: Axes, title: str, note: str) -> None:
+    """A panel's title, and below it the lines that say how to read it."""
+    axes.set_title(note, loc="left", fontsize=8.5, color=MUTED)
+    lines = note.count("\n") + 1
     axes.annotate(
-        title, (0, 1), (0, 19), "axes fraction", "offset points", size=11.5, weight="bold", color=INK
+        title,
+        (0, 1),
+        (0, 8 + 11 * lines),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        weight="bold",
     )
-    axes.annotate(note, (0, 1), (0, 5), "axes fraction", "offset points", size=8.5, color=MUTED)
 
 
-def percent(value: float) -> str:
-    """A share or a statistic, to a tenth of a percent."""
-    return f"{100 * value:.1f} %"
+def _cells(summary: VariantSummary) -> list[str]:
+    """One variant's cells of the table, in the order of TABLE_COLUMNS."""
+    found, right = summary.confidence, summary.accuracy
+    return [
+        *(tenths(value) for value in (found.mean, found.median, found.std, found.lowest, found.highest)),
+        f"{found.at_half} ({tenths(found.at_half / found.count)})",
+        "not known" if right is None else f"{right.right} of {right.judged} ({tenths(right.share)})",
+    ]
 
 
 def legible(text: str) -> str:
     """The text on one line, in letters that matplotlib's own font has: it may hold a folder's name."""
     line = " ".join(text.encode("latin-1", "replace").decode("latin-1").split())
-    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 3]}..."
-
-
-def short_name(variant: str) -> str:
-    """The display name broken into lines that fit beside a small panel."""
-    return VARIANT_NAMES.get(variant, variant).replace(" + ", "\n+ ")
-
-
-def name_rows(axes: Axes, comparison: Comparison) -> None:
-    """One row per variant, the first on top, each with its name above its marks."""
-    for row, summary in enumerate(comparison.variants):
-        name = VARIANT_NAMES.get(summary.variant, summary.variant)
-        axes.text(0, row - 0.27, name, size=8.5, color=INK, va="bottom", zorder=5)
-    axes.set_yticks([])
-    axes.set_ylim(len(comparison.variants) - 0.6, -0.75)
-
-
-def share_axis(axes: Axes) -> None:
-    """Confidence or a share from left to right."""
-    axes.set_xlim(-0.02, 1.02)
-    axes.set_xticks(*PERCENTS)
-    axes.grid(axis="x", color=RULE, linewidth=0.6, zorder=0)
-    tidy(axes)
-
-
-def tidy(axes: Axes) -> None:
-    """Thin axes, quiet numbers, nothing that is not needed."""
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(RULE)
-    axes.tick_params(labelsize=8.5, colors=MUTED, length=0)
+    return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 3]}..."

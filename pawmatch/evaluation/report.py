@@ -11,8 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawmatch.evaluation.faithfulness import Faithfulness
-from pawmatch.evaluation.folders import Unreadable
 from pawmatch.metrics import Estimate
+
+VERDICTS = ("answer", "group", "unknown", "outside", "poor_image")  # codes, from sure to lost
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that was left out, with the code of the error and its sentence."""
+
+    file: str
+    code: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -85,10 +95,12 @@ class VariantReport:
 class ReviewReport:
     """How the review flag does, by the answers as users get them.
 
-    `reasons` gives the share of images flagged with each code; an image may have several. The `outside`
-    values are of the images that do not belong to the task, None where none were given.
+    `verdicts` gives the share of images with each code, but for fits on halves, and `reasons` that of images
+    flagged with each; an image may have several. The `outside` values are of the images that do not belong
+    to the task, None where none were given.
     """
 
+    verdicts: Mapping[str, Estimate]
     flagged: Estimate
     reasons: Mapping[str, Estimate]
     accuracy: Estimate
@@ -96,6 +108,22 @@ class ReviewReport:
     flagged_accuracy: Estimate | None
     outside_flagged: Estimate | None
     outside_out_of_scope: Estimate | None
+    outside_verdicts: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class UnknownReport:
+    """How images of classes that have no label fare; `answered` is the share that gets an unflagged answer.
+
+    The AUROC is the chance that an image of a known class has the higher unknown score, or confidence; None
+    where the checkpoint has no rule for a score.
+    """
+
+    images: int
+    auroc: Estimate | None
+    auroc_of_confidence: Estimate
+    answered: Estimate
+    verdicts: Mapping[str, Estimate]
 
 
 @dataclass(frozen=True)
@@ -116,6 +144,7 @@ class Evaluation:
     unreadable: tuple[Unreadable, ...]
     outside_images: int
     review: ReviewReport
+    unknown: UnknownReport | None
     variants: Mapping[str, VariantReport]
     faithfulness: Mapping[str, Faithfulness]
 

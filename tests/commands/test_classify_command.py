@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
+from pawmatch import classifier
 from pawmatch.cli import main
+from pawmatch.commands import classify
+from pawmatch.commands.console import printable
+from pawmatch.commands.output import Output, engines_of
+from pawmatch.commands.rows import COLUMNS
+from pawmatch.engines import choose
+from pawmatch.engines.torch import TorchEngine
+from pawmatch.images import pool
 
 VARIANTS = ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
 
@@ -23,7 +35,6 @@ def test_one_image_gives_the_object_of_the_api(
         *("task", "model", "verdict", "predictions", "review", "candidates_90", "group", "looks_like"),
         *("boxes", "variants", "timing_ms", "warnings"),
     ]
-    assert answer["task"] == "breed"
     assert answer["model"] == {
         "source": f"{breeds}/cnn_transformer_mfe",
         "variant": "cnn_transformer_mfe",
@@ -34,14 +45,11 @@ def test_one_image_gives_the_object_of_the_api(
     assert all(list(one) == ["label", "name", "confidence"] for one in answer["predictions"])
     confidences = [one["confidence"] for one in answer["predictions"]]
     assert confidences == sorted(confidences, reverse=True)
-    assert 0 < sum(confidences) <= 1
     assert list(answer["review"]) == ["needed", "reasons", "threshold"]
-    assert all(list(reason) == ["code", "message"] for reason in answer["review"]["reasons"])
     assert answer["review"]["needed"] is bool(answer["review"]["reasons"])
     assert answer["predictions"][0]["name"] in answer["candidates_90"]
     assert [one["variant"] for one in answer["variants"]] == VARIANTS
     assert set(answer["timing_ms"]) == {"decode", "features", "head"}
-    assert answer["warnings"] == []
 
 
 def test_several_images_give_one_object_per_line(
@@ -56,30 +64,21 @@ def test_several_images_give_one_object_per_line(
     files = ["a.jpg", "b.jpg", "deeper/c.PNG", "missing.jpg"]
     assert [row["file"] for row in rows] == [str(album / file) for file in files]
     assert [row.get("error", {}).get("code") for row in rows] == [None, "BrokenImage", None, "ImageNotFound"]
-    assert rows[0]["task"] == rows[2]["task"] == "breed"
     assert set(rows[1]["error"]) == {"code", "message"}
 
 
-def test_one_image_that_fails_gives_an_error_object(
-    breeds: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    missing = str(tmp_path / "missing.jpg")
-    assert main(["classify", missing, "--source", breeds, "--json"]) == 1
-    assert json.loads(capsys.readouterr().out) == {
-        "file": missing,
-        "error": {"code": "ImageNotFound", "message": "There is no such file; check its name and folder."},
-    }
-
-
 def test_lines_for_people(breeds: str, album: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["classify", str(album), "--source", breeds]) == 1
+    (album / "empty").mkdir()
+    paths = [str(album), str(album / "empty"), str(album / "missing.jpg")]
+    assert main(["classify", *paths, "--source", breeds]) == 1
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 2
     assert out.startswith(str(album / "a.jpg"))
     assert "%" in out
     assert "check: " in out
-    assert len(err.splitlines()) == 1
-    assert str(album / "b.jpg") in err
+    # What is missing is said before the models are loaded.
+    assert [line.split(": ")[2] for line in err.splitlines()] == [paths[2], str(album / "b.jpg"), paths[1]]
+    assert "There is no image in this folder" in err
 
 
 def test_one_image_is_described_in_full(breeds: str, dog: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,11 +89,136 @@ def test_one_image_is_described_in_full(breeds: str, dog: Path, capsys: pytest.C
         assert text in out
 
 
-def test_a_folder_without_images_is_reported(
+def test_the_csv_has_the_documented_columns(
+    breeds: str, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "answers.csv"
+    arguments = ["classify", str(album), "--source", breeds, "--out", str(target), "--top-k", "2"]
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"wrote 3 rows to {target}, 1 of them errors." in err
+    rows = pd.read_csv(target, keep_default_na=False)
+    extra = [column for variant in VARIANTS for column in (variant, f"{variant}_confidence")]
+    assert list(rows) == [*COLUMNS, *extra]
+    good, broken = rows.to_dict("records")[:2]
+    assert (good["verdict"], good["verdict_text"]) == ("answer", f"Perhaps a {good['name']}")
+    assert good["check"] == "yes"
+    assert good["label"] == good["cnn_transformer_mfe"]
+    assert len(good["others"].split("; ")) == 1
+    assert good["error"] == good["message"] == ""
+    assert broken["error"] == "BrokenImage"
+    assert broken["label"] == broken["cnn"] == ""
+    assert all(column in classify.EPILOG for column in COLUMNS)
+    versions = json.loads((tmp_path / "answers.csv.run.json").read_text())["versions"]
+    assert {"torch", "numpy", "pillow"} <= versions.keys()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_odd_names_do_not_reach_the_terminal(
     breeds: str, dog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "empty").mkdir()
-    assert main(["classify", str(tmp_path / "empty"), str(dog), "--source", breeds]) == 1
-    out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 1
-    assert "empty: There is no image in this folder" in err
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    names = [b"\x1b[31mred\nline.jpg", b"\xff\xfe.jpg", "Žižek 犬 \u202ereversed.jpg".encode(), b"=1+1.jpg"]
+    for name in names:
+        (Path(str(folder)) / name.decode("utf-8", "surrogateescape")).write_bytes(dog.read_bytes())
+    assert main(["classify", str(folder), "--source", breeds]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == len(names)
+    assert all(char.isprintable() for char in out.replace("\n", ""))
+    assert "\\x1b[31mred\\nline.jpg" in out
+    assert "Žižek 犬 \\u202ereversed.jpg" in out
+    assert printable("a\r\x1b\x9b\udcff\u202e") == "a\\r\\x1b\\x9b\\udcff\\u202e"
+
+
+def test_readers_start_before_the_models_are_loaded(
+    breeds: str, dog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(pool.FEW_FILES):
+        (tmp_path / f"{number:03}.jpg").write_bytes(dog.read_bytes())
+    order: list[str] = []
+    load, start = classifier.load, pool.Reader.__init__
+
+    def loads(*given: Any) -> Any:
+        order.append("load")
+        return load(*given)
+
+    def starts(self: pool.Reader) -> None:
+        order.append("reader")
+        start(self)
+
+    monkeypatch.setattr(classifier, "load", loads)
+    monkeypatch.setattr(pool.Reader, "__init__", starts)
+    command = ["classify", str(tmp_path), "--source", breeds, "--device", "cpu"]
+    assert main([*command, "--out", str(tmp_path / "rows.csv")]) == 0
+    assert order.index("reader") < order.index("load")
+    assert order.count("reader") == pool.suitable_readers(pool.FEW_FILES, "cpu")
+    order.clear()
+    for number in range(1, pool.FEW_FILES):
+        (tmp_path / f"{number:03}.jpg").unlink()
+    assert main([*command, "--out", str(tmp_path / "few.csv")]) == 0
+    assert order == ["load"]
+
+
+def test_rows_are_the_same_with_readers_and_without(
+    breeds: str, dog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(18):
+        (tmp_path / f"{number}.jpg").write_bytes(dog.read_bytes()[: None if number % 5 else 300])
+    lines: dict[str, bytes] = {}
+    for workers in ("0", "2"):
+        out = tmp_path / f"{workers}.jsonl"
+        command = ["classify", str(tmp_path), "--source", breeds, "--workers", workers, "--out", str(out)]
+        assert main(command) == 1
+        lines[workers] = out.read_bytes()
+    assert lines["0"] == lines["2"]
+    assert lines["0"].count(b"\n") == 19
+    err = capsys.readouterr().err
+    assert err.count("0.jpg: This JPEG image is damaged") == 4
+    assert f"wrote 19 rows to {out}, 4 of them errors." in err
+    assert main(command) == 1
+    assert f"{out} was finished before: 19 rows, 4 of them errors." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "-1"], "--workers is -1; give a whole number from 0"),
+        (["--top-k", "0"], "--top-k is 0; give a whole number from 1 on"),
+        (["--fresh"], "--fresh overwrites the file of --out; name that file too"),
+    ],
+)
+def test_options_are_refused_before_anything_is_loaded(
+    options: list[str], message: str, dog: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["classify", str(dog), "--source", "nowhere", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_interrupted_run_says_how_to_go_on(
+    breeds: str,
+    album: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out.csv"
+    command = ["classify", str(album), "--source", breeds, "--out", str(out)]
+    write: Callable[..., None] = Output.write
+
+    def write_one(self: Output, *row: Any) -> None:
+        if self.tally.rows:
+            raise KeyboardInterrupt
+        write(self, *row)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Output, "write", write_one)
+        patch.setattr(choose, "choose_engine", lambda models, device, spec: TorchEngine(models[0], device))
+        assert main(command) == 130
+    assert f"stopped at row 1 of {out}; the same command goes on from there." in capsys.readouterr().err
+    # Another engine may be the fastest by now; the one that the run began with goes on.
+    monkeypatch.setattr(choose, "choose_engine", None)
+    assert main(command) == 1
+    assert out.read_text().count("\n") == 4
+    assert set((engines_of(out) or {}).values()) == {"torch float32"}

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from pawmatch.classifier import Classifier
 from pawmatch.cli import main
-from pawmatch.commands.inputs import find_labelled
+from pawmatch.commands.rows import read_table
 
 VARIANTS = ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
 
@@ -26,30 +26,18 @@ def classes(photo: Image.Image, tmp_path: Path) -> Path:
     return root
 
 
-def test_truth_is_the_nearest_folder_that_is_named_like_a_class(classes: Path) -> None:
-    found = {
-        Path(file).relative_to(classes).as_posix(): truth
-        for (file, _), truth in find_labelled([str(classes)], ("Boxer", "Border_Collie", "Beagle"), None)
-    }
-    assert found == {
-        "b.jpg": None,
-        "Boxer/a.jpg": "Boxer",
-        "n02106166-Border_collie/a.jpg": "Border_Collie",
-        "Boxer/more/a.jpg": "Boxer",
-        "unsorted/a.jpg": None,
-    }
-    named = find_labelled([str(classes), str(classes / "Boxer" / "a.jpg")], ("Boxer", "Beagle"), "Beagle")
-    assert {truth for _, truth in named} == {"Beagle"}
-    (alone,) = find_labelled([str(classes / "Boxer" / "a.jpg")], ("Boxer",), None)
-    assert alone[1] is None
-
-
 def test_a_folder_is_compared_into_files(
-    breeds: str, classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    breeds: str,
+    classes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (classes / "Boxer" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0nothing")
     out = tmp_path / "out" / "here"
     arguments = ["compare", str(classes), "--source", breeds, "--out", str(out), "--sheets", "2", "--json"]
+    # The maps come from what was made of the image for the comparison; the models run once.
+    monkeypatch.setattr(Classifier, "explain", None)
     assert main(arguments) == 1
     printed, err = capsys.readouterr()
     assert f"error: {classes / 'Boxer' / 'broken.jpg'}: " in err
@@ -63,8 +51,7 @@ def test_a_folder_is_compared_into_files(
     assert [Path(entry["file"]).name for entry in values["failed"]] == ["broken.jpg"]
     assert values["failed"][0]["error"]["code"] == "BrokenImage"
 
-    with (out / "comparison.csv").open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_table(out / "comparison.csv")
     assert len(rows) == 6
     assert [row["file"] for row in rows if row["error"]] == [str(classes / "Boxer" / "broken.jpg")]
     judged = [row for row in rows if row["truth"]]
@@ -158,3 +145,20 @@ def test_wrong_options_give_2_and_write_nothing(
     assert main(["compare", str(dog), "--source", breeds, "--out", str(out), *options]) == 2
     assert hint in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_truth_may_be_a_table_that_a_spreadsheet_saved(
+    breeds: str, classes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "truth.csv"
+    table.write_bytes("file;label\r\nb.jpg;maltese\r\na.jpg;Boxer\r\n".encode("utf-16"))
+    arguments = ["compare", str(classes), "--source", breeds, "--json", "--truth", str(table)]
+    assert main(arguments) == 0
+    per_image = json.loads(capsys.readouterr().out)["per_image"]
+    assert [image["truth"] for image in per_image] == ["Maltese_Dog", *["Boxer"] * 4]
+    table.write_text("file,label\nb.jpg,wolpertinger\n")
+    assert main(arguments) == 2
+    assert "'wolpertinger' is not among the 5 classes" in capsys.readouterr().err
+    table.write_text("name,label\nb.jpg,maltese\n")
+    assert main(arguments) == 2
+    assert "needs the columns file and label" in capsys.readouterr().err

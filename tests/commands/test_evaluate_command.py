@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from pawmatch import classifier, metrics
+from pawmatch.checkpoint import load_checkpoint
 from pawmatch.cli import main
+from pawmatch.commands.rows import read_table
 from pawmatch.evaluation.figures import STYLE
+from pawmatch.evaluation.folders import fingerprint, labelled_files
+from tests.support.checkpoints import change_config
 
 VARIANTS = ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
 
@@ -87,8 +92,7 @@ def test_json_and_files(
     assert (values["images"], values["outside_images"], values["calibration"]) == (5, 2, "own")
     assert values["review"]["outside_out_of_scope"]["value"] == 0  # the tiny weights have no gate
     assert values["faithfulness"] == {}
-    with (out / "classes.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_table(out / "classes.csv")
     assert len(rows) == 3 * 5
     assert rows[1]["name"] == "Border Collie"
     assert [row["images"] for row in rows[:5]] == ["3", "2", "0", "0", "0"]
@@ -125,14 +129,32 @@ def test_unreadable_images_are_named_and_give_1(
     assert [entry["code"] for entry in values["unreadable"]] == ["UnsupportedFormat"] * 2
 
 
+@pytest.mark.parametrize(
+    ("fitted_on", "images", "says"),
+    [("these", 9, "was fitted on these images"), (None, 5, "fitted on as many images"), ("others", 5, None)],
+)
 def test_images_that_were_fitted_on_are_pointed_out(
-    breeds: str, kennel: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    breeds: str,
+    kennel: Path,
+    fitted_on: str | None,
+    images: int,
+    says: str | None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from pawmatch.commands import evaluate
+    source = shutil.copytree(Path(breeds) / "cnn", tmp_path / "cnn")
+    labels = load_checkpoint(source).config.labels
+    code = fingerprint(labelled_files(kennel, labels), labels) if fitted_on == "these" else fitted_on
 
-    monkeypatch.setattr(evaluate, "fitted_on_these", lambda classifier, images: images == 5)
-    assert main(["evaluate", "--data", str(kennel), "--source", breeds, "--variant", "cnn"]) == 0
-    assert "use --calibration halves" in capsys.readouterr().err
+    def fitted(values: dict[str, Any]) -> None:
+        values["variants"]["cnn"]["metrics"]["validation_images"] = images
+        values["training"] = {"calibrated_on": code} if code else {}
+
+    change_config(source, fitted)
+    assert main(["evaluate", "--data", str(kennel), "--source", str(source)]) == 0
+    err = capsys.readouterr().err
+    assert ("--calibration halves" in err) is (says is not None)
+    assert (says or "") in err
 
 
 def test_calibration_by_halves(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from pawmatch.commands.inputs import Found
-from pawmatch.commands.output import COLUMNS, Output, Result, check_out, valid_text
-from pawmatch.errors import BadOption, BrokenImage, PawMatchError
+from pawmatch.commands.output import Output, check_out, engines_of, manifest_path, write_manifest
+from pawmatch.commands.rows import COLUMNS, Result
+from pawmatch.errors import BadOption, BrokenImage
+from pawmatch.evaluation.folders import Found
 from pawmatch.results import Candidate, ModelInfo, Prediction, Review, ReviewReason, VariantAnswer, Verdict
 
 SETTINGS: dict[str, Any] = {"top_k": 2, "weights": ["00ff"]}
@@ -53,9 +54,9 @@ def write(
     fresh: bool = False,
 ) -> tuple[list[str], Output]:
     """Run over files, perhaps only over the first of what is left; gives what was left and the output."""
-    found: Iterator[Found] = iter([(file, None) for file in files])
+    found: list[Found] = [(file, None) for file in files]
     with Output(out, settings, ("cnn",), 2, fresh=fresh) as output:
-        left = [file for file, _ in output.left(found)]
+        left = [file for file, _ in output.left(iter(found))]
         for file in left[:stop_after]:
             output.write(file, result_of(file))
         if stop_after is None:
@@ -64,7 +65,7 @@ def write(
 
 
 def rows_of(out: Path) -> Path:
-    return out.with_name(f"{out.name}.rows.jsonl") if out.suffix == ".parquet" else out
+    return out if out.suffix == ".jsonl" else out.with_name(f"{out.name}.rows.jsonl")
 
 
 @SUFFIXES
@@ -72,75 +73,40 @@ def test_a_run_cut_at_any_byte_ends_as_if_nothing_had_happened(suffix: str, tmp_
     whole = tmp_path / f"whole.{suffix}"
     left, output = write(whole)
     assert left == FILES
-    assert (output.tally.rows, output.tally.errors) == (7, 2)
-    expected = whole.read_bytes()
+    expected, rows = whole.read_bytes(), rows_of(whole).read_bytes()
     begun = tmp_path / f"begun.{suffix}"
-    write(begun, stop_after=len(FILES))
-    rows = rows_of(begun).read_bytes()
-    step = 61 if suffix == "parquet" else 3
-    for length in [*range(0, len(rows), step), len(rows)]:
+    write(begun, stop_after=0)
+    for length in [*range(0, len(rows), 61), len(rows)]:
         rows_of(begun).write_bytes(rows[:length])
         left, output = write(begun)
         assert begun.read_bytes() == expected, rows[:length]
         assert left == FILES[-len(left) or 7 :]
         assert (output.tally.rows, output.tally.errors) == (7, 2)
         assert [file for file, _ in output.tally.first] == ["two\nlines.jpg", "ž犬.jpg"]
-        if suffix == "parquet":
-            assert not rows_of(begun).exists()
-            begun.unlink()
     assert left == []
 
 
 @SUFFIXES
-def test_whole_batches_are_kept(suffix: str, tmp_path: Path) -> None:
+def test_a_run_that_was_ended_goes_on_after_the_last_whole_batch(suffix: str, tmp_path: Path) -> None:
     out = tmp_path / f"out.{suffix}"
     write(out, stop_after=5)
-    left, _ = write(out)
-    assert left == FILES[4:]
-
-
-@SUFFIXES
-def test_a_finished_run_has_nothing_left(suffix: str, tmp_path: Path) -> None:
-    out = tmp_path / f"out.{suffix}"
-    write(out)
+    assert out.exists() is (suffix == "jsonl")  # a table is there once it is whole
+    assert write(out)[0] == FILES[4:]
     before = out.read_bytes()
-    left, output = write(out)
-    assert left == []
-    assert (output.tally.rows, output.tally.errors) == (7, 2)
+    assert write(out)[0] == []
     assert out.read_bytes() == before
 
 
-@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
-def test_images_after_the_last_row_are_added(suffix: str, tmp_path: Path) -> None:
+@SUFFIXES
+def test_images_that_are_new_are_added_wherever_they_are(suffix: str, tmp_path: Path) -> None:
     out, at_once = tmp_path / f"out.{suffix}", tmp_path / f"at_once.{suffix}"
     write(out)
-    left, _ = write(out, [*FILES, "8.jpg"])
-    assert left == ["7.jpg", "8.jpg"]  # its batch is done anew
+    assert write(out, [*FILES, "8.jpg"])[0] == ["7.jpg", "8.jpg"]  # its batch is done anew
     write(at_once, [*FILES, "8.jpg"])
     assert out.read_bytes() == at_once.read_bytes()
-
-
-def test_a_finished_table_is_not_added_to(tmp_path: Path) -> None:
-    out = tmp_path / "out.parquet"
-    write(out)
-    with pytest.raises(BadOption, match="is finished, and there are more images now; add --fresh"):
-        write(out, [*FILES, "8.jpg"])
-
-
-@SUFFIXES
-@pytest.mark.parametrize("stop_after", [4, None])
-def test_images_added_or_taken_away_before_the_last_row_are_refused(
-    suffix: str, stop_after: int | None, tmp_path: Path
-) -> None:
-    out = tmp_path / f"out.{suffix}"
-    write(out, stop_after=stop_after)
-    before = rows_of(out).read_bytes() if stop_after else out.read_bytes()
-    for files in (["0.jpg", *FILES], FILES[1:], FILES[:2]):
-        with pytest.raises(BadOption, match="added or taken away"):
-            write(out, files)
-    assert before == (rows_of(out).read_bytes() if stop_after else out.read_bytes())
-    left, _ = write(out, FILES[1:], fresh=True)
-    assert left == FILES[1:]
+    left, output = write(out, ["0.jpg", *FILES[1:], "8.jpg", "8.jpg"])
+    assert left == ["0.jpg", "8.jpg"]  # one of the two that were named has a row
+    assert output.gone == 1
 
 
 @SUFFIXES
@@ -162,53 +128,43 @@ def test_a_file_of_something_else_is_left_as_it_is(suffix: str, tmp_path: Path) 
     out.write_text("precious\n")
     with pytest.raises(BadOption, match="--fresh"):
         write(out)
-    (tmp_path / f"{out.name}.run.json").write_text(json.dumps(SETTINGS))
-    with pytest.raises(BadOption, match="--fresh"):
-        write(out)
-    (tmp_path / f"{out.name}.run.json").write_text("[]")
-    with pytest.raises(BadOption, match="no record of a run"):
-        write(out)
-    (tmp_path / f"{out.name}.run.json").write_text("{")
-    with pytest.raises(BadOption, match="cannot be read"):
-        write(out)
+    for text in (json.dumps(SETTINGS), "[]", "{"):
+        manifest_path(out).write_text(text)
+        with pytest.raises(BadOption, match="--fresh"):
+            write(out)
     assert out.read_text() == "precious\n"
     assert [path.name for path in tmp_path.iterdir() if "rows" in path.name] == []
 
 
 @pytest.mark.parametrize(
-    ("suffix", "edit"),
+    "edit",
     [
-        ("csv", lambda text: text.replace(b"\n", b"\r\n")),
-        ("csv", lambda text: text.replace(b",breed,", b",", 1)),
-        ("csv", lambda text: text.replace(b"file,task", b"task,file")),
-        ("jsonl", lambda text: text.replace(b'"file"', b'"path"', 1)),
-        ("jsonl", lambda text: text.replace(b'"task": ', b'"task"', 1)),
+        lambda text: text.replace(b'"file"', b'"path"', 1),
+        lambda text: text.replace(b'"task": ', b'"task"', 1),
+        lambda text: text.replace(b"{", b"[{", 1),
     ],
 )
-def test_rows_that_were_edited_are_refused(
-    suffix: str, edit: Callable[[bytes], bytes], tmp_path: Path
-) -> None:
-    out = tmp_path / f"out.{suffix}"
+def test_rows_that_were_edited_are_refused(edit: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
     write(out, stop_after=6)
     out.write_bytes(edit(out.read_bytes()))
     before = out.read_bytes()
-    with pytest.raises(BadOption, match="was changed since this program wrote it"):
+    with pytest.raises(BadOption, match=r"was changed since this program wrote it \(line 1\)"):
         write(out)
     assert out.read_bytes() == before
 
 
 def test_a_tail_of_zeros_after_a_power_cut_is_cut_off(tmp_path: Path) -> None:
-    for suffix in ("csv", "jsonl"):
-        out = tmp_path / f"out.{suffix}"
-        write(out, stop_after=4)
-        with out.open("ab") as file:
-            file.write(bytes(4096))
-        assert write(out)[0] == FILES[4:]
-        assert b"\0" not in out.read_bytes()
+    out = tmp_path / "out.jsonl"
+    write(out, stop_after=4)
+    with out.open("ab") as file:
+        file.write(bytes(4096))
+    assert write(out)[0] == FILES[4:]
+    assert b"\0" not in out.read_bytes()
 
 
 def test_an_empty_file_is_a_place_to_write_to(tmp_path: Path) -> None:
-    out = tmp_path / "out.csv"
+    out = tmp_path / "out.jsonl"
     out.touch()
     assert write(out)[0] == FILES
 
@@ -223,32 +179,37 @@ def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
             write(out, fresh=True)
 
 
-def test_a_folder_that_is_an_error_stays_one(tmp_path: Path) -> None:
-    error: PawMatchError = BrokenImage("cannot be listed")
-    out = tmp_path / "out.jsonl"
-    found: list[Found] = [("1.jpg", None), ("shut", error), ("3.jpg", None)]
-    with Output(out, SETTINGS, ("cnn",), 2, fresh=False) as output:
-        assert list(output.left(iter(found))) == found
-        for file, refused in found:
-            output.write(file, refused or result_of("1.jpg"))
-    with Output(out, SETTINGS, ("cnn",), 2, fresh=False) as output:
-        assert list(output.left(iter(found))) == []
-        assert output.tally.first == [("shut", "cannot be listed")]
+def test_a_table_that_cannot_be_made_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.csv"
+    write(out)
+    before = out.read_bytes()
+
+    def full(values: object) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pawmatch.commands.rows.csv_line", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(out, [*FILES, "8.jpg"])
+    assert out.read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_what_programs_read(tmp_path: Path) -> None:
     for suffix in ("csv", "jsonl", "parquet"):
         write(tmp_path / f"out.{suffix}")
-    with (tmp_path / "out.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    escaped = [file.replace("\udcff", "\\xff") for file in FILES]
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file, strict=True))
-    assert [row["file"].removeprefix("'") for row in rows] == FILES
+    assert [row["file"].removeprefix("'") for row in rows] == escaped
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("ascii").splitlines()]
     assert [line["file"] for line in lines] == FILES
     assert not any("timing_ms" in line for line in lines)
     table = pq.read_table(tmp_path / "out.parquet")
     assert table.column_names == [*COLUMNS, "cnn", "cnn_confidence"]
     good, broken, *_ = typed = table.to_pylist()
-    assert [row["file"] for row in typed] == [valid_text(file) for file in FILES]
+    assert [row["file"] for row in typed] == escaped
     assert good["check"] is True
     assert good["reasons"] == ["low_confidence"]
     assert good["others"] == [{"name": "b", "confidence": 0.5}]
@@ -256,9 +217,26 @@ def test_what_programs_read(tmp_path: Path) -> None:
     assert broken["error"] == "BrokenImage"
 
 
-def test_names_that_are_no_results_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_are_no_results_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadOption, match=r"ends in \.csv, \.jsonl or \.parquet"):
         check_out(Path("out.txt"))
+    with pytest.raises(BadOption, match=r"There is no folder .*none for out\.csv"):
+        check_out(tmp_path / "none" / "out.csv")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(BadOption, match="cannot be written; check its permissions"):
+        check_out(tmp_path / "out.csv")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BadOption, match="needs pyarrow: pip install"):
         check_out(Path("out.parquet"))
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "{}", '{"engines": ["torch"]}', "\udcff"])
+def test_the_manifest_says_which_engines_go_on(text: str | None, tmp_path: Path) -> None:
+    out = tmp_path / "results.csv"
+    write_manifest(out, {"engines": {"cnn": "torch float32"}})
+    assert engines_of(out) == {"cnn": "torch float32"}
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv.run.json"]
+    manifest_path(out).unlink()
+    if text is not None:
+        manifest_path(out).write_text(text, errors="surrogateescape")
+    assert engines_of(out) is None

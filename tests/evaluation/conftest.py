@@ -13,7 +13,7 @@ from pawmatch import metrics
 from pawmatch.calibration import Calibration
 from pawmatch.evaluation.evaluate import Answers, judge, measure_review, measure_variant
 from pawmatch.evaluation.report import Evaluation
-from pawmatch.tasks import VARIANT_NAMES
+from pawmatch.labels import VARIANT_NAMES
 
 
 @pytest.fixture
@@ -57,6 +57,7 @@ def made_up(few_resamples: None) -> Callable[..., Evaluation]:
             classes=len(labels),
             unreadable=(),
             outside_images=count,
+            unknown=None,
             review=measure_review(own, targets, outside),
             variants={
                 v: measure_variant(v, calibration, labels, own, targets, judge(calibration, own, v), outside)
@@ -79,6 +80,8 @@ def made_up_answers(
         logits=dict(zip(VARIANT_NAMES, logits, strict=True)),
         scope={variant: rng.normal(shift, 1, len(targets)) for variant in VARIANT_NAMES},
         chosen=logits[-1].argmax(axis=1),
+        verdicts=("answer",) * len(targets),
+        score=None,
         reasons=tuple(("close_call", "out_of_scope") if i % 3 == 0 else () for i in range(len(targets))),
         unreadable=(),
     )

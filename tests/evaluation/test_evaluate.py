@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,28 @@ import numpy as np
 import pytest
 
 from pawmatch import load
+from pawmatch.calibration import Calibration, ScopeGate, UnknownRule
+from pawmatch.calibration.apply import tempered
+from pawmatch.calibration.decide import Observed
+from pawmatch.calibration.fit import Evidence, fit_calibration
 from pawmatch.checkpoint import load_checkpoint
 from pawmatch.classifier import Classifier
 from pawmatch.errors import BadOption, NotACheckpoint, UnknownVariant
-from pawmatch.evaluation.evaluate import evaluate
+from pawmatch.evaluation.evaluate import (
+    Answers,
+    collect,
+    evaluate,
+    judge,
+    judge_by_halves,
+    measure_review,
+    measure_unknown,
+    measure_variant,
+    with_reasons_of,
+)
+from pawmatch.evaluation.report import Evaluation
+from pawmatch.metrics import expected_calibration_error
 from pawmatch.results import Prediction
+from tests.support.sets import candidate_set
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +52,8 @@ def test_figures_are_those_of_the_answers_served(
     flagged = np.array([one.review.needed for one in served])
     assert evaluation.review.accuracy.value == pytest.approx(right.mean())
     assert evaluation.review.flagged.value == pytest.approx(flagged.mean())
+    for code, share in evaluation.review.verdicts.items():
+        assert share.value == pytest.approx(np.mean([one.verdict.code == code for one in served]))
     for code, share in evaluation.review.reasons.items():
         with_code = [code in {reason.code for reason in one.review.reasons} for one in served]
         assert share.value == pytest.approx(np.mean(with_code))
@@ -50,12 +70,13 @@ def test_loops_are_followed_by_name(
 ) -> None:
     seen = {}
 
-    def follow(things: Sequence[Any], what: str) -> Iterable[Any]:
-        seen[what] = len(things)
+    def follow(things: Iterable[Any], what: str, count: int) -> Iterable[Any]:
+        seen[what] = count
         return things
 
-    evaluation = evaluate(classifier, kennel, variants=["cnn"], outside=[dog], faithfulness=2, follow=follow)
-    assert seen == {"images": 9, "outside images": 1, "heatmaps": 2}
+    beside = {"outside": [dog], "unknown": [dog]}
+    evaluation = evaluate(classifier, kennel, variants=["cnn"], faithfulness=2, follow=follow, **beside)
+    assert seen == {"images": 9, "outside images": 1, "unknown images": 1, "heatmaps": 2}
     assert list(evaluation.variants) == list(evaluation.faithfulness) == ["cnn"]
     assert evaluation.faithfulness["cnn"].images == 2
 
@@ -70,6 +91,8 @@ def test_what_cannot_be_asked_is_refused(classifier: Classifier, kennel: Path, d
     dog.write_bytes(b"no picture")
     with pytest.raises(BadOption, match="No image of the outside folder"):
         evaluate(classifier, kennel, outside=[dog])
+    with pytest.raises(BadOption, match="No image of the unknown folder"):
+        evaluate(classifier, kennel, unknown=[dog])
 
 
 def test_a_model_of_no_numbers_is_refused(tiny_checkpoints: Callable[..., Path], kennel: Path) -> None:
@@ -78,3 +101,258 @@ def test_a_model_of_no_numbers_is_refused(tiny_checkpoints: Callable[..., Path],
     broken = Classifier("breed", [replace(checkpoint, source="broken")])
     with pytest.raises(NotACheckpoint, match="Variant cnn gives values that are no numbers"):
         evaluate(broken, kennel)
+
+
+def test_answers_are_those_of_serving(tiny_checkpoints: Callable[..., Path], kennel: Path) -> None:
+    classifier = load("breed", tiny_checkpoints("breed"))
+    files = sorted(kennel.rglob("*.png"))
+    files[4].write_bytes(b"no picture")
+    answers = collect(classifier, files)
+    assert answers.rows.tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert [(Path(u.file), u.code) for u in answers.unreadable] == [(files[4], "UnsupportedFormat")]
+    served = [entry for entry in classifier.predict_batch(files) if isinstance(entry, Prediction)]
+    assert [classifier.labels[index] for index in answers.chosen] == [one.top.label for one in served]
+    for row, prediction in enumerate(served):
+        assert answers.reasons[row] == tuple(reason.code for reason in prediction.review.reasons)
+        for answer in prediction.variants:
+            probabilities = classifier.probabilities(answer.variant, answers.logits[answer.variant][row])
+            assert probabilities.max() == pytest.approx(answer.confidence)
+    assert answers.scope == {}
+
+
+def test_scope_scores_decide_as_serving_does(tiny_checkpoints: Callable[..., Path], kennel: Path) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoints("breed") / "cnn")
+    files = sorted(kennel.rglob("*.png"))
+    gate = ScopeGate((1.0,) * 16, 0.0, 0.0, "made up")
+
+    def with_threshold(threshold: float) -> Classifier:
+        calibration = replace(
+            checkpoint.config.calibration, scope_gates=(replace(gate, threshold=threshold),)
+        )
+        return Classifier(
+            "breed", [replace(checkpoint, config=replace(checkpoint.config, calibration=calibration))]
+        )
+
+    margins = collect(with_threshold(0.0), files).scope["cnn"]
+    answers = collect(with_threshold(float(np.median(margins))), files)
+    flagged = ["out_of_scope" in codes for codes in answers.reasons]
+    assert flagged == (answers.scope["cnn"] < 0).tolist() == (margins < np.median(margins)).tolist()
+    assert 0 < sum(flagged) < len(files)
+
+
+def test_nothing_gives_nothing(tiny_checkpoints: Callable[..., Path]) -> None:
+    answers = collect(load("breed", tiny_checkpoints("breed")), [])
+    assert len(answers) == 0
+    assert answers.logits["cnn"].shape == (0, 5)
+
+
+NAMES = ("a", "b", "c", "d")
+OWN = Calibration(temperature=2.0, review_threshold=0.5, close_call_margin=0.2, conformal_quantile=0.8)
+
+
+def drawn(count: int = 120, classes: int = 4) -> tuple[Answers, np.ndarray]:
+    """Answers three times as sure as they should be, and the truth; every fifth is out of scope."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(count, classes)).astype(np.float32)
+    targets = np.array([rng.choice(classes, p=row) for row in tempered(logits, 1.0)])
+    reasons = tuple(("out_of_scope", "low_confidence") if i % 5 == 0 else () for i in range(count))
+    logits *= 3
+    chosen, verdicts = logits.argmax(axis=1), ("answer",) * count
+    return Answers(np.arange(count), {"cnn": logits}, {}, chosen, verdicts, reasons, None, ()), targets
+
+
+def test_own_calibration_is_that_of_serving() -> None:
+    given, _ = drawn()
+    logits = given.logits["cnn"]
+    judged = judge(OWN, given, "cnn")
+    np.testing.assert_array_equal(judged.probabilities, tempered(logits, 2.0))
+    for row, members, low, close in zip(
+        judged.probabilities,
+        judged.sets,
+        judged.reasons["low_confidence"],
+        judged.reasons["close_call"],
+        strict=True,
+    ):
+        best = sorted(row)[::-1]
+        assert set(np.flatnonzero(members)) == set(candidate_set(row, 0.8))
+        assert low == (best[0] < 0.5)
+        assert close == (best[0] - best[1] < 0.2)
+
+
+def test_halves_are_judged_by_fits_on_others() -> None:
+    given, targets = drawn(count=600)
+    logits = given.logits["cnn"]
+    judged = judge_by_halves(NAMES, given, "cnn", targets)
+    flagged = np.array(["out_of_scope" in codes for codes in given.reasons])
+    observed = Observed(logits, logits.argmax(axis=1)[None])
+    fit = fit_calibration(Evidence(observed, targets, NAMES, flagged=flagged))
+    np.testing.assert_allclose(judged.probabilities, tempered(logits, fit.temperature), atol=0.05)
+    assert 2 < fit.temperature < 5
+    confidence, correct = judged.probabilities.max(axis=1), judged.probabilities.argmax(axis=1) == targets
+    before = tempered(logits, 1.0).max(axis=1)
+    assert expected_calibration_error(confidence, correct) < expected_calibration_error(before, correct) / 2
+    assert 0.8 < judged.sets[np.arange(len(targets)), targets].mean() <= 1
+
+
+def test_too_few_images_for_halves_are_refused() -> None:
+    given, targets = drawn(count=19)
+    with pytest.raises(BadOption, match=r"19 images are too few .* use --calibration own"):
+        judge_by_halves(NAMES, given, "cnn", targets)
+
+
+def test_reasons_follow_the_judgement() -> None:
+    given, _ = drawn(count=3)
+    judged = judge(OWN, given, "cnn")
+    judged = replace(
+        judged, reasons={"low_confidence": np.array([0, 1, 0], bool), "close_call": np.array([0, 1, 0], bool)}
+    )
+    # Those that no calibration decides on stay.
+    assert with_reasons_of(judged, given).reasons == (
+        ("out_of_scope",),
+        ("low_confidence", "close_call"),
+        (),
+    )
+
+
+LABELS = ("a", "b", "c")
+# Four images of a, b, c, c; the third is taken for a, surely.
+LOGITS = np.array([[3, 0, 0], [0, 2, 0], [6, 0, 1], [0, 0, 1]], dtype=np.float32)
+TARGETS = np.array([0, 1, 2, 2])
+ANSWERS = Answers(
+    rows=np.arange(4),
+    logits={"cnn": LOGITS},
+    scope={},
+    chosen=LOGITS.argmax(axis=1),
+    verdicts=("answer", "answer", "group", "outside"),
+    score=None,
+    reasons=((), (), ("close_call",), ("low_confidence", "close_call")),
+    unreadable=(),
+)
+CALIBRATION = Calibration(temperature=2.0, review_threshold=0.55, conformal_quantile=0.6)
+
+
+def test_a_variant_of_known_answers(few_resamples: None) -> None:
+    report = measure_variant("cnn", CALIBRATION, LABELS, ANSWERS, TARGETS, judge(CALIBRATION, ANSWERS, "cnn"))
+    probabilities = tempered(LOGITS, 2.0)
+    sets = [candidate_set(row, 0.6) for row in probabilities]
+    assert report.top1.value == 0.75
+    assert report.top5.value == 1
+    assert report.temperature == 2
+    assert report.nll.value == pytest.approx(-np.log(probabilities[range(4), TARGETS]).mean())
+    assert report.nll_before.value == pytest.approx(-np.log(tempered(LOGITS, 1)[range(4), TARGETS]).mean())
+    assert report.set_coverage.value == np.mean([t in s for t, s in zip(TARGETS, sets, strict=True)])
+    assert report.set_size.value == np.mean([len(s) for s in sets])
+    # Confidences 0.69, 0.58, 0.88 and 0.45: the last one is below the threshold.
+    assert report.kept.value == 0.75
+    assert report.kept_accuracy is not None
+    assert report.kept_accuracy.value == pytest.approx(2 / 3)
+    assert [(pair.truth, pair.answer) for pair in report.confusions] == [("c", "a")]
+    assert report.risk_coverage[0].risk == 1
+    assert report.scope is None
+    assert sum(entry.count for entry in report.reliability) == 4
+
+
+def test_only_an_error_beyond_chance_is_improbable(few_resamples: None) -> None:
+    """Labels drawn from the very probabilities, and the same answers made five times as sure."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(300, 3)).astype(np.float32)
+    targets = np.array([rng.choice(3, p=row) for row in tempered(logits, 1.0)])
+    answers = replace(
+        ANSWERS, rows=np.arange(300), logits={"cnn": logits}, reasons=((),) * 300, verdicts=("answer",) * 300
+    )
+    for temperature, is_rare in ((1.0, False), (0.2, True)):
+        own = Calibration(temperature=temperature)
+        report = measure_variant("cnn", own, LABELS, answers, targets, judge(own, answers, "cnn"))
+        assert (report.ece_p_value < 0.05) == is_rare
+        assert (report.ece.value > 2 * report.ece_floor) == is_rare
+
+
+def test_none_above_the_threshold(few_resamples: None) -> None:
+    strict = replace(CALIBRATION, review_threshold=1.0)
+    report = measure_variant("cnn", strict, LABELS, ANSWERS, TARGETS, judge(strict, ANSWERS, "cnn"))
+    assert report.kept.value == 0
+    assert report.kept_accuracy is None
+
+
+def test_the_review_flag() -> None:
+    report = measure_review(ANSWERS, TARGETS)
+    assert report.flagged.value == 0.5
+    assert {code: share.value for code, share in report.reasons.items()} == {
+        "close_call": 0.5,
+        "low_confidence": 0.25,
+    }
+    assert report.unflagged_accuracy is not None
+    assert report.unflagged_accuracy.value == 1
+    assert report.flagged_accuracy is not None
+    assert report.flagged_accuracy.value == 0.5
+    assert report.outside_flagged is None
+    assert {code: share.value for code, share in report.verdicts.items() if share.value} == {
+        "answer": 0.5,
+        "group": 0.25,
+        "outside": 0.25,
+    }
+    unflagged = measure_review(replace(ANSWERS, reasons=((),) * 4), TARGETS, ANSWERS)
+    assert unflagged.flagged_accuracy is None
+    assert unflagged.outside_flagged is not None
+    assert unflagged.outside_flagged.value == 0.5
+
+
+def test_scope_against_another_folder(made_up: Callable[..., Evaluation]) -> None:
+    scope = made_up().variants["cnn"].scope
+    assert scope is not None
+    # Scores of two normal distributions, two standard deviations apart: 0.921 in the limit.
+    assert 0.8 < scope.auroc.value < 1
+    assert scope.own_flagged.value < 0.35 < 0.65 < scope.outside_flagged.value
+    assert scope.auroc.low < scope.auroc.value < scope.auroc.high
+
+
+def test_the_json_holds_every_report(made_up: Callable[..., Evaluation]) -> None:
+    evaluation = made_up()
+    values = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
+    assert values["variants"]["cnn"]["top1"]["value"] == evaluation.variants["cnn"].top1.value
+    assert len(values["variants"]["cnn"]["reliability"]) == 15
+    assert values["review"]["reasons"]["close_call"]["low"] > 0
+    assert evaluation.leading.variant == "cnn_transformer_mfe"
+    assert made_up(variants=("cnn",)).leading.variant == "cnn"
+
+
+def test_unknown_classes_are_told_by_the_score_or_else_by_confidence(few_resamples: None) -> None:
+    known = replace(ANSWERS, score=np.array([2.0, 1.0, 3.0, 0.0]))
+    strange = replace(
+        ANSWERS,
+        logits={"cnn": LOGITS / 4},
+        verdicts=("answer", "answer", "unknown", "answer"),
+        reasons=((), ("unknown_class",), ("unknown_class",), ()),
+        score=np.array([0.5, -1.0, -2.0, -3.0]),
+    )
+    report = measure_unknown(known, strange, "cnn", CALIBRATION)
+    assert report.auroc is not None
+    assert report.auroc.value == 15 / 16  # 0.0 alone lies below a score of the others
+    assert report.auroc_of_confidence.value > 0.5
+    assert report.answered.value == 0.5  # without a flag
+    assert report.verdicts["unknown"].value == 0.25
+    without = measure_unknown(ANSWERS, strange, "cnn", CALIBRATION)
+    assert without.auroc is None
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_score_is_that_of_the_verdict(
+    tiny_checkpoints: Callable[..., Path], kennel: Path, is_known: bool
+) -> None:
+    checkpoint = load_checkpoint(tiny_checkpoints("breed") / "cnn")
+    rule = UnknownRule(
+        weights=(0.0, 0.0, 0.0),
+        bias=1.0 if is_known else -1.0,
+        label_offsets=(0.0,) * 5,
+        threshold=0.0,
+        answer_threshold=0.0,
+        fitted_on="made up",
+    )
+    calibration = replace(checkpoint.config.calibration, unknown=rule)
+    config = replace(checkpoint.config, calibration=calibration)
+    answers = collect(
+        Classifier("breed", [replace(checkpoint, config=config)]), sorted(kennel.rglob("*.png"))
+    )
+    assert answers.score is not None
+    assert ((answers.score >= 0) == is_known).all()
+    assert ("unknown" in answers.verdicts) is not is_known

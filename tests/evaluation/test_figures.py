@@ -9,24 +9,32 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
+from pawmatch.evaluation.compare import compare
 from pawmatch.evaluation.figures import (
     COLORS,
     LINES,
     MARKS,
     STYLE,
+    draw_comparison,
     draw_confusions,
     draw_reliability,
     draw_risk_coverage,
+    save_comparison,
     save_figures,
 )
 from pawmatch.evaluation.report import Evaluation
-from pawmatch.tasks import VARIANT_NAMES
+from pawmatch.labels import VARIANT_NAMES
+from tests.evaluation.test_compare import FOUR, image
 
 
 def words(figure: Figure) -> str:
-    return "\n".join(text.get_text() for text in figure.findobj(mpl.text.Text))
+    """All texts of a figure, those in tables too."""
+    cells = [cell for axes in figure.axes for table in axes.tables for cell in table.get_celld().values()]
+    texts = [*figure.findobj(mpl.text.Text), *(cell.get_text() for cell in cells)]
+    return "\n".join(text.get_text() for text in texts)
 
 
 def test_every_figure_is_a_file_of_its_own(
@@ -76,3 +84,33 @@ def test_variants_differ_in_more_than_colour() -> None:
     for looks in (COLORS, LINES, MARKS):
         assert list(looks) == list(VARIANT_NAMES)
         assert len(set(looks.values())) == len(VARIANT_NAMES)
+
+
+def test_the_page_shows_what_was_counted() -> None:
+    figure = draw_comparison(compare(FOUR), "Title", "Subtitle")
+    assert len(figure.axes) == 7  # three histograms, spread, right answers, agreement, table
+    heights = []
+    for bar in figure.axes[0].patches:
+        assert isinstance(bar, Rectangle)
+        heights.append(round(bar.get_height()))
+    assert heights == [0, 0, 0, 1, 0, 1, 0, 1, 0, 1]
+    shown = words(figure)
+    assert "3 of 4 at 50 % or more" in shown
+    assert "3\n75 %" in shown  # CNN and CNN + Transformer agree on three of four
+    assert "2 of 3 (66.7 %)" in shown
+    assert "all alike on 2 of 4 images" in shown
+
+
+def test_without_truth_there_is_no_panel_about_it() -> None:
+    figure = draw_comparison(compare([image("AAB", 0.2, 0.3, 0.4)]), "Title", "Subtitle")
+    assert len(figure.axes) == 6
+    assert "Right answers" not in words(figure)
+    assert "not known" in words(figure)
+
+
+@pytest.mark.parametrize("name", ["$x^$ and $", "犬" * 300, "two\nlines", "\udcff"])
+def test_any_folder_name_can_stand_below_the_title(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "figure.png"
+    save_comparison(compare([image("A", 0.2)]), path, "One image", name)
+    with Image.open(path) as page:
+        assert page.width > page.height

@@ -1,0 +1,58 @@
+"""`pawmatch labels`: what a task's weights know."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from pawmatch.commands.console import add_source_options, load_models, say, say_json
+from pawmatch.commands.inputs import local_config
+from pawmatch.labels import VARIANT_NAMES, display_name
+
+SUMMARY = "List the classes that a task knows."
+EPILOG = """\
+Prints a name per line, in the order of the model's outputs, and with --groups the groups of classes that
+look alike, which are answered together where the model cannot decide. With --json, one object with the
+task's words, and each class with its label, which names its folder of images, and its name for people.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `labels`."""
+    add_source_options(parser)
+    parser.add_argument("--groups", action="store_true", help="list the groups of look-alikes instead")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """List them."""
+    task, labels, groups = read_known(args)
+    if args.json:
+        classes = [{"label": label, "name": display_name(label)} for label in labels]
+        say_json({"task": task, "classes": classes, "groups": groups}, indent=2)
+    elif args.groups:
+        for group in groups:
+            names = ", ".join(display_name(label) for label in group["labels"])
+            say(f"{group['name']}: {names}" if group["name"] else names)
+    else:
+        for label in labels:
+            say(display_name(label))
+    return 0
+
+
+def read_known(args: argparse.Namespace) -> tuple[dict[str, Any], list[str], list[dict[str, Any]]]:
+    """The task's words, its labels, and its groups by name and labels."""
+    config = local_config(args.task, args.source)
+    if config is None or "variants" not in config:  # on the Hub, or of the first format
+        classifier = load_models(args)
+        task, labels = vars(classifier.task), list(classifier.labels)
+        found = [(one.name, one.labels) for one in classifier.main.checkpoint.config.calibration.groups]
+    else:
+        task, labels = config["task"], list(map(str, config["labels"]))
+        answers = config.get("answers") or {}
+        variants = config["variants"]
+        last = [name for name in VARIANT_NAMES if name in variants][-1:]
+        main = variants[answers.get("variant") or last[0]]
+        found = [(one["name"], one["labels"]) for one in main["calibration"].get("groups", [])]
+    words = {key: task[key] for key in ("name", "title", "subject", "noun", "plural")}
+    return words, labels, [{"name": name, "labels": [labels[i] for i in indices]} for name, indices in found]
