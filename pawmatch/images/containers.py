@@ -80,7 +80,7 @@ def exif_orientation(exif: bytes) -> int:
 
 _JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # all but restarts, padding and escaped data
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
-_SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
+_SOI, _EOI, _SOS, _DRI = 0xD8, 0xD9, 0xDA, 0xDD
 _JPEG_FRAMES = {0xC0, 0xC1, 0xC2}
 # Arithmetic coding: no browser shows it, and each pass may visit every coefficient for next to no bytes.
 _JPEG_RARE = {
@@ -95,10 +95,10 @@ _JPEG_DROPPED = {0xFE, *range(0xE1, 0xEE), 0xEF}
 def strip_jpeg(data: bytes) -> Picture:
     """The segments that the picture needs; the number of passes over it is bounded."""
     kept, orientation, scans, position, pixels = [b"\xff\xd8"], 1, 0, 2, 0
-    first, gap, end = 0, False, len(data)
+    first, restarts, gap, end = 0, False, False, len(data)
     for _ in range(MAX_PIECES):
         found = _JPEG_MARKER.search(data, position)
-        if scans:
+        if scans and restarts:
             marks = _RESTART.findall(data, position, found.start() if found else end)
             gap |= any(mark[0] & 7 != number % 8 for number, mark in enumerate(marks))
         if found is None or (scans and found[0][1] == _EOI):
@@ -110,6 +110,7 @@ def strip_jpeg(data: bytes) -> Picture:
         if marker in _JPEG_RARE:
             raise RareKind(_JPEG_RARE[marker])
         content = position + 2
+        restarts |= marker == _DRI
         if marker in _JPEG_FRAMES:
             depth, height, width, parts = struct.unpack_from(">BHHB", data, content)
             pixels = height * width
