@@ -29,7 +29,7 @@ from pawmatch.checkpoint.backbone import (
 )
 from pawmatch.engines import Engine, create_engine, limit_torch_threads, resolve_device
 from pawmatch.errors import BadOption, ImageError, KeyMismatch, NotACheckpoint, PawMatchError
-from pawmatch.heatmaps import HeadOutput, Overlays, evidence, run_head, scaled_cam
+from pawmatch.heatmaps import HeadOutput, Overlays, evidence, relative_strength, run_head, scaled_cam
 from pawmatch.images import Box, ImageSource, InputSpec, Prepared, hold_file, prepare, read_image
 from pawmatch.labels import VARIANT_NAMES, display_name, find_label, find_task
 from pawmatch.models import ImageModel
@@ -356,7 +356,7 @@ class Classifier:
             self.labels,
             known,
             size=(outputs.prepared.width, outputs.prepared.height),
-            deviation=_deviation(outputs.prepared.pixels[self.main.spec][0]),
+            pixels=outputs.prepared.pixels[self.main.spec][0],
             looks_like=looks_like[0].name if looks_like else "",
         )
         order = np.argsort(-probabilities, kind="stable")[:top_k]
@@ -438,21 +438,30 @@ class Classifier:
     def heatmaps(self, outputs: ModelOutputs, label: str, size: tuple[int, int]) -> dict[str, Heatmap]:
         """Each variant's evidence for one of `labels`, over a picture of this size (width, height).
 
-        One backward pass through each head: the backbones do not run again.
+        One backward pass through each head, or two where the label is not the variant's first choice, beside
+        which its evidence is shown: the backbones do not run again.
         """
         index = self.labels.index(label)
         found = {}
         for variant, member in self.members.items():
             head = outputs.heads.get(variant) or run_head(member.model, outputs.feature_maps[variant])
-            cam = scaled_cam(evidence(head, torch.tensor([index])))
+            cam, probabilities = (
+                scaled_cam(evidence(head, torch.tensor([index]))),
+                outputs.probabilities[variant],
+            )
+            first, strength = int(probabilities.argmax()), 1.0
+            if index != first:
+                most = float(evidence(head, first).max())
+                strength = relative_strength(cam.raw_max, most, probabilities[index] / probabilities[first])
             found[variant] = Heatmap(
                 variant=variant,
                 label=label,
-                cam=cam.values,
+                cam=cam.values * np.float32(strength),
                 raw_max=cam.raw_max,
-                confidence=float(outputs.probabilities[variant][index]),
+                confidence=float(probabilities[index]),
                 box=member.spec.box(*size),
                 size=size,
+                strength=strength,
             )
         return found
 
@@ -528,11 +537,6 @@ def _in_pixels(subject: Subject, prepared: Prepared) -> SubjectBox:
     return SubjectBox(
         left * width, top * height, (right - left) * width, (bottom - top) * height, subject.score
     )
-
-
-def _deviation(pixels: NDArray[np.uint8]) -> float:
-    """The standard deviation of pixels (H, W, 3) in the channel where it is largest."""
-    return float(pixels.reshape(-1, pixels.shape[-1]).std(axis=0).max())
 
 
 def _look_alikes(imagenet: NDArray[np.float32], subject: Sequence[int]) -> tuple[LookAlike, ...]:

@@ -9,6 +9,7 @@ other it is not, and Grad-CAM, which averages it first, finds nothing at all in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -71,20 +72,22 @@ def run_head(model: ImageModel, feature_maps: Tensor) -> HeadOutput:
         return HeadOutput(source, model.forward_head(source))
 
 
-def evidence(head: HeadOutput, classes: Tensor) -> Tensor:
+def evidence(head: HeadOutput, classes: Tensor | int) -> Tensor:
     """How much each place of a map speaks for a class, (N, h, w), for the first N maps and `classes` (N,).
 
-    It is the part of the class's logit that comes from there, and 0 where that is negative.
+    It is the part of the class's logit that comes from there, and 0 where that is negative. One class is
+    that of the first map.
     """
+    wanted = torch.as_tensor(classes, device=head.logits.device).reshape(-1)
     with torch.enable_grad():
-        wanted = head.logits[: len(classes)].gather(1, classes[:, None].to(head.logits.device)).sum()
-    (gradient,) = torch.autograd.grad(wanted, head.source, retain_graph=True)
-    return (gradient * head.source.detach())[: len(classes)].sum(dim=1).relu()
+        logit = head.logits[: len(wanted)].gather(1, wanted[:, None]).sum()
+    (gradient,) = torch.autograd.grad(logit, head.source, retain_graph=True)
+    return (gradient * head.source.detach())[: len(wanted)].sum(dim=1).relu()
 
 
 def grad_cam(model: ImageModel, feature_map: Tensor, index: int) -> Cam:
     """Grad-CAM of class `index` for one feature map (1, C, h, w)."""
-    return scaled_cam(evidence(run_head(model, feature_map), torch.tensor([index])))
+    return scaled_cam(evidence(run_head(model, feature_map), index))
 
 
 def scaled_cam(found: Tensor) -> Cam:
@@ -93,6 +96,16 @@ def scaled_cam(found: Tensor) -> Cam:
     span = raw.max() - raw.min()
     values = (raw - raw.min()) / span if span > 0 else torch.zeros_like(raw)
     return Cam(values.numpy(), float(raw.max()))
+
+
+def relative_strength(most: float, most_of_first: float, odds: float) -> float:
+    """How strongly a label's map may glow beside the first choice's, whose map reaches 1.
+
+    `most` and `most_of_first` are the two maps' highest raw values. A label that is ruled out has evidence
+    somewhere, too, outweighed elsewhere: the ratio of the two confidences, `odds`, counts with its square
+    root, so that a second choice is still seen.
+    """
+    return min(1.0, most / most_of_first if most_of_first > 0 else 1.0) * math.sqrt(min(1.0, odds))
 
 
 def overlay(
@@ -111,7 +124,7 @@ def overlay(
     # Bilinear resizing and the opacity are linear, so the opacity is worked out on the coarse map. OpenCV
     # then mixes bytes, several times faster than the same in arrays of fractions.
     pixels = np.array(image, dtype=np.uint8)
-    left, top, right, bottom = (round(edge) for edge in heatmap.box)
+    left, top, right, bottom = heatmap.edges
     part = pixels[top:bottom, left:right]
     size = (right - left, bottom - top)
     opacity = cv2.resize(strength * (COLD_SHARE + (1 - COLD_SHARE) * heatmap.cam), size)
@@ -238,8 +251,10 @@ def title(answer: VariantAnswer) -> str:
 
 
 def found(heatmap: Heatmap, name: str, otherwise: str) -> str:
-    """A line that says that there is nothing to see in the heatmap, if so."""
-    return otherwise if heatmap.raw_max > 0 else f"no evidence for {name} anywhere"
+    """A line that says that there is little or nothing to see in the heatmap, if so."""
+    if heatmap.raw_max <= 0:
+        return f"no evidence for {name} anywhere"
+    return f"little evidence for {name}: {percent(heatmap.confidence)}" if heatmap.is_weak else otherwise
 
 
 def arrange(tiles: list[Tile], *, columns: int, letters: Letters, box: tuple[int, int]) -> Image.Image:

@@ -86,7 +86,7 @@ def verdict_text(
         looks = f": this looks like {with_article(looks_like_name)}" if looks_like_name else ""
         return f"No {subject} here{looks}"
     if code == "poor_image":
-        return "The picture is too small, too narrow or too plain to tell"
+        return "The picture is too small, too narrow, too plain or too blurred to tell"
     raise ValueError(f"There is no verdict {code!r}.")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Len
@@ -14,6 +14,26 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL import Image
+
+
+MIN_STRENGTH = 0.25  # of a heatmap: below it there is little evidence
+
+
+class Record:
+    """A dataclass that can be written as JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        values: dict[str, Any] = _plain(self)
+        return values
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {entry.name: _plain(getattr(value, entry.name)) for entry in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 @dataclass(frozen=True)
@@ -33,16 +53,12 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Record):
     """One class with its calibrated confidence in [0, 1]."""
 
     label: str
     name: str
     confidence: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """The candidate as JSON values."""
-        return {"label": self.label, "name": self.name, "confidence": self.confidence}
 
 
 @dataclass(frozen=True)
@@ -54,21 +70,16 @@ class ReviewReason:
 
 
 @dataclass(frozen=True)
-class Review:
+class Review(Record):
     """Whether a person should check the answer, why, and the confidence below which that is asked."""
 
     needed: bool
     reasons: tuple[ReviewReason, ...]
     threshold: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """The review decision as JSON values."""
-        reasons = [{"code": reason.code, "message": reason.message} for reason in self.reasons]
-        return {"needed": self.needed, "reasons": reasons, "threshold": self.threshold}
-
 
 @dataclass(frozen=True)
-class VariantAnswer:
+class VariantAnswer(Record):
     """The first choice of one of the task's variants, with its calibrated confidence."""
 
     variant: str
@@ -76,18 +87,9 @@ class VariantAnswer:
     name: str
     confidence: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """The answer as JSON values."""
-        return {
-            "variant": self.variant,
-            "label": self.label,
-            "name": self.name,
-            "confidence": self.confidence,
-        }
-
 
 @dataclass(frozen=True)
-class ModelInfo:
+class ModelInfo(Record):
     """Which model answered: where its weights are from, its variant, backbone and class count."""
 
     source: str
@@ -95,18 +97,9 @@ class ModelInfo:
     backbone: str
     classes: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """The model's description as JSON values."""
-        return {
-            "source": self.source,
-            "variant": self.variant,
-            "backbone": self.backbone,
-            "classes": self.classes,
-        }
-
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Record):
     """What there is to say about one image: a stable code and a line in plain words.
 
     From sure to lost the codes are `answer` (one label), `group` (one of several that look alike),
@@ -116,38 +109,26 @@ class Verdict:
     code: str
     text: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """The verdict as JSON values."""
-        return {"code": self.code, "text": self.text}
-
 
 @dataclass(frozen=True)
-class Group:
+class Group(Record):
     """Labels that look alike, with the confidence in [0, 1] that the true one is among them."""
 
     name: str
     labels: tuple[str, ...]
     confidence: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """The group as JSON values."""
-        return {"name": self.name, "labels": list(self.labels), "confidence": self.confidence}
-
 
 @dataclass(frozen=True)
-class LookAlike:
+class LookAlike(Record):
     """What a picture without the task's subject looks like, with the confidence in [0, 1]."""
 
     name: str
     confidence: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """The look-alike as JSON values."""
-        return {"name": self.name, "confidence": self.confidence}
-
 
 @dataclass(frozen=True)
-class SubjectBox:
+class SubjectBox(Record):
     """Where a subject was found, in pixels of the upright photo from its top left, with a score in [0, 1]."""
 
     x: float
@@ -156,14 +137,10 @@ class SubjectBox:
     height: float
     score: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """The box as JSON values."""
-        return {"x": self.x, "y": self.y, "width": self.width, "height": self.height, "score": self.score}
 
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one image, calibrated, sorted by confidence, not renormalised over the top k.
+@dataclass(frozen=True, kw_only=True)
+class Prediction(Record):
+    """The answer for one image, calibrated, sorted by confidence, not renormalized over the top k.
 
     `group` is given where the candidates look alike, `looks_like` where the subject is missing, and `boxes`
     where subjects were looked for and found. `words` is what the task calls itself; the JSON has its name.
@@ -175,10 +152,10 @@ class Prediction:
     predictions: tuple[Candidate, ...]
     review: Review
     candidates_90: tuple[str, ...]
-    variants: tuple[VariantAnswer, ...]
     group: Group | None = None
     looks_like: tuple[LookAlike, ...] = ()
     boxes: tuple[SubjectBox, ...] = ()
+    variants: tuple[VariantAnswer, ...]
     timing_ms: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     words: Task | None = None
@@ -190,31 +167,20 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """The prediction as the JSON object that every interface gives."""
-        return {
-            "task": self.task,
-            "model": self.model.to_dict(),
-            "verdict": self.verdict.to_dict(),
-            "predictions": [candidate.to_dict() for candidate in self.predictions],
-            "review": self.review.to_dict(),
-            "candidates_90": list(self.candidates_90),
-            "group": self.group.to_dict() if self.group else None,
-            "looks_like": [one.to_dict() for one in self.looks_like],
-            "boxes": [box.to_dict() for box in self.boxes],
-            "variants": [answer.to_dict() for answer in self.variants],
-            "timing_ms": dict(self.timing_ms),
-            "warnings": list(self.warnings),
-        }
+        values = super().to_dict()
+        del values["words"]
+        return values
 
 
 @dataclass(frozen=True)
 class Heatmap:
     """Where one variant found evidence for one class.
 
-    `cam` is the coarse map itself, float32 (grid rows, grid columns) scaled to [0, 1]; `raw_max` is the
-    largest value before that scaling, so that a map of nothing can be told from a map of something: 0
-    means that no region speaks for the class. `box` is the part of the upright image that the model saw
-    (left, top, right, bottom, in pixels), `size` that image's width and height. `confidence` is the
-    variant's calibrated confidence in `label`.
+    `cam` is the coarse map itself, float32 (grid rows, grid columns) in [0, 1]; its highest value is
+    `strength`, how much the class has for it beside the variant's first choice, whose map reaches 1.
+    `raw_max` is the largest value before any scaling: 0 means that no region speaks for the class. `box` is
+    the part of the upright image that the model saw (left, top, right, bottom, in pixels), `size` that
+    image's width and height. `confidence` is the variant's calibrated confidence in `label`.
     """
 
     variant: str
@@ -224,6 +190,20 @@ class Heatmap:
     confidence: float
     box: tuple[float, float, float, float]
     size: tuple[int, int]
+    strength: float = 1.0
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether there is little evidence for the class, or none."""
+        return self.raw_max <= 0 or self.strength < MIN_STRENGTH
+
+    @property
+    def edges(self) -> tuple[int, int, int, int]:
+        """The box in whole pixels, at least one wide and high: left, top, right, bottom."""
+        left, top, right, bottom = (round(edge) for edge in self.box)
+        width, height = self.size
+        left, top = min(left, width - 1), min(top, height - 1)
+        return left, top, max(right, left + 1), max(bottom, top + 1)
 
     @property
     def values(self) -> NDArray[np.float32]:
@@ -234,9 +214,8 @@ class Heatmap:
         import cv2
         import numpy as np
 
-        width, height = self.size
-        left, top, right, bottom = (round(edge) for edge in self.box)
-        values = np.zeros((height, width), dtype=np.float32)
+        left, top, right, bottom = self.edges
+        values = np.zeros(self.size[::-1], dtype=np.float32)
         # Bilinear adds no detail that the coarse map does not have.
         values[top:bottom, left:right] = cv2.resize(
             self.cam, (right - left, bottom - top), interpolation=cv2.INTER_LINEAR
@@ -264,6 +243,7 @@ class Explanation:
             variant: {
                 "confidence": heatmap.confidence,
                 "raw_max": heatmap.raw_max,
+                "strength": heatmap.strength,
                 "grid": list(heatmap.cam.shape),
             }
             for variant, heatmap in self.heatmaps.items()

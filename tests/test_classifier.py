@@ -317,7 +317,16 @@ def test_a_subjects_box_is_given_in_pixels_of_the_photo(classifier: Classifier, 
     )
 
 
-def test_a_blank_picture_is_poor(classifier: Classifier) -> None:
-    found = classifier.predict(Image.new("RGB", (200, 200), "teal"))
-    assert found.verdict.code == "poor_image"
-    assert "one color" in found.review.reasons[0].message
+def test_pictures_that_show_too_little_are_poor(classifier: Classifier, photo: Image.Image) -> None:
+    shade = Image.linear_gradient("L").convert("RGB")
+    blank = Image.new("RGB", (200, 200), "teal")
+    pictures = {"out of focus": shade, "one color": blank, "small": photo.resize((30, 40))}
+    for message, picture in pictures.items():
+        found = classifier.predict(picture)
+        assert found.verdict.code == "poor_image"
+        assert message in found.review.reasons[0].message
+
+
+def test_top_k_is_checked_at_the_call(classifier: Classifier) -> None:
+    with pytest.raises(BadOption, match="top_k is 0"):
+        classifier.predict_batch([], top_k=0)

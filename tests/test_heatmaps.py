@@ -21,6 +21,7 @@ from pawmatch import load
 from pawmatch.classifier import Classifier
 from pawmatch.errors import BadOption, UnknownLabel
 from pawmatch.heatmaps import COLORMAPS, colormap_stops, grad_cam, overlay
+from pawmatch.images import InputSpec
 from pawmatch.models import VARIANTS, Chae, build_model
 from pawmatch.results import Heatmap
 
@@ -237,3 +238,32 @@ def test_an_overlay_is_drawn_once_and_only_when_it_is_asked_for(
     assert drawn == []
     assert overlays["cnn"] is overlays["cnn"]
     assert len(drawn) == 1
+
+
+def test_a_label_that_is_ruled_out_does_not_glow(classifier: Classifier, photo: Image.Image) -> None:
+    """What a map may reach is set beside the map of the variant's first choice."""
+    outputs = classifier.run_models([classifier.prepare(photo)])[0]
+    own = classifier.main.variant
+    first, *_, last = np.argsort(-outputs.probabilities[own]).tolist()
+    shown = {
+        index: classifier.heatmaps(outputs, classifier.labels[index], photo.size)[own]
+        for index in (first, last)
+    }
+    assert shown[first].strength == 1
+    assert shown[last].strength <= (shown[last].confidence / shown[first].confidence) ** 0.5
+    assert shown[last].cam.max() == pytest.approx(shown[last].strength if shown[last].raw_max else 0)
+    sure = np.full(len(classifier.labels), 1e-4)
+    sure[first] = 1 - sure[1:].sum()
+    certain = replace(outputs, probabilities=dict.fromkeys(classifier.variants, sure))
+    for heatmap in classifier.heatmaps(certain, classifier.labels[last], photo.size).values():
+        assert heatmap.is_weak
+        assert heatmap.cam.max() <= 0.011
+
+
+@pytest.mark.parametrize("size", [(1, 500), (500, 1), (3, 3), (640, 480)])
+def test_a_narrow_picture_has_an_overlay(heatmap: Heatmap, size: tuple[int, int]) -> None:
+    """A box of less than a pixel is one pixel."""
+    cropped = InputSpec(resize="crop", crop_pct=0.875).box(*size)
+    narrow = replace(heatmap, box=cropped, size=size)
+    assert narrow.values.shape == size[::-1]
+    assert overlay(Image.new("RGB", size), narrow).size == size

@@ -81,7 +81,7 @@ def test_what_is_seen_depends_on_whether_names_are_those_of_persons() -> None:
         ("unknown", {"subject": "insect", "noun": "species"}, "An insect, but of no species that I know"),
         ("outside", {**DOG, "looks_like_name": "tabby cat"}, "No dog here: this looks like a tabby cat"),
         ("outside", PAINTING, "No painting here"),
-        ("poor_image", DOG, "The picture is too small, too narrow or too plain to tell"),
+        ("poor_image", DOG, "The picture is too small, too narrow, too plain or too blurred to tell"),
     ],
 )
 def test_each_verdict_has_its_words(code: str, words: dict[str, Any], text: str) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pawmatch.calibration import Calibration, LabelGroup, OutsideRule, ScopeGate, UnknownRule
 from pawmatch.calibration.apply import softmax
@@ -21,7 +23,7 @@ from pawmatch.calibration.decide import (
     know,
     poor_image,
 )
-from pawmatch.tasks import TASKS
+from pawmatch.labels import find_task
 
 LABELS = ("Beagle", "Boxer", "Collie", "Walker_Hound")
 CALIBRATION = Calibration(
@@ -33,6 +35,7 @@ CALIBRATION = Calibration(
     groups=(LabelGroup("", (0, 1, 3)), LabelGroup("scent hound", (0, 3))),
     group_threshold=0.75,
 )
+NOISE = cv2.resize(np.random.default_rng(0).integers(0, 256, (56, 56, 3), dtype=np.uint8), (224, 224))
 SURE = (0.8, 0.1, 0.06, 0.04)
 
 
@@ -42,14 +45,14 @@ def decided(
     calibration: Calibration = CALIBRATION,
     task: str = "breed",
     size: tuple[int, int] = (640, 480),
-    deviation: float | None = 50.0,
+    pixels: NDArray[np.uint8] | None = None,
     looks_like: str = "",
     **known: float,
 ) -> Decision:
     rows: dict[str, Any] = {key: np.array([value]) for key, value in known.items()}
     known_rows = Known(np.array([probabilities]), np.array(choices)[:, None], **rows)
     return decide(
-        calibration, TASKS[task], LABELS, known_rows, size=size, deviation=deviation, looks_like=looks_like
+        calibration, find_task(task), LABELS, known_rows, size=size, pixels=pixels, looks_like=looks_like
     )
 
 
@@ -79,7 +82,8 @@ def test_a_sure_answer_needs_no_review() -> None:
         ({"choices": (0, 2)}, "answer", "variants_disagree", "another says Collie"),
         ({"size": (63, 500)}, "poor_image", "poor_image", "63 x 500"),
         ({"size": (2000, 400)}, "poor_image", "poor_image", "strip"),
-        ({"deviation": 2.9}, "poor_image", "poor_image", "almost of one color"),
+        ({"pixels": 120 + NOISE // 64}, "poor_image", "poor_image", "almost of one color"),
+        ({"pixels": cv2.GaussianBlur(NOISE, (0, 0), 8)}, "poor_image", "poor_image", "out of focus"),
     ],
 )
 def test_each_reason_alone(changes: dict[str, Any], verdict: str, reason: str, words: str) -> None:
@@ -158,7 +162,7 @@ def test_no_group_elsewhere(changes: dict[str, Any]) -> None:
 def test_one_class_has_no_close_call() -> None:
     one = replace(CALIBRATION, unknown=None, groups=())
     found = decide(
-        one, TASKS["breed"], ["Beagle"], Known(np.ones((1, 1)), np.zeros((1, 1), int)), size=(99, 99)
+        one, find_task("breed"), ["Beagle"], Known(np.ones((1, 1)), np.zeros((1, 1), int)), size=(99, 99)
     )
     assert not found.review.needed
 
@@ -170,7 +174,8 @@ def test_close_calls() -> None:
 
 
 def test_a_picture_of_enough_is_not_poor() -> None:
-    assert poor_image((64, 256), 3.0) is None
+    assert poor_image((64, 256), NOISE) is None
+    assert poor_image((64, 64), cv2.GaussianBlur(NOISE, (0, 0), 1)) is None
     assert poor_image((64, 64)) is None
 
 

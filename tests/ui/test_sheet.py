@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pawmatch.heatmaps import GAP, LONG_SIDE, SQUARE_BOX, draw_sheet, draw_square_sheet, fitting, font
+from pawmatch.heatmaps import GAP, LONG_SIDE, SQUARE_BOX, draw_sheet, draw_square_sheet, fitting, font, found
 from pawmatch.results import Explanation
 from tests.ui.pretend import make_explanation, make_prediction
 
@@ -53,3 +53,10 @@ def test_text_is_cut_to_its_width_and_keeps_accents() -> None:
     assert cut.endswith("…")
     assert letters.getlength(cut) <= 120
     assert fitting("wide", letters, 0) == "…"
+
+
+def test_little_evidence_is_said() -> None:
+    heatmap = replace(make_explanation(make_prediction(0.7)).heatmaps["cnn"], raw_max=2.0, confidence=0.02)
+    assert found(replace(heatmap, strength=0.9), "Pug", "as it is") == "as it is"
+    assert found(replace(heatmap, strength=0.1), "Pug", "as it is") == "little evidence for Pug: 2 %"
+    assert found(replace(heatmap, raw_max=0.0), "Pug", "as it is") == "no evidence for Pug anywhere"
