@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from pawmatch.strict import Number, Share, Text
 
-Temperature = Annotated[float, Interval(ge=1e-3, le=1e3)]
+MIN_TEMPERATURE, MAX_TEMPERATURE = 1e-3, 1e3
+Temperature = Annotated[float, Interval(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)]
 # What a map of confidence multiplies log odds by, and adds to them.
 Slope = Annotated[float, Interval(gt=0, le=100)]
 Offset = Annotated[float, Interval(ge=-100, le=100)]

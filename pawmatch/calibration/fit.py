@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from pawmatch.calibration.apply import (
+    MAX_TEMPERATURE,
+    MIN_TEMPERATURE,
     TINY,
     Calibration,
     Doubles,
@@ -48,7 +50,8 @@ class Evidence:
     `own` are N held-out images of the classes `labels` (N,), whose names are `names`; `unknown` are images of
     the task's subject but of no known class, `outside` images without the subject. `own_classes` are the
     ImageNet classes that are labels, `subject_classes` all that show the subject. `gates` are fitted on other
-    images; `flagged` (N,) are the own images that a person checks for a reason that cannot be seen here.
+    images; `flagged` (N,) are the own images that a person checks for a reason that cannot be seen here;
+    `unknown_groups` (M,) says which unknown images are of one class, so that halves split none.
     """
 
     own: Observed
@@ -60,6 +63,7 @@ class Evidence:
     subject_classes: tuple[int, ...] = ()
     gates: tuple[ScopeGate, ...] = ()
     flagged: Flags | None = None
+    unknown_groups: Ints | None = None
 
     def rows(self, own: Flags, unknown: Flags) -> Evidence:
         """The same of some of the images, by flags: (N,) and, where there are unknown ones, (M,)."""
@@ -68,6 +72,7 @@ class Evidence:
             own=self.own.rows(own),
             labels=self.labels[own],
             unknown=self.unknown.rows(unknown) if self.unknown else None,
+            unknown_groups=None,
             flagged=None if self.flagged is None else self.flagged[own],
         )
 
@@ -193,13 +198,14 @@ PRIOR = 1.0
 def fit_temperature(logits: Floats, labels: Ints) -> float:
     """The temperature that minimises the mean negative log-likelihood (Guo et al. 2017, section 4.2).
 
-    logits (N, classes), labels (N,). The logarithm is optimised, so the result is positive.
+    logits (N, classes), labels (N,). The logarithm is optimised, so the result is positive. A model that has
+    learnt nothing would get an infinite one, one without a mistake 0; both end at what a checkpoint holds.
     """
     scores = torch.from_numpy(logits.astype(np.float64))
     target = torch.from_numpy(labels)
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
     minimise(lambda: cross_entropy(scores / log_temperature.exp(), target), [log_temperature])
-    return float(log_temperature.detach().exp())
+    return min(max(float(log_temperature.detach().exp()), MIN_TEMPERATURE), MAX_TEMPERATURE)
 
 
 def fit_top_label(confidence: Doubles, correct: NDArray[np.bool_]) -> tuple[float, float, float]:

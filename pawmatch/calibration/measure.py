@@ -38,6 +38,7 @@ from pawmatch.metrics import (
 Ints = NDArray[np.int64]
 
 HALVINGS = 50
+MIN_GROUPS = 6  # unknown classes, of which either half then has three or more
 SEED = 0
 
 
@@ -111,7 +112,7 @@ def judge_halves(evidence: Evidence, *, target: float, max_unknown: float) -> Ha
     groups = right = 0
     for _ in range(HALVINGS):
         half = random_half(evidence.labels, rng)
-        half_unknown = random_half(np.zeros(len(unknown.fits) if unknown else 0, dtype=np.int64), rng)
+        half_unknown = half_of_unknown(evidence.unknown_groups, len(unknown.fits) if unknown else 0, rng)
         for there, there_too in ((half, half_unknown), (~half, ~half_unknown)):
             fit = fit_calibration(evidence.rows(there, there_too), target=target, max_unknown=max_unknown)
             judged = _judge(own, ~there, fit, evidence.own, evidence.own_classes)
@@ -146,6 +147,16 @@ def _judge(
     judged = judge(fit, known)
     votes.add(rows, known, judged)
     return judged
+
+
+def half_of_unknown(groups: Ints | None, images: int, rng: np.random.Generator) -> Flags:
+    """Half of the unknown classes where there are MIN_GROUPS or more, else half of the images.
+
+    Images of one class are alike: with some of it in either half, the figures would flatter.
+    """
+    if groups is None or (kinds := np.unique(groups)).size < MIN_GROUPS:
+        return random_half(np.zeros(images, dtype=np.int64), rng)
+    return np.isin(groups, rng.permutation(kinds)[::2])
 
 
 def random_half(labels: Ints, rng: np.random.Generator) -> Flags:

@@ -12,8 +12,8 @@ SUMMARY = "Fit confidence, review flag and scope gates of a source anew, on labe
 EPILOG = """\
 For an imported checkpoint, which has no calibration yet, and for one that will see other photos than those
 it was calibrated on. The weights stay as they are. The data folder is one for `train`: train/ and val/,
-each with one subfolder of images per class, named as the checkpoint's labels; without these two, a fifth of
-the images is held out and the calibration fitted on it. Some hundred validation images are needed for it
+each with one subfolder of images per class, named as the checkpoint's labels; without these two, a share of
+each class is held out and the calibration fitted on it. Some hundred validation images are needed for it
 to mean something. They must not have been used to train the weights.
 
 All variants that the source has are written to --out, with a new model card.
@@ -60,10 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "takes each for one it knows)",
     )
     parser.add_argument(
-        "--refit",
-        action="store_true",
-        help="also fit BatchNorm's statistics and the class offsets, which are weights, to the training half "
-        "as it is seen when answering",
+        "--val-share",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="how much of each class is held out where the data has no split (default: 0.2)",
     )
     parser.add_argument("--engine", default="torch", help="torch or openvino (default: torch)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the checkpoint")
@@ -76,8 +77,6 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.data and not args.val:
         raise BadOption("There is nothing to fit on; give --data or --val.")
-    if args.refit and not args.data:
-        raise BadOption("--refit fits to training images; give --data with them.")
     recalibrate(
         args.task,
         args.source,
@@ -86,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
         val=args.val,
         outside=args.outside,
         unknown=args.unknown,
-        refit=args.refit,
+        val_share=args.val_share,
         device=resolve_device(args.device),
         engine=args.engine,
         report=say,

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from pawmatch.commands.console import Listing, say
-from pawmatch.commands.study_table import study_page, study_table
 from pawmatch.commands.train import number
-from pawmatch.errors import TrainingError
 
 SUMMARY = "Train variations of a recipe and compare them in one table."
 EPILOG = """\
@@ -20,7 +17,8 @@ Optuna from ranges. docs/studies.md explains the bundled ones and how to write a
 
 A search that was cut goes on where it stopped when the same command is given again; finished trials are not
 repeated. It ends with a table of validation loss, accuracy, calibration, parameters and latency, in which the
-Pareto front is marked, on the screen and in --out as study.md and study.json.
+Pareto front is marked, on the screen and in --out as study.md; trials.csv has every figure, and
+optuna-dashboard shows plots of journal.log.
 
 example:
   pawmatch search --study chae --data paintings --out runs/chae --threads 1
@@ -29,7 +27,7 @@ example:
 
 def studies() -> Iterator[str]:
     """A line for each bundled study."""
-    from pawmatch.training.study import STUDIES, read_study
+    from pawmatch.training.search import STUDIES, read_study
 
     for path in sorted(STUDIES.glob("*.toml")):
         yield f"{path.stem}: {read_study(path.stem).about}"
@@ -65,28 +63,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search, print the table and write it; 1 where trials failed."""
-    from pawmatch.training.study import read_study
-
     threads, trials, seeds = (
         None if text is None else number(flag, text, lowest=1)
         for flag, text in (("--threads", args.threads), ("--trials", args.trials), ("--seeds", args.seeds))
     )
-    study = read_study(args.study)
-    try:
-        from pawmatch.training.search import Search, run_search
-    except ModuleNotFoundError as exc:
-        if (exc.name or "").partition(".")[0] != "optuna":
-            raise
-        raise TrainingError("`pawmatch search` needs Optuna; install it with: pip install optuna.") from exc
     import torch
 
     from pawmatch.engines import resolve_device
-    from pawmatch.training.loop import Settings
+    from pawmatch.training.search import Search, failures, read_study, run_search, study_table
 
     if threads is not None:
         torch.set_num_threads(threads)
     search = Search(
-        study=study,
+        study=read_study(args.study),
         data=args.data,
         out=args.out,
         overrides=tuple(args.overrides),
@@ -94,18 +83,29 @@ def run(args: argparse.Namespace) -> int:
         limit=trials,
         seeds=seeds,
         retry_failed=args.retry_failed,
-        settings=Settings(device=resolve_device(args.device)),
+        device=resolve_device(args.device),
     )
-    table = run_search(search, say)
-    for line in study_table(table):
+    journal = run_search(search, say)
+    table = study_table(search, journal)
+    for line in table:
         say(line)
-    command = command_line(args)
-    page, figures = args.out / "study.md", args.out / "study.json"
-    page.write_text(study_page(table, command), encoding="utf-8")
-    values = {"command": command, **table.to_dict()}
-    figures.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    say(f"wrote {page} and {figures}")
-    return 1 if table.failed else 0
+    page = args.out / "study.md"
+    notes = NOTES.format(device=search.device, threads=torch.get_num_threads(), torch=torch.__version__)
+    if search.runs_each > 1:
+        notes += f"\nFigures are means of {search.runs_each} seeds, ± half of highest minus lowest."
+    made = f"Made by `{command_line(args)}`."
+    page.write_text("\n".join([made, "", *table, "", notes, ""]), encoding="utf-8")
+    say(f"wrote {page}")
+    return 1 if failures(search, journal) else 0
+
+
+NOTES = """\
+Validation loss is the negative log-likelihood after calibration, where each validation image is
+judged by fits on random halves that it is not in; ECE likewise.
+Latency is the median for one image, of calls in turns with the first trial
+({device}, threads: {threads}, torch {torch}); relative is to that trial.
+A trial is on the Pareto front if no other is as good in validation loss, parameters and latency and
+better in one of them."""
 
 
 def command_line(args: argparse.Namespace) -> str:

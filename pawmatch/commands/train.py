@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pawmatch.commands.console import Listing, say
 from pawmatch.errors import BadOption
@@ -14,13 +16,16 @@ from pawmatch.tasks import VARIANT_NAMES
 SUMMARY = "Train one variant, or all of them, on a folder of images."
 EPILOG = """\
 The data folder holds train/ and val/, each with one subfolder of images per class; without these two,
-a fifth of the images is held out for validation. A run that was cut goes on where it stopped when the
-same command is given again. It leaves summary.json and history.csv, the learning curve, in --out.
+a share of each class is held out for validation. Without a recipe, one is picked for the images and the
+machine: three heads on the bundled backbone, which stays as it is. A run that was cut goes on where it
+stopped when the same command is given again. It leaves summary.json and history.csv, the learning curve,
+in --out.
 
 Several processes share a run, one per GPU, when torchrun starts them; the recipe's batch is shared out:
-  torchrun --nproc-per-node 2 -m pawmatch train --recipe breed-full --data photos --out runs/full
+  torchrun --nproc-per-node 2 -m pawmatch train --recipe artist --data photos --out runs/artist
 
-example:
+examples:
+  pawmatch train --task birds --data birds/
   pawmatch train --recipe breed --data photos --out runs/breed --set epochs=2
 """
 PRECISIONS = ("bfloat16", "float16")
@@ -39,7 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--list-recipes", action=Listing, lines=recipes, help="list the bundled recipes and exit"
     )
-    parser.add_argument("--recipe", required=True, metavar="NAME", help="a bundled recipe, or a .toml file")
+    parser.add_argument(
+        "--recipe", metavar="NAME", help="a bundled recipe, or a .toml file (default: picked for the data)"
+    )
+    parser.add_argument(
+        "--task", metavar="NAME", help="what the checkpoint is for, such as birds (default: the recipe's)"
+    )
     parser.add_argument(
         "--variant",
         help=f"{', '.join(VARIANT_NAMES)}, or all: the three together, on one shared feature extractor "
@@ -61,7 +71,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of images to validate on instead of the data's own val/; may be given several times",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the checkpoint")
+    parser.add_argument(
+        "--val-share",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="how much of each class is held out where the data has no split (default: 0.2)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for the checkpoint (default: runs/ and the recipe or task)",
+    )
     parser.add_argument(
         "--init", metavar="SRC", help="backbone or checkpoint to start from (default: the recipe's)"
     )
@@ -101,7 +123,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
     parser.add_argument(
-        "--engine", default="torch", help="torch or openvino, for layers whose maps a recipe caches"
+        "--engine",
+        help="torch, openvino or auto, for layers whose maps a recipe caches (default: torch with "
+        "a recipe, else auto)",
     )
     parser.add_argument("--threads", metavar="N", help="threads for arithmetic (default: torch's choice)")
     parser.add_argument("--compile", action="store_true", help="compile the model first; pays on long runs")
@@ -113,45 +137,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and write the checkpoints."""
-    from pawmatch.training.recipe import read_recipe
-
     threads = number("--threads", args.threads, lowest=1) if args.threads is not None else None
     if args.autocast is not None and args.autocast not in PRECISIONS:
         raise BadOption(f"--autocast is {args.autocast!r}; use {' or '.join(PRECISIONS)}.")
-    recipe = read_recipe(args.recipe, args.overrides)
+    if args.recipe is None and args.task is None:
+        raise BadOption("There is neither a --recipe nor a --task; name a recipe, or what to train for.")
+    overrides = args.overrides + ([f"task={json.dumps(args.task)}"] if args.task is not None else [])
+    from pawmatch.training.recipe import AUTO, read_recipe
+
+    recipe = read_recipe(args.recipe, overrides) if args.recipe is not None else None
 
     import torch
 
     from pawmatch.engines import ENGINES, resolve_device
     from pawmatch.training.distributed import joined
     from pawmatch.training.loop import Settings
-    from pawmatch.training.run import ALL, run_training
+    from pawmatch.training.run import ALL, recipe_for, run_training
 
-    if args.engine.partition(" ")[0] not in ENGINES:  # a recipe asks for it late, or never
-        raise BadOption(f"--engine is {args.engine!r}; use one of {', '.join(ENGINES)}.")
+    engine = args.engine or ("torch" if args.recipe else "auto")
+    if engine.partition(" ")[0] not in ENGINES:  # a recipe asks for it late, or never
+        raise BadOption(f"--engine is {engine!r}; use one of {', '.join(ENGINES)}.")
     if threads is not None:
         torch.set_num_threads(threads)
+    split: dict[str, Any] = {"val": args.val, "val_share": args.val_share}
     with joined(resolve_device(args.device)) as device:
-        settings = Settings(
-            device=device,
-            engine=args.engine,
-            compile=args.compile,
-            autocast=args.autocast or "",
-            tensorboard=args.tensorboard,
-        )
+        if recipe is None:
+            recipe = recipe_for(args.task, args.data, device=device, overrides=overrides, **split)
+            say(
+                f"{recipe.about} They are {recipe.epochs} epochs, batches of {recipe.batch_size}, "
+                f"{recipe.cached_views} views of {recipe.input['size']} px; --set changes them."
+            )
         run_training(
             recipe,
             args.variant or recipe.variant or ALL,
             args.data,
-            args.out,
-            val=args.val,
+            args.out or Path("runs", recipe.task if recipe.name == AUTO else recipe.name),
             init=args.init,
             teachers=args.teachers,
             outside=args.outside,
             unknown=args.unknown,
             scenes=args.scenes,
-            settings=settings,
+            settings=Settings(
+                device=device,
+                engine=engine,
+                compile=args.compile,
+                autocast=args.autocast or "",
+                tensorboard=args.tensorboard,
+            ),
             report=say,
+            **split,
         )
     return 0
 

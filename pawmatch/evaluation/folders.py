@@ -1,7 +1,8 @@
 """Images on disk: those that are named, all in a folder, and those with the class that they show.
 
 The rules are the same wherever a command takes images: files with the ending of an image, in a folder and
-in all below it, by name; hidden files and folders and links to folders are passed over.
+in all below it, by name; hidden files and folders, those that other programs leave, and links to folders are
+passed over.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ Found = tuple[str, PawMatchError | None]
 
 WORDNET_NUMBER = re.compile(r"^n\d{8}-")  # "n02085620-Chihuahua", as Stanford Dogs names its folders
 MAX_NAMED = 3
+# What other programs leave in a folder: network storage, archives, file systems.
+TOOL_FOLDERS = frozenset(
+    {"@eaDir", "__MACOSX", "$RECYCLE.BIN", "#recycle", "lost+found", "System Volume Information"}
+)
 # Torch on a CPU computes 16 at once in another way than one alone: logits then differ in the third digit.
 BATCH = 8
 AHEAD = 6  # batches that may be under way: one that waits for the models, some ready, some being read
@@ -41,6 +46,11 @@ class LabelledFile:
 
     path: Path
     target: int
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a folder of that name is no concern of people."""
+    return name.startswith(".") or name in TOOL_FOLDERS
 
 
 def find_images(paths: Iterable[str]) -> Iterator[Found]:
@@ -73,7 +83,7 @@ def _walk(folder: str) -> Iterator[Found]:
 
     unreadable: list[OSError] = []
     for place, folders, files in os.walk(folder, onerror=unreadable.append):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
                 yield os.path.join(place, name), None  # noqa: PTH118 - keeps "./" as it was given
@@ -100,11 +110,9 @@ def class_folders(folder: Path) -> dict[str, list[Path]]:
     """Subfolder name -> its images, both in sorted order. Raises BadOption where there is no such folder."""
     if not folder.is_dir():
         raise BadOption(f"There is no folder {folder}; name a folder with one subfolder of images per class.")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not is_hidden(entry.name))
     return {
-        name: [Path(file) for file, error in _walk(str(folder / name)) if error is None]
-        for name in names
-        if not name.startswith(".")
+        name: [Path(file) for file, error in _walk(str(folder / name)) if error is None] for name in names
     }
 
 

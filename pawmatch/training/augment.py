@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
-from torchvision.transforms.v2 import RandAugment
 
 from pawmatch.errors import TrainingError
 from pawmatch.images import InputSpec
@@ -34,20 +33,12 @@ class Augment:
     def __init__(self, recipe: Recipe, size: int, backgrounds: Tensor | None = None) -> None:
         self.recipe, self.size, self.backgrounds = recipe, size, backgrounds
         self.spec = replace(InputSpec.from_dict(recipe.input), size=size)
-        self.rand_augment = RandAugment(magnitude=recipe.rand_augment) if recipe.rand_augment else None
 
     def __call__(self, images: Tensor, sizes: Tensor, generator: torch.Generator) -> Tensor:
         """Views of `images` (N, 3, H, W) uint8, each of which fills `sizes` (N, 2) of it: height, width."""
         plain = _uniform(len(images), 0, 1, generator) < self.recipe.plain
         matrix, zoomed_out = self.geometry(sizes.cpu(), plain, generator)
         views = self.sample(images, sizes, matrix, zoomed_out, generator)
-        if self.rand_augment is not None:
-            levels = views.mul(255).round().to(torch.uint8)
-            # It draws from torch's own generator, which must not decide what a seed gives.
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-                changed = torch.stack([self.rand_augment(view) for view in levels]).to(torch.float32) / 255
-            views = torch.where(plain.to(views.device).view(-1, 1, 1, 1), views, changed)
         if self.recipe.color_jitter:
             views = self.jitter(views, plain, generator)
         return views
@@ -195,7 +186,7 @@ class TrainingBatches:
         device: str = "cpu",
         backgrounds: Sequence[NDArray[np.uint8]] = (),
     ) -> None:
-        self.recipe, self.device = recipe, device
+        self.recipe, self.device, self.labels = recipe, device, data.labels
         block, self.sizes = padded([_channels_first(image) for image in data.images])
         self.images = block.to(device)
         self.targets = torch.tensor(data.targets)
@@ -264,13 +255,6 @@ def epoch_order(targets: Sequence[int], *, balanced: bool, seed: int) -> list[in
         weights = torch.tensor([1 / counts[target] for target in targets])
         return torch.multinomial(weights, len(targets), replacement=True, generator=generator).tolist()
     return torch.randperm(len(targets), generator=generator).tolist()
-
-
-def normalise(images: Tensor, spec: InputSpec) -> Tensor:
-    """Images (N, 3, H, W) in [0, 1], normalised as the spec says."""
-    mean = torch.tensor(spec.mean, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(spec.std, device=images.device).view(1, 3, 1, 1)
-    return images.sub(mean).div_(std)
 
 
 def _channels_first(image: NDArray[np.uint8]) -> Tensor:

@@ -22,6 +22,8 @@ from pawmatch.labels import display_name
 from pawmatch.metrics import calibration_bins, expected_calibration_error, wilson_interval
 from pawmatch.tasks import VARIANT_NAMES
 
+NO_PROOF = {"dog": ". It is no pedigree test", "painting": ". It is no attribution of a painting"}
+
 
 def plot_file(variant: str) -> str:
     """The name of a variant's picture on the card."""
@@ -41,9 +43,10 @@ def card_text(configs: Sequence[CheckpointConfig], about: str, again: str) -> st
     `about` says what the weights are and `again` which command makes them, as Markdown.
     """
     first, variants = configs[0], [config.variant for config in configs]
+    non_commercial = first.license.startswith("non-commercial")
     data = ModelCardData(
         license="other",
-        license_name="non-commercial-research",
+        license_name="non-commercial-research" if non_commercial else "see-terms",
         library_name="pawmatch",
         pipeline_tag="image-classification",
         tags=["pawmatch", first.task.name, *variants, "image-classification", "grad-cam"],
@@ -89,7 +92,7 @@ def card_text(configs: Sequence[CheckpointConfig], about: str, again: str) -> st
         "## Limits",
         "",
         "- It only knows its own classes and picks the nearest one for anything else.",
-        "- It says what a picture looks like. It is no pedigree test and no attribution of a painting.",
+        f"- It says what a picture looks like{NO_PROOF.get(first.task.subject, ', which proves nothing')}.",
         *(
             f"- Review threshold of {VARIANT_NAMES[config.variant]}: "
             f"{config.calibration.review_threshold:.2f}, {config.calibration.review_rule}."

@@ -1,9 +1,11 @@
-"""Folders of labelled images: listed, split, decoded once, prepared for evaluation."""
+"""Folders of labelled images: listed, split, checked, decoded once, prepared for validation."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,8 +18,10 @@ from PIL import Image
 from torch import Tensor
 
 from pawmatch.errors import ImageError, TrainingError
+from pawmatch.evaluation import folders
+from pawmatch.evaluation.folders import LabelledFile, class_folders, images_below
 from pawmatch.images import InputSpec, open_image
-from pawmatch.images.filetypes import SUFFIXES
+from pawmatch.labels import spelling_key
 from pawmatch.training.distributed import rank
 
 logger = logging.getLogger(__name__)
@@ -25,7 +29,10 @@ logger = logging.getLogger(__name__)
 DECODED_SIDE = 288  # pixels; a random crop of a third of the area still has more than the model sees
 # Of images that are answered as in use: shrinking them first would cost what answering does not.
 ANSWERED_SIDE = 640
-HELD_OUT = 0.2  # share kept for validation where a folder has no split of its own
+VAL_SHARE = 0.2  # kept for validation where a folder has no split of its own
+MIN_VAL_IMAGES = 2  # a calibration is judged by fits on halves
+MIN_UNKNOWN_IMAGES = 20  # of unknown classes, from which anything can be learnt
+MAX_LABEL_LENGTH = 200  # characters, as checkpoints have it
 
 
 @dataclass(frozen=True)
@@ -39,17 +46,23 @@ class LabelledFiles:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Decoded images, uint8 (H, W, 3) of any size, with their class index."""
+    """Decoded images, uint8 (H, W, 3) of any size, with their class index and file.
+
+    `skipped` has a line for each file that could not be read.
+    """
 
     labels: tuple[str, ...]
     images: tuple[NDArray[np.uint8], ...]
     targets: tuple[int, ...]
-    skipped: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
     def sample(self, most: int) -> LabelledImages:
         """At most that many of the images, evenly spaced through the classes."""
         step = max(1, -(-len(self.images) // most))
-        return replace(self, images=self.images[::step], targets=self.targets[::step])
+        return replace(
+            self, images=self.images[::step], targets=self.targets[::step], files=self.files[::step]
+        )
 
 
 @dataclass(frozen=True)
@@ -61,73 +74,115 @@ class Images:
 
     train: LabelledImages
     val: LabelledImages
-    outside: LabelledImages | None
+    outside: LabelledImages | None = None
     unknown: LabelledImages | None = None
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """A line for each file that could not be read."""
+        every = (self.train, self.val, self.outside, self.unknown)
+        return tuple(line for part in every if part is not None for line in part.skipped)
 
 
 def list_classes(folder: Path, labels: Sequence[str] | None = None) -> LabelledFiles:
     """List a folder that has one subfolder of images per class, in sorted order.
 
-    Raises TrainingError where the folder is missing, has under two classes, or lacks one of `labels`.
+    Raises BadOption where the folder is missing, TrainingError where it has under two classes or lacks one
+    of `labels`.
     """
-    if not folder.is_dir():
-        raise TrainingError(f"There is no folder {folder}; name a folder with one subfolder per class.")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    classes = class_folders(folder)
+    names = tuple(classes)
     if labels is not None and set(names) != set(labels):
         odd = sorted(set(names) ^ set(labels))[0]
         raise TrainingError(f"Class {odd!r} is in one half of the data only; give both the same subfolders.")
     if len(names) < 2:
         raise TrainingError(f"Folder {folder} has {len(names)} subfolders; two classes or more are needed.")
-    files: list[Path] = []
-    targets: list[int] = []
-    for index, name in enumerate(names):
-        inside = sorted(path for path in (folder / name).iterdir() if path.suffix.lower() in SUFFIXES)
-        files += inside
-        targets += [index] * len(inside)
-    return LabelledFiles(tuple(names), tuple(files), tuple(targets))
+    targets = tuple(index for index, inside in enumerate(classes.values()) for _ in inside)
+    return LabelledFiles(names, tuple(path for inside in classes.values() for path in inside), targets)
 
 
-def list_images(folders: Sequence[Path]) -> LabelledFiles:
+def check_labels(labels: Sequence[str]) -> None:
+    """Raise TrainingError for a class name that no checkpoint can hold, or that another is taken for."""
+    spelt: dict[str, str] = {}
+    for label in labels:
+        if odd := next((char for char in label if not char.isprintable()), None):
+            raise TrainingError(
+                f"Class {label!r} holds the character U+{ord(odd):04X}, which cannot be shown; "
+                "rename its folder."
+            )
+        if not label.strip() or len(label) > MAX_LABEL_LENGTH:
+            raise TrainingError(
+                f"Class {label[:40]!r} has {len(label)} characters; give its folder a name of 1 to "
+                f"{MAX_LABEL_LENGTH}."
+            )
+        other = spelt.setdefault(spelling_key(label), label)
+        if other != label:
+            raise TrainingError(
+                f"Classes {other!r} and {label!r} differ in case or signs alone; rename one folder, or put "
+                "their images together."
+            )
+
+
+def list_images(places: Sequence[Path]) -> LabelledFiles:
     """List folders of images, flat or nested, in sorted order; their subfolders count as classes.
 
-    Raises TrainingError where a folder is missing or holds no image.
+    Raises BadOption where a folder is missing, ImageError where it holds no image.
     """
-    return joined_files([_images_below(folder) for folder in folders])
+    parts: list[LabelledFiles] = []
+    for place in places:
+        found = images_below(place)
+        inside = [path.parent.relative_to(place).as_posix() for path in found]
+        labels = sorted(set(inside))
+        parts.append(LabelledFiles(tuple(labels), tuple(found), tuple(map(labels.index, inside))))
+    return joined_files(parts)
 
 
-def _images_below(folder: Path) -> LabelledFiles:
-    if not folder.is_dir():
-        raise TrainingError(f"There is no folder {folder}; name a folder of images.")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not found:
-        raise TrainingError(f"Folder {folder} holds no image; name a folder of images.")
-    places = [path.parent.relative_to(folder).as_posix() for path in found]
-    labels = sorted(set(places))
-    return LabelledFiles(tuple(labels), tuple(found), tuple(labels.index(place) for place in places))
-
-
-def find_split(folders: Sequence[Path], val: Sequence[Path] = ()) -> tuple[LabelledFiles, LabelledFiles]:
+def find_split(
+    data: Path | Sequence[Path], val: Sequence[Path] = (), share: float = VAL_SHARE
+) -> tuple[LabelledFiles, LabelledFiles]:
     """Training and validation files of one folder or several, whose classes are put together.
 
-    A folder's `train/` and `val/` if it has both, else a fixed fifth held out by name. Where there are
-    folders `val`, they alone are validated on, and a folder without `train/` is trained on whole; they may
-    lack classes, and have none of their own.
+    A folder's `train/` and `val/` if it has both, else a fixed `share` of each class, held out by name.
+    Where there are folders `val`, they alone are validated on, and a folder without `train/` is trained on
+    whole; they may lack classes, and have none of their own. Raises TrainingError for a class whose name no
+    checkpoint can hold.
     """
-    halves = [_split(folder, whole=bool(val)) for folder in folders]
+    data = [data] if isinstance(data, Path) else data
+    halves = [_split(folder, share, whole=bool(val)) for folder in data]
     train = joined_files([half[0] for half in halves])
+    check_labels(train.labels)
     held_out = [list_classes(folder) for folder in val] or [half[1] for half in halves if half[1] is not None]
     return train, relabelled(joined_files(held_out), train.labels)
 
 
-def _split(folder: Path, *, whole: bool) -> tuple[LabelledFiles, LabelledFiles | None]:
+def _split(folder: Path, share: float, *, whole: bool) -> tuple[LabelledFiles, LabelledFiles | None]:
     if (folder / "train").is_dir() and (whole or (folder / "val").is_dir()):
         train = list_classes(folder / "train")
         return train, None if whole else list_classes(folder / "val", train.labels)
     everything = list_classes(folder)
     if whole:
         return everything, None
-    held_out = [_hash_share(path.name) < HELD_OUT for path in everything.files]
-    return _select(everything, [not held for held in held_out]), _select(everything, held_out)
+    held_out: set[Path] = set()
+    places: dict[int, dict[Path, float]] = {}
+    for path, target in zip(everything.files, everything.targets, strict=True):
+        place = _hash_share(f"{everything.labels[target]}/{path.name}")
+        places.setdefault(target, {})[path] = place
+    for own in places.values():
+        ordered = sorted(own, key=own.__getitem__)
+        count = sum(place < share for place in own.values())
+        # A class of two or more has an image in each half, whatever the hashes say.
+        held_out.update(ordered[: min(max(count, 1), len(ordered) - 1)])
+    return _select(everything, held_out, False), _select(everything, held_out, True)
+
+
+def _hash_share(name: str) -> float:
+    """A fixed number in [0, 1) for a file name, so that a growing folder keeps its split."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:4], "big") / 2**32
+
+
+def _select(files: LabelledFiles, chosen: set[Path], inside: bool) -> LabelledFiles:
+    pairs = [pair for pair in zip(files.files, files.targets, strict=True) if (pair[0] in chosen) is inside]
+    return LabelledFiles(files.labels, tuple(path for path, _ in pairs), tuple(target for _, target in pairs))
 
 
 def joined_files(parts: Sequence[LabelledFiles]) -> LabelledFiles:
@@ -156,29 +211,10 @@ def relabelled(files: LabelledFiles, labels: Sequence[str]) -> LabelledFiles:
     return LabelledFiles(tuple(labels), files.files, targets)
 
 
-def fingerprint(*halves: LabelledFiles) -> str:
-    """A short code of which files are in which class of which half, wherever the folder lies."""
-    lines = [
-        [f"{target} {path.name}" for path, target in zip(half.files, half.targets, strict=True)]
-        for half in halves
-    ]
-    text = repr(([half.labels for half in halves], lines))
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
-
-
-def _hash_share(name: str) -> float:
-    """A fixed number in [0, 1) for a file name, so that a growing folder keeps its split."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") / 2**32
-
-
-def _select(files: LabelledFiles, keep: Sequence[bool]) -> LabelledFiles:
-    pairs = [
-        pair for pair, kept in zip(zip(files.files, files.targets, strict=True), keep, strict=True) if kept
-    ]
-    if not pairs:
-        raise TrainingError("One half of the data is empty; give more images or a val/ folder.")
-    paths, targets = zip(*pairs, strict=True)
-    return LabelledFiles(files.labels, paths, targets)
+def fingerprint(half: LabelledFiles | LabelledImages) -> str:
+    """A short code of which files are in which class, wherever the folder lies."""
+    files = (LabelledFile(*pair) for pair in zip(half.files, half.targets, strict=True))
+    return folders.fingerprint(files, half.labels)
 
 
 def decode_all(files: LabelledFiles, *, long_side: int, threads: int = 4) -> LabelledImages:
@@ -191,42 +227,61 @@ def decode_all(files: LabelledFiles, *, long_side: int, threads: int = 4) -> Lab
         try:
             image = open_image(path)
         except ImageError as exc:
-            return f"{path.name}: {exc}"
+            name = path.name.encode("utf-8", "backslashreplace").decode()  # names need not be UTF-8
+            return f"{name}: {exc}"
         image.thumbnail((long_side, long_side), Image.Resampling.BICUBIC)
         return np.array(image, dtype=np.uint8)
 
     with ThreadPoolExecutor(threads) as pool:
         decoded = list(pool.map(decode, files.files))
-    images, targets, skipped = [], [], []
-    for result, target in zip(decoded, files.targets, strict=True):
-        if isinstance(result, str):
-            skipped.append(result)
-        else:
-            images.append(result)
-            targets.append(target)
+    skipped = tuple(result for result in decoded if isinstance(result, str))
     if rank() == 0:
         for line in skipped:
             logger.warning("skipped %s", line)
-    if not images:
+    kept = [
+        (result, target, path)
+        for result, target, path in zip(decoded, files.targets, files.files, strict=True)
+        if not isinstance(result, str)
+    ]
+    if not kept:
         raise TrainingError("No image of the folder could be read; check that it holds photos.")
-    return LabelledImages(files.labels, tuple(images), tuple(targets), tuple(skipped))
+    images, targets, paths = zip(*kept, strict=True)
+    return LabelledImages(files.labels, images, targets, skipped, paths)
 
 
-def eval_batches(data: LabelledImages, spec: InputSpec, batch_size: int = 64) -> Sequence[Tensor]:
-    """Every image once, in order, in its plain view, as serving prepares it."""
-    return _Prepared(data, replace(spec, views=("plain",)), batch_size)
+def check_images(images: Images) -> None:
+    """Raise TrainingError where there are too few readable images for a run to end well."""
+    counts = Counter(images.train.targets)
+    for index, label in enumerate(images.train.labels):
+        if not counts[index]:
+            raise TrainingError(
+                f"Class {label!r} has no training image that can be read; add some, or remove its folder."
+            )
+    check_held_out(images)
 
 
-def view_batches(data: LabelledImages, spec: InputSpec, batch_size: int = 64) -> Sequence[Tensor]:
-    """Every image once, in order, in all its V views, as serving prepares it: (N * V, 3, size, size)."""
-    return _Prepared(data, spec, batch_size)
+def check_held_out(images: Images) -> None:
+    """Raise TrainingError where there are too few readable images to calibrate on."""
+    if len(images.val.images) < MIN_VAL_IMAGES:
+        raise TrainingError(
+            f"There are {len(images.val.images)} validation images that can be read; "
+            f"give {MIN_VAL_IMAGES} or more, some hundred for figures that mean something."
+        )
+    if images.unknown and len(images.unknown.images) < MIN_UNKNOWN_IMAGES:
+        raise TrainingError(
+            f"{len(images.unknown.images)} images of unknown classes are too few; "
+            f"give {MIN_UNKNOWN_IMAGES} or more."
+        )
 
 
-class _Prepared(Sequence[Tensor]):
-    """Batches made when they are asked for; their pixels are kept, three bytes each, for the next epoch."""
+class ValidationBatches(Sequence[Tensor]):
+    """Every image once, in order, in its plain view: (N, 3, size, size).
 
-    def __init__(self, data: LabelledImages, spec: InputSpec, batch_size: int) -> None:
-        self.data, self.spec, self.batch_size = data, spec, batch_size
+    Batches are made when they are asked for; their pixels are kept, three bytes each, for the next epoch.
+    """
+
+    def __init__(self, data: LabelledImages, spec: InputSpec, batch_size: int = 64) -> None:
+        self.data, self.spec, self.batch_size = data, replace(spec, views=("plain",)), batch_size
         self._pixels: dict[int, Tensor] = {}
 
     def __len__(self) -> int:

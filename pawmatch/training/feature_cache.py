@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import normalize
 from tqdm import tqdm
 
 from pawmatch.engines import create_engine
 from pawmatch.errors import TrainingError
 from pawmatch.images import InputSpec
 from pawmatch.models import Hybrid, ImageModel
-from pawmatch.training.augment import TrainingBatches, normalise
+from pawmatch.training.augment import TrainingBatches
 from pawmatch.training.distill import Teachers
-from pawmatch.training.optim import Together, stages
+from pawmatch.training.optim import Together, first_member, stages
 from pawmatch.training.recipe import Recipe
 
 
@@ -91,21 +92,21 @@ class FeatureCache:
                 self._taught.append(torch.cat(answers))
 
     def _ready(self, views: Tensor, spec: InputSpec) -> Tensor:
-        return normalise(views, spec).contiguous(memory_format=torch.channels_last)
+        ready: Tensor = normalize(views, list(spec.mean), list(spec.std))
+        return ready.contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def _write(self, path: Path, batches: Iterator[Tensor], spec: InputSpec) -> None:
         """Write the maps of all images; the file has its name only once it is whole."""
-        partial, start = path.with_suffix(".part"), 0
-        kept: NDArray[np.float16] | None = None
-        for views in tqdm(batches, leave=False, disable=None, unit="batch"):
-            found = self._frozen(self._ready(views, spec)).to(torch.float16).cpu().numpy()
-            if kept is None:
-                shape = (len(self.targets), *found.shape[1:])
-                kept = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
-            kept[start : start + len(found)] = found
-            start += len(found)
-        del kept  # written out
+        partial = path.with_suffix(".part")
+        with partial.open("wb") as file:  # mapping it into memory would end in SIGBUS on a full disk
+            for views in tqdm(batches, leave=False, disable=None, unit="batch"):
+                found = self._frozen(self._ready(views, spec)).to(torch.float16).cpu().numpy()
+                if file.tell() == 0:
+                    header = np.lib.format.header_data_from_array_1_0(found)
+                    header |= {"shape": (len(self.targets), *found.shape[1:]), "fortran_order": False}
+                    np.lib.format.write_array_header_1_0(file, header)
+                file.write(np.ascontiguousarray(found).tobytes())
         partial.replace(path)
 
     def epoch(self, order: list[list[int]], number: int) -> Iterator[CachedBatch]:
@@ -128,13 +129,6 @@ class FeatureCache:
     def heads(self, model: nn.Module) -> nn.Module:
         """What takes cached maps of `model`, which is the one that trains or a copy of it."""
         return Heads(model, split(first_member(model), self.learning)[1])
-
-
-def first_member(model: nn.Module) -> ImageModel:
-    """A model itself, or the first of variants together."""
-    member = next(iter(model.variants().values())) if isinstance(model, Together) else model
-    assert isinstance(member, ImageModel)
-    return member
 
 
 class Heads(nn.Module):
@@ -178,7 +172,7 @@ def split(model: ImageModel, learning: int) -> tuple[Callable[[Tensor], Tensor],
 
 VIEW_KEYS = (
     "input", "crop_scale", "crop_ratio", "rotation", "shear", "zoom", "plain", "flip", "color_jitter",
-    "rand_augment", "zoom_out", "zoom_out_factor", "unfreeze",
+    "zoom_out", "zoom_out_factor", "unfreeze",
 )  # fmt: skip
 
 

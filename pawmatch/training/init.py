@@ -15,7 +15,6 @@ from pawmatch.checkpoint.hub import HubSource, fetch
 from pawmatch.checkpoint.weights import WEIGHTS_FILE
 from pawmatch.errors import HubError, HubUnavailable, TrainingError, UnknownVariant
 from pawmatch.models import Hybrid, ImageModel, build_model
-from pawmatch.training.optim import feature_extractor
 from pawmatch.training.recipe import Recipe
 
 PRETRAINED = "pretrained_backbone"  # in a recipe's architecture; a checkpoint's config may not have it
@@ -45,7 +44,7 @@ def build_models(
     }
     if recipe.architecture.get(PRETRAINED) and not resuming:
         first = models[names[0]]  # variants that train together share its backbone
-        source = load_pretrained(feature_extractor(first), str(values.get("backbone")))
+        source = load_pretrained(first.features(), str(values.get("backbone")))
         report(f"the backbone starts from {source}")
     folder = backbone_folder(init) if init is not None else None
     if init is not None and folder is not None:

@@ -8,8 +8,8 @@ import pickle
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import normalize
 from tqdm import tqdm
 
 from pawmatch.calibration.apply import tempered
 from pawmatch.errors import TrainingError
 from pawmatch.images import InputSpec
 from pawmatch.metrics import macro_f1, negative_log_likelihood, top_k_accuracy
-from pawmatch.training.augment import TrainingBatches, normalise, steps_per_epoch
-from pawmatch.training.data import LabelledImages, eval_batches
-from pawmatch.training.distill import Teachers, build_loss, build_mixer, repeat_targets
+from pawmatch.training.augment import TrainingBatches, steps_per_epoch
+from pawmatch.training.data import Images, ValidationBatches
+from pawmatch.training.distill import Teachers, build_mixer, repeat_targets
 from pawmatch.training.distributed import (
     average_statistics,
     gathered,
@@ -36,32 +37,36 @@ from pawmatch.training.distributed import (
     world,
 )
 from pawmatch.training.feature_cache import CachedBatch, FeatureCache
-from pawmatch.training.optim import Optimisation, train_stages, training_mode
+from pawmatch.training.optim import Optimization, train_stages, training_mode
 from pawmatch.training.recipe import Recipe, same_recipe
 
 CURVE_FILE = "history.csv"
+STATE_FILE = "state.pt"
+REMEDY = "name another --out, or delete that folder"
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Measures on the validation images, averaged over the variants where several train together.
+class Settings:
+    """How to run, as against what to train: none of these changes the recipe."""
 
-    Rates are shares in [0, 1].
-    """
-
-    val_loss: float
-    top1: float
-    top5: float
-    macro_f1: float
+    device: str = "cpu"
+    engine: str = "torch"  # what runs the layers that never learn, where their maps are cached
+    compile: bool = False
+    autocast: str = ""  # "", "bfloat16" or "float16"
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to. `seconds` counts training and validation; `learning_rate` is its last one."""
+    """What one epoch came to; `train_loss` is None where no step could be taken.
+
+    Measures are of the validation images in one view, averaged over variants that train together; rates are
+    shares in [0, 1]. `seconds` counts training and validation; `learning_rate` is the epoch's last one.
+    """
 
     number: int
     size: int
-    train_loss: float
+    train_loss: float | None
     val_loss: float
     top1: float
     top5: float
@@ -73,31 +78,32 @@ class Epoch:
     def line(self, total: int) -> str:
         """The epoch as the one line that a run prints."""
         skipped = f"  {self.skipped_steps} steps skipped" if self.skipped_steps else ""
+        loss = "none" if self.train_loss is None else f"{self.train_loss:.3f}"
         return (
-            f"epoch {self.number:3d}/{total}  {self.size} px  loss {self.train_loss:.3f}  "
+            f"epoch {self.number:3d}/{total}  {self.size} px  loss {loss}  "
             f"val loss {self.val_loss:.3f}  top-1 {self.top1:6.1%}  top-5 {self.top5:6.1%}  "
             f"macro-F1 {self.macro_f1:6.1%}  {self.seconds:.0f} s{skipped}"
         )
 
 
-def score(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> Scores:
-    """Scores of logits (N, classes), or (V, N, classes) for V variants."""
+def score(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> dict[str, float]:
+    """The measures of an Epoch for logits (N, classes), or (V, N, classes) of V variants."""
     variants = logits.reshape(-1, *logits.shape[-2:])
 
     def mean(metric: Callable[[NDArray[np.float32]], float]) -> float:
         return float(np.mean([metric(rows) for rows in variants]))
 
-    return Scores(
-        val_loss=mean(lambda rows: negative_log_likelihood(tempered(rows, 1.0), targets)),
-        top1=mean(lambda rows: top_k_accuracy(rows, targets)),
-        top5=mean(lambda rows: top_k_accuracy(rows, targets, 5)),
-        macro_f1=mean(lambda rows: macro_f1(rows.argmax(axis=1), targets, rows.shape[1])),
-    )
+    return {
+        "val_loss": mean(lambda rows: negative_log_likelihood(tempered(rows, 1.0), targets)),
+        "top1": mean(lambda rows: top_k_accuracy(rows, targets)),
+        "top5": mean(lambda rows: top_k_accuracy(rows, targets, 5)),
+        "macro_f1": mean(lambda rows: macro_f1(rows.argmax(axis=1), targets, rows.shape[1])),
+    }
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """The epoch with the lowest validation loss, the first of equals; one that is no number is no best."""
-    return min(history, key=lambda epoch: math.inf if math.isnan(epoch.val_loss) else epoch.val_loss)
+    """The epoch with the lowest validation loss, the first of equals."""
+    return min(history, key=lambda epoch: epoch.val_loss)
 
 
 def stopped_early(history: Sequence[Epoch], recipe: Recipe) -> bool:
@@ -106,30 +112,12 @@ def stopped_early(history: Sequence[Epoch], recipe: Recipe) -> bool:
     return bool(recipe.patience) and waited >= recipe.patience and len(history) < recipe.epochs
 
 
-def finished(history: Sequence[Epoch], recipe: Recipe) -> bool:
-    """Whether the run has had its epochs, or has stopped early."""
-    return len(history) >= recipe.epochs or stopped_early(history, recipe)
-
-
 def write_curve(history: Sequence[Epoch], folder: Path) -> None:
     """Write the history as a table, one row per epoch, for whoever draws it."""
     with (folder / CURVE_FILE).open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, [entry.name for entry in fields(Epoch)])
         table.writeheader()
         table.writerows(asdict(epoch) for epoch in history)
-
-
-SCALARS = {
-    "loss/train": "train_loss",
-    "loss/validation": "val_loss",
-    "validation/top1": "top1",
-    "validation/top5": "top5",
-    "validation/macro_f1": "macro_f1",
-    "training/learning_rate": "learning_rate",
-    "training/image_size": "size",
-    "training/skipped_steps": "skipped_steps",
-    "training/seconds": "seconds",
-}
 
 
 @contextmanager
@@ -146,123 +134,27 @@ def tensorboard(
         report("no scalars are written: TensorBoard is missing; pip install tensorboard")
         yield lambda epoch: None
         return
-    # Whatever a killed run had plotted after its last whole epoch is hidden.
-    writer = SummaryWriter(str(folder), purge_step=done + 1 if done else None)
 
     def plot(epoch: Epoch) -> None:
-        values = asdict(epoch)
-        for name, key in SCALARS.items():
-            writer.add_scalar(name, values[key], epoch.number)
+        for name, value in asdict(epoch).items():
+            if name != "number" and value is not None:
+                writer.add_scalar(name, value, epoch.number)
         writer.flush()
 
-    try:
+    # Whatever a killed run had plotted after its last whole epoch is hidden.
+    with SummaryWriter(str(folder), purge_step=done + 1 if done else None) as writer:
         yield plot
-    finally:
-        writer.close()
-
-
-STATE_FILE = "state.pt"
-REMEDY = "name another --out, or delete that folder"
-Weights = dict[str, Tensor]
-
-
-class RunState:
-    """Reads and writes the state file of one run.
-
-    `identity` says what the run is of beside its recipe: its variant and a code of its images.
-    """
-
-    def __init__(
-        self,
-        run: Path,
-        recipe: Recipe,
-        identity: Mapping[str, str],
-        model: nn.Module,
-        optimisation: Optimisation,
-    ) -> None:
-        self.run, self.recipe, self.identity = run, recipe, dict(identity)
-        self.model, self.optimisation = model, optimisation
-        self.best: Weights | None = None  # of the best epoch so far, if the recipe keeps them
-
-    def save(self, history: list[Epoch]) -> None:
-        """Write the state beside the old one and swap: a kill at any moment leaves a whole file."""
-        state = {
-            "model": self.model.state_dict(),
-            **self.optimisation.state_dict(),
-            "best": self.best,
-            "recipe": self.recipe.to_dict(),
-            "identity": self.identity,
-            "history": [asdict(epoch) for epoch in history],
-        }
-        temporary = self.run / "state.tmp"
-        torch.save(state, temporary)
-        temporary.replace(self.run / STATE_FILE)
-
-    def resume(self) -> list[Epoch]:
-        """Load the state if there is one, and give the epochs that are done.
-
-        Raises TrainingError if it is of another recipe, variant or set of images, or cannot be read.
-        """
-        path = self.run / STATE_FILE
-        if not path.is_file():
-            return []
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as exc:
-            raise TrainingError(f"The state of the run in {self.run} cannot be read; {REMEDY}.") from exc
-        self._check(state)
-        try:
-            self.model.load_state_dict(state["model"])
-            self.optimisation.load_state_dict(state)
-            self.best = state.get("best")
-            return [Epoch(**values) for values in state["history"]]
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise TrainingError(
-                f"Folder {self.run} holds a run of another variant or number of classes; {REMEDY}."
-            ) from exc
-
-    def _check(self, state: Any) -> None:
-        if not isinstance(state, dict) or not isinstance(state.get("recipe"), dict):
-            raise TrainingError(f"The state of the run in {self.run} cannot be read; {REMEDY}.")
-        if not same_recipe(state["recipe"], self.recipe):
-            raise TrainingError(f"Folder {self.run} holds a run of another recipe; {REMEDY}.")
-        saved = state.get("identity", {})
-        for key, words in (
-            ("variant", "of variant {}, not {}"),
-            ("data", "on other images"),
-            ("teacher", "with teacher {}, not {}"),
-        ):
-            theirs, ours = saved.get(key), self.identity.get(key)
-            if theirs is not None and ours is not None and theirs != ours:
-                said = words.format(theirs, ours)
-                raise TrainingError(f"Folder {self.run} holds a run {said}; {REMEDY}.")
-
-
-def copied(model: nn.Module) -> Weights:
-    """The model's tensors as they are now, in memory of their own on the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to run, as against what to train: none of these changes the recipe."""
-
-    device: str = "cpu"
-    engine: str = "torch"  # what runs the layers that never learn, where their maps are cached
-    compile: bool = False
-    autocast: str = ""  # "", "bfloat16" or "float16"
-    tensorboard: bool = False
 
 
 def train(
     model: nn.Module,
     recipe: Recipe,
     spec: InputSpec,
-    train_data: LabelledImages,
-    val_data: LabelledImages,
+    images: Images,
     run: Path,
     settings: Settings,
     report: Callable[[str], None] = print,
+    *,
     backgrounds: Sequence[NDArray[np.uint8]] = (),
     identity: Mapping[str, str] | None = None,
     teachers: Teachers | None = None,
@@ -271,106 +163,108 @@ def train(
 
     State and curve go to `run` after every epoch; called again with the same recipe, the run goes on where
     it stopped. In the end the model has the weights of the last epoch, averaged if the recipe says so, or
-    those of the best epoch. Raises TrainingError if the state is of another run, or if steps in a row have
-    no finite gradients.
+    those of the best epoch. Raises TrainingError if the state is of another run, and where the loss is no
+    finite number any more.
     """
     if rank() != 0:
         report = silent
     model.to(settings.device).to(memory_format=torch.channels_last)
     torch.set_float32_matmul_precision("high")  # TensorFloat-32 on a GPU, as convolutions have it by default
     run.mkdir(parents=True, exist_ok=True)
-    steps = steps_per_epoch(len(train_data.images), recipe) * recipe.epochs
-    optimisation = Optimisation(
+    steps = steps_per_epoch(len(images.train.images), recipe) * recipe.epochs
+    optimization = Optimization(
         model, recipe, steps=steps, device=settings.device, precision=settings.autocast
     )
-    state = RunState(run, recipe, identity or {}, model, optimisation)
+    state = RunState(run, recipe, identity or {}, model, optimization)
     history = state.resume()
-    runner = _Runner(
-        model, optimisation, recipe, spec, train_data, settings, backgrounds, report, teachers, run
-    )
-    held_out = eval_batches(val_data, spec)
-    if runner.cache is not None:
-        held_out = runner.cache.maps_of(held_out)
-    plotting = settings.tensorboard and rank() == 0
+    batches = TrainingBatches(images.train, recipe, settings.device, backgrounds)
+    held_out: Sequence[Tensor] = ValidationBatches(images.val, spec)
+    cache = None
+    if recipe.cached_views:
+        cache = FeatureCache(
+            model,
+            batches,
+            recipe,
+            spec,
+            teachers,
+            run.parent / "cached_views",
+            engine=settings.engine,
+            device=settings.device,
+            report=report,
+        )
+        held_out = cache.maps_of(held_out)
+    runner = _Runner(model, optimization, recipe, spec, settings, report, batches, cache, teachers)
+    plot: Callable[[Epoch], None]
     with (
         tensorboard(run / "tensorboard", done=len(history), report=report)
-        if plotting
-        else nullcontext(lambda _: None)
-    ) as plot:
-        while not finished(history, recipe):
-            started = time.monotonic()
-            number = len(history) + 1
-            loss, skipped = runner.epoch(number - 1)
-            judged = optimisation.judged
-            if runner.cache is not None:
-                judged = runner.cache.heads(judged)
-            logits = predict_logits(judged, held_out, settings)
-            scores = score(logits, np.asarray(val_data.targets))
-            history.append(
-                Epoch(
-                    number=number,
-                    size=recipe.size_at(number - 1),
-                    train_loss=loss,
-                    seconds=time.monotonic() - started,
-                    learning_rate=optimisation.learning_rate,
-                    skipped_steps=skipped,
-                    **asdict(scores),
-                )
+        if (settings.tensorboard and rank() == 0)
+        else _nothing() as plot
+    ):
+        while len(history) < recipe.epochs and not stopped_early(history, recipe):
+            started, index = time.monotonic(), len(history)
+            loss, skipped = runner.epoch(index)
+            judged = optimization.judged if cache is None else cache.heads(optimization.judged)
+            scores = score(
+                validation_logits(judged, held_out, settings.device), np.asarray(images.val.targets)
             )
-            if recipe.keep_best and best_epoch(history).number == number:
-                state.best = copied(optimisation.judged)
-            report(history[-1].line(recipe.epochs))
+            # With float16, the first steps of a run may find no scale.
+            stuck = loss is None and (settings.autocast != "float16" or index == recipe.epochs - 1)
+            if stuck or not math.isfinite(scores["val_loss"]):
+                raise TrainingError(
+                    f"The loss is no finite number any more in epoch {index + 1}; lower learning_rate and "
+                    "start again with another --out."
+                )
+            epoch = Epoch(
+                number=index + 1,
+                size=recipe.size_at(index),
+                train_loss=loss,
+                seconds=time.monotonic() - started,
+                learning_rate=optimization.learning_rate,
+                skipped_steps=skipped,
+                **scores,
+            )
+            history.append(epoch)
+            if recipe.keep_best and best_epoch(history) is epoch:
+                state.best = copied(optimization.judged)
+            report(epoch.line(recipe.epochs))
             if rank() == 0:
-                plot(history[-1])
+                plot(epoch)
                 write_curve(history, run)
                 state.save(history)
     if recipe.keep_best and state.best is not None:
         model.load_state_dict(state.best)
-    elif optimisation.averaged is not None:
-        model.load_state_dict(optimisation.judged.state_dict())
+    elif optimization.averaged is not None:
+        model.load_state_dict(optimization.judged.state_dict())
     model.requires_grad_(True)
     return history
 
 
+@contextmanager
+def _nothing() -> Iterator[Callable[[Epoch], None]]:
+    yield lambda epoch: None
+
+
+@dataclass
 class _Runner:
     """Runs single epochs of one training run."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        optimisation: Optimisation,
-        recipe: Recipe,
-        spec: InputSpec,
-        data: LabelledImages,
-        settings: Settings,
-        backgrounds: Sequence[NDArray[np.uint8]],
-        report: Callable[[str], None],
-        teachers: Teachers | None,
-        run: Path,
-    ) -> None:
-        self.model, self.optimisation, self.recipe, self.spec = model, optimisation, recipe, spec
-        self.settings, self.report = settings, report
-        self.batches = TrainingBatches(data, recipe, settings.device, backgrounds)
-        self.cache: FeatureCache | None = None
-        if recipe.cached_views:
-            self.cache = FeatureCache(
-                model,
-                self.batches,
-                recipe,
-                spec,
-                teachers,
-                run.parent / "cached_views",
-                engine=settings.engine,
-                device=settings.device,
-                report=report,
-            )
-        self.loss = build_loss(recipe)
-        self.teachers = teachers
-        self.mixer = build_mixer(recipe, len(data.labels))
-        self.learning: tuple[int, int] | None = None  # stages that learn, of how many
-        self.step_model: Callable[[Tensor], Tensor] = model
+    model: nn.Module
+    optimization: Optimization
+    recipe: Recipe
+    spec: InputSpec
+    settings: Settings
+    report: Callable[[str], None]
+    batches: TrainingBatches
+    cache: FeatureCache | None
+    teachers: Teachers | None
+    learning: tuple[int, int] | None = field(default=None, init=False)  # stages that learn, of how many
 
-    def epoch(self, index: int) -> tuple[float, int]:
+    def __post_init__(self) -> None:
+        self.loss = nn.CrossEntropyLoss(label_smoothing=self.recipe.label_smoothing, reduction="none")
+        self.mixer = build_mixer(self.recipe, len(self.batches.labels))
+        self.step_model: Callable[[Tensor], Tensor] = self.model
+
+    def epoch(self, index: int) -> tuple[float | None, int]:
         """Run epoch `index`, counted from 0; gives the mean loss and the number of steps skipped."""
         _seed(self.recipe.seed * 100_003 + index)
         self._thaw(index)
@@ -389,10 +283,11 @@ class _Runner:
                 seen += count
             skipped += not stepped
         average_statistics(self.model)
-        if self.optimisation.averaged is not None:
-            average_statistics(self.optimisation.averaged.module)
+        if self.optimization.averaged is not None:
+            average_statistics(self.optimization.averaged.module)
         parts = gathered([(total, seen)])
-        return sum(part[0] for part in parts) / max(1, sum(part[1] for part in parts)), skipped
+        everything = sum(part[1] for part in parts)
+        return sum(part[0] for part in parts) / everything if everything else None, skipped
 
     def _step(self, batch: tuple[Tensor, Tensor] | CachedBatch) -> tuple[float, bool, int]:
         """One step; gives the loss, whether it was taken, and the number of images."""
@@ -401,11 +296,11 @@ class _Runner:
             inputs, targets, taught = batch.maps, batch.targets, batch.taught
         else:
             views, targets = batch
-            inputs = normalise(views, self.spec)
+            inputs = normalize(views, list(self.spec.mean), list(self.spec.std))
             if self.mixer is not None and len(inputs) % 2 == 0:
                 inputs, targets = self.mixer(inputs, targets)
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with self.optimisation.autocast():
+        with self.optimization.autocast():
             logits = self.step_model(inputs)  # (N, classes), or (V, N, classes) for variants together
             rows = logits.flatten(0, -2)
             variants = len(rows) // len(inputs)
@@ -420,7 +315,7 @@ class _Runner:
                 further = self.teachers.loss(rows, targets, taught, self.recipe.distillation_temperature)
                 loss = (left * own).mean() + share * further
         # Variants together count as much as each would alone: the loss is a mean over them too.
-        return loss.item(), self.optimisation.step(loss * variants), len(inputs)
+        return loss.item(), self.optimization.step(loss * variants), len(inputs)
 
     def _thaw(self, index: int) -> None:
         """Freeze and thaw stages as the recipe says; where that changes, wrap the model anew."""
@@ -437,13 +332,13 @@ class _Runner:
 
 
 @torch.inference_mode()
-def predict_logits(model: nn.Module, batches: Sequence[Tensor], settings: Settings) -> NDArray[np.float32]:
-    """Logits (N, classes), or (V, N, classes), of prepared batches in evaluation mode and float32.
+def validation_logits(model: nn.Module, batches: Sequence[Tensor], device: str) -> NDArray[np.float32]:
+    """Logits (N, classes), or (V, N, classes), of one view of each validation image, to follow a run by.
 
-    Processes that share the run share the batches, and each gets all logits.
+    Batches may be images or cached maps. What a checkpoint states is measured by the classifier itself, in
+    all views. Processes that share the run share the batches, and each gets all logits.
     """
     model.eval()
-    device = settings.device
     mine = [
         model(batch.to(device, memory_format=torch.channels_last)).float().cpu().numpy()
         for batch in share(batches)
@@ -461,3 +356,78 @@ def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+class RunState:
+    """Reads and writes the state of one run after an epoch: cut at any moment, the run goes on from it.
+
+    `identity` says what the run is of beside its recipe: its variant and a code of its images.
+    """
+
+    def __init__(
+        self,
+        run: Path,
+        recipe: Recipe,
+        identity: Mapping[str, str],
+        model: nn.Module,
+        optimization: Optimization,
+    ) -> None:
+        self.run, self.recipe, self.identity = run, recipe, dict(identity)
+        self.model, self.optimization = model, optimization
+        self.best: dict[str, Tensor] | None = None  # of the best epoch so far, if the recipe keeps them
+
+    def save(self, history: list[Epoch]) -> None:
+        """Write the state beside the old one and swap: a kill at any moment leaves a whole file."""
+        state = {
+            "model": self.model.state_dict(),
+            **self.optimization.state_dict(),
+            "best": self.best,
+            "recipe": self.recipe.to_dict(),
+            "identity": self.identity,
+            "history": [asdict(epoch) for epoch in history],
+        }
+        temporary = self.run / "state.tmp"
+        try:
+            with temporary.open("wb") as file:  # given a name, torch hides what the system said
+                torch.save(state, file)
+            temporary.replace(self.run / STATE_FILE)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def resume(self) -> list[Epoch]:
+        """Load the state if there is one, and give the epochs that are done.
+
+        Raises TrainingError if it is of another recipe, variant or set of images, or cannot be read.
+        """
+        path = self.run / STATE_FILE
+        if not path.is_file():
+            return []
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self._check(state)
+            self.model.load_state_dict(state["model"])
+            self.optimization.load_state_dict(state)
+            self.best = state["best"]
+            return [Epoch(**values) for values in state["history"]]
+        except (
+            RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError
+        ) as exc:  # fmt: skip
+            raise TrainingError(f"The state of the run in {self.run} cannot be read; {REMEDY}.") from exc
+
+    def _check(self, state: Any) -> None:
+        if not same_recipe(state["recipe"], self.recipe):
+            raise TrainingError(f"Folder {self.run} holds a run of another recipe; {REMEDY}.")
+        for key, words in (
+            ("variant", "of variant {}, not {}"),
+            ("data", "on other images"),
+            ("teacher", "with teacher {}, not {}"),
+        ):
+            theirs, ours = state["identity"].get(key), self.identity.get(key)
+            if theirs is not None and ours is not None and theirs != ours:
+                said = words.format(theirs, ours)
+                raise TrainingError(f"Folder {self.run} holds a run {said}; {REMEDY}.")
+
+
+def copied(model: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors as they are now, in memory of their own on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}

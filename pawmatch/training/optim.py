@@ -44,11 +44,11 @@ class Together(nn.Module):
         return torch.stack([model.forward_head(feature_map) for model in models])
 
 
-def feature_extractor(model: nn.Module) -> nn.Module:
-    """The module that holds all parameters of `forward_features`."""
+def first_member(model: nn.Module) -> ImageModel:
+    """A model itself, or the first of variants together."""
     member = next(iter(model.variants().values())) if isinstance(model, Together) else model
     assert isinstance(member, ImageModel)
-    return member.features()
+    return member
 
 
 def stages(features: nn.Module) -> list[list[nn.Parameter]]:
@@ -71,7 +71,7 @@ def train_stages(model: nn.Module, count: int | None) -> tuple[int, int]:
 
     Returns how many learn, of how many.
     """
-    everything = stages(feature_extractor(model))
+    everything = stages(first_member(model).features())
     learning = len(everything) if count is None else min(count, len(everything))
     model.requires_grad_(True)
     for group in everything[: len(everything) - learning]:
@@ -89,10 +89,10 @@ def training_mode(model: nn.Module) -> None:
             module.training = False  # this module alone, not what is in it
 
 
-MOST_SKIPPED = 10  # steps in a row; scaling float16 losses takes fewer to find its scale
+MAX_SKIPPED = 10  # steps in a row; scaling float16 losses takes fewer to find its scale
 
 
-class Optimisation:
+class Optimization:
     """Optimizer, learning rate schedule, loss scaling and averaged weights of one model."""
 
     def __init__(
@@ -102,9 +102,12 @@ class Optimisation:
         self.kind = device.partition(":")[0]
         self.precision = precision
         self.clip = recipe.clip_gradient or math.inf
-        self.optimizer: torch.optim.Optimizer = create_optimizer_v2(
-            model, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
-        )
+        try:
+            self.optimizer: torch.optim.Optimizer = create_optimizer_v2(
+                model, opt=recipe.optimizer, lr=recipe.learning_rate, weight_decay=recipe.weight_decay
+            )
+        except ValueError as exc:  # timm knows the names
+            raise TrainingError(f"Recipe key 'optimizer' is {recipe.optimizer!r}; use adamw or sgd.") from exc
         self.schedule = build_schedule(self.optimizer, recipe, steps)
         # float16 alone has too small a range for gradients.
         self.scaler = torch.amp.GradScaler(self.kind, enabled=precision == "float16")
@@ -138,7 +141,7 @@ class Optimisation:
         """Go one step down the loss, or skip it and return False where a gradient is no finite number.
 
         Processes that share the run agree without asking: they see the same averaged gradients. Raises
-        TrainingError after MOST_SKIPPED skips in a row.
+        TrainingError after MAX_SKIPPED skips in a row.
         """
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -162,9 +165,9 @@ class Optimisation:
         # The forward pass has taken what overflowed into BatchNorm's running statistics, for good.
         for buffer, kept in zip(self._buffers, self._kept, strict=True):
             buffer.copy_(kept)
-        if self.skipped_in_a_row >= MOST_SKIPPED:
+        if self.skipped_in_a_row >= MAX_SKIPPED:
             raise TrainingError(
-                f"The gradients of {MOST_SKIPPED} steps in a row are no finite numbers; "
+                f"The gradients of {MAX_SKIPPED} steps in a row are no finite numbers; "
                 "lower learning_rate and start again."
             )
 
@@ -179,14 +182,14 @@ class Optimisation:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state; states from before float16 have no `scaler`."""
+        """Go on from a saved state."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
-        if state.get("scaler"):
+        if state["scaler"]:  # empty after a part of the run in another precision
             self.scaler.load_state_dict(state["scaler"])
-        self.skipped_in_a_row = state.get("skipped_in_a_row", 0)
+        self.skipped_in_a_row = state["skipped_in_a_row"]
 
 
 def clipped_apart(model: nn.Module) -> list[list[nn.Parameter]]:
@@ -196,22 +199,20 @@ def clipped_apart(model: nn.Module) -> list[list[nn.Parameter]]:
     """
     if not isinstance(model, Together):
         return [list(model.parameters())]
-    shared = list(next(iter(model.variants().values())).features().parameters())
+    shared = list(first_member(model).features().parameters())
     known = {id(parameter) for parameter in shared}
     own = [[p for p in member.parameters() if id(p) not in known] for member in model.variants().values()]
     return [group for group in (shared, *own) if group]
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int) -> LRScheduler:
-    """The learning rate over all `steps` of a run; raises TrainingError for an unknown name."""
+    """The learning rate over all `steps` of a run."""
     if recipe.schedule == "constant":
         return LambdaLR(optimizer, lambda _: 1.0)
-    if recipe.schedule == "one-cycle":
-        total = max(4, steps + 1)
-        return OneCycleLR(
-            optimizer,
-            max_lr=[group["lr"] for group in optimizer.param_groups],
-            total_steps=total,
-            pct_start=max(recipe.warmup, 2 / total),  # the schedule divides by its first two steps
-        )
-    raise TrainingError(f"Schedule {recipe.schedule!r} is unknown; use one-cycle or constant.")
+    total = max(4, steps + 1)
+    return OneCycleLR(
+        optimizer,
+        max_lr=[group["lr"] for group in optimizer.param_groups],
+        total_steps=total,
+        pct_start=max(recipe.warmup, 2 / total),  # the schedule divides by its first two steps
+    )

@@ -1,19 +1,39 @@
-"""Recipes: every number that a training run depends on, read from a small TOML file."""
+"""Recipes: every number that a training run depends on, from a small TOML file or picked for the data."""
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
 from pawmatch.errors import TrainingError
 
 RECIPES = Path(__file__).parent / "recipes"
+AUTO = "auto"  # the recipe of a run that names none
+
+Count = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Changes = tuple[tuple[Share, int], ...]
+
+# Measured on one core of a server of 2023 with torch alone, rounded down.
+CORE_IMAGES, GPU_IMAGES = 10, 1000  # images a second through the backbone
+MAX_CORES = 8  # more make one pass no faster
+BACKBONE_SECONDS = 180
+HEAD_STEPS = 400
+MIN_EPOCHS, MAX_EPOCHS = 4, 40
+MAX_VIEWS = 8
+
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Recipe:
     """One training recipe. Fractions of `epochs` say when image size and trained stages change."""
 
@@ -22,65 +42,64 @@ class Recipe:
     family: str
     about: str = ""
     variant: str = ""  # the variant that this recipe is for; empty: any
-    base: str = ""  # recipe whose run the weights start from
-    init: str = ""  # or a pretrained backbone, by the name of a bundled one or its folder
+    init: str = ""  # a pretrained backbone to start from, by the name of a bundled one or its folder
+    words: dict[str, str] = field(default_factory=dict)  # title, subject, noun and plural of a new task
     architecture: dict[str, Any] = field(default_factory=dict)
     input: dict[str, Any] = field(default_factory=dict)  # values of InputSpec
-    sizes: tuple[tuple[float, int], ...] = ()  # (from this fraction of the epochs on, image size)
+    sizes: Changes = ()  # (from this fraction of the epochs on, image size)
     # (from this fraction of the epochs on, so many last stages of the feature extractor are trained);
     # what comes after the feature extractor always is. Empty: everything, always.
-    unfreeze: tuple[tuple[float, int], ...] = ()
+    unfreeze: Changes = ()
 
     # Of layers that never learn, so many random views of each image are run once, before the first epoch.
-    cached_views: int = 0
+    cached_views: Annotated[int, Field(ge=0)] = 0
 
-    epochs: int = 20
-    patience: int = 0  # stop after so many epochs without a lower validation loss; 0 is off
+    epochs: Count = 20
+    patience: Annotated[int, Field(ge=0)] = (
+        0  # epochs without a lower validation loss before it stops; 0 is off
+    )
     keep_best: bool = False  # keep the weights of the epoch with the lowest validation loss, not the last
-    batch_size: int = 64  # of all processes together
+    batch_size: Count = 64  # of all processes together
     balanced: bool = False  # draw every class alike often, where the classes have unlike many images
     optimizer: str = "adamw"
-    schedule: str = "one-cycle"  # or "constant"
-    learning_rate: float = 2e-3  # peak of the one-cycle schedule
-    weight_decay: float = 0.05
-    warmup: float = 0.2  # share of the steps on which the learning rate rises
-    clip_gradient: float = 5.0  # largest gradient norm; 0 is off
-    label_smoothing: float = 0.1
-    focal_gamma: float = 0.0  # exponent of the focal loss; 0 is cross-entropy
-    distillation: float = 0.0  # a teacher's share of the loss; the labels have the rest
-    distillation_temperature: float = 1.0  # softens the answers of teacher and student before they compare
-    ema: float = 0.0  # decay per step of the averaged weights that are kept in the end; 0 is off
-    refit: bool = False  # in the end, fit BatchNorm and class offsets to images as answering sees them
+    schedule: Literal["one-cycle", "constant"] = "one-cycle"
+    learning_rate: Amount = 2e-3  # peak of the one-cycle schedule
+    weight_decay: Amount = 0.05
+    warmup: Share = 0.2  # share of the steps on which the learning rate rises
+    clip_gradient: Amount = 5.0  # largest gradient norm; 0 is off
+    label_smoothing: Share = 0.1
+    distillation: Share = 0.0  # a teacher's share of the loss; the labels have the rest
+    # Softens the answers of teacher and student before they are compared.
+    distillation_temperature: Annotated[float, Field(gt=0)] = 1.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the averaged weights that are kept; 0 is off
 
     # Area of a random resized crop; from 1.0 on, no crop: the whole image as the input table says.
     crop_scale: tuple[float, float] = (0.3, 1.0)
     crop_ratio: tuple[float, float] = (0.75, 1.3333)
-    rotation: float = 0.0  # largest angle in degrees, either way
-    shear: float = 0.0  # largest shift to the side, in heights of the image
-    zoom: float = 0.0  # largest change of scale: 0.2 is 0.8 to 1.2
-    plain: float = 0.0  # share of the images that are shown as they are
-    flip: float = 0.5
-    color_jitter: float = 0.2
-    rand_augment: int = 0  # strength of RandAugment (Cubuk et al. 2019) in steps of 30, 0 is off
-    zoom_out: float = 0.0  # share of the images that are set into a larger scene first
+    rotation: Amount = 0.0  # largest angle in degrees, either way
+    shear: Amount = 0.0  # largest shift to the side, in heights of the image
+    zoom: Amount = 0.0  # largest change of scale: 0.2 is 0.8 to 1.2
+    plain: Share = 0.0  # share of the images that are shown as they are
+    flip: Share = 0.5
+    color_jitter: Amount = 0.2
+    zoom_out: Share = 0.0  # share of the images that are set into a larger scene first
     zoom_out_factor: float = 1.8  # largest side of that scene, in sides of the image
-    mixup: float = 0.0  # alpha of the beta distribution; 0 is off
-    cutmix: float = 0.0
-    mix_probability: float = 0.5  # share of the batches that are mixed
+    mixup: Amount = 0.0  # alpha of the beta distribution; 0 is off
+    cutmix: Amount = 0.0
+    mix_probability: Share = 0.5  # share of the batches that are mixed
 
     license: str = ""
     seed: int = 0
 
     def size_at(self, epoch: int) -> int:
         """Side in pixels of the training images in `epoch`, counted from 0."""
-        size = int(self.input.get("size", 224))
-        return self._value_at(epoch, self.sizes, size)
+        return self._value_at(epoch, self.sizes, int(self.input.get("size", 224)))
 
     def stages_at(self, epoch: int) -> int | None:
         """How many last stages are trained in `epoch`, counted from 0; None is all of them."""
         return self._value_at(epoch, self.unfreeze, 0) if self.unfreeze else None
 
-    def _value_at(self, epoch: int, changes: tuple[tuple[float, int], ...], value: int) -> int:
+    def _value_at(self, epoch: int, changes: Changes, value: int) -> int:
         for start, later in changes:
             if epoch >= start * self.epochs:
                 value = later
@@ -97,29 +116,78 @@ def read_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     A key of a table is written with a dot, a value as in TOML: `architecture.backbone="resnet18d"`.
     Raises TrainingError for an unknown recipe, key or malformed value.
     """
-    path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.toml")))
-        raise TrainingError(f"There is no recipe {name!r}; use one of {known}, or the path of a .toml file.")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        raise TrainingError(f"Recipe {name!r} is not valid TOML: {exc}.") from exc
-    values.setdefault("name", path.stem)
+    values = read_toml("recipe", name, RECIPES)
+    values.setdefault("name", Path(name).stem)
+    return parse_recipe(values, overrides)
+
+
+def pick_recipe(
+    task: str, *, images: int, classes: int, cores: int, gpu: bool, overrides: Sequence[str] = ()
+) -> Recipe:
+    """The recipe for a folder that no recipe was made for: three heads on the frozen bundled backbone.
+
+    What is frozen runs once for some random views of each training image; a machine of so many `cores`
+    does that in about BACKBONE_SECONDS. The heads then take about HEAD_STEPS steps, fewer on large folders
+    than on small ones have passes. The same folder on the same machine gives the same recipe.
+    """
+    affordable = BACKBONE_SECONDS * (GPU_IMAGES if gpu else CORE_IMAGES * min(cores, MAX_CORES))
+    size = 224 if images <= affordable else 160  # half the work; few pixels are better than no second view
+    views = max(1, min(MAX_VIEWS, round(affordable * (224 / size) ** 2 / images)))
+    batch_size = 64 if images >= 2000 else 32 if images >= 200 else 16
+    epochs = max(MIN_EPOCHS, min(MAX_EPOCHS, round(HEAD_STEPS * batch_size / images)))
+    scarce = images < 100 * classes
+    values = {
+        "name": AUTO,
+        "about": f"Three heads on the frozen ImageNet backbone, with settings picked for {images} training "
+        f"images of {classes} classes.",
+        "task": task,
+        "family": "hybrid",
+        "init": "efficientnet_lite2",
+        "license": "not stated; whoever owns the training images decides",
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "balanced": True,
+        "unfreeze": [[0.0, 0]],
+        "cached_views": views,
+        "learning_rate": 1e-3,
+        "clip_gradient": 1.0,
+        "ema": 0.99,
+        "crop_scale": [0.4 if scarce else 0.25, 1.0],
+        "architecture": {
+            "backbone": "tf_efficientnet_lite2",
+            "projection": 320,
+            "attention_mode": "tokens",
+            "morphology_channels": 16,
+            "morphology_width": 32,
+        },
+        "input": {
+            "size": size,
+            "resize": "squash",
+            "views": ["plain", "mirror"],
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+        },
+    }
+    return parse_recipe(values, overrides)
+
+
+def parse_recipe(values: dict[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe of TOML values and `key=value` overrides; raises TrainingError naming the first bad key."""
     for override in overrides:
         apply_override(values, override)
-    known_keys = {entry.name for entry in fields(Recipe)}
-    if unknown := sorted(set(values) - known_keys):
-        known = ", ".join(sorted(known_keys))
-        raise TrainingError(f"Recipe key {unknown[0]!r} is unknown; use one of {known}.")
-    check_kinds(values)
-    for key in ("sizes", "unfreeze", "crop_scale", "crop_ratio"):
-        if key in values:
-            values[key] = tuple(tuple(v) if isinstance(v, list) else v for v in values[key])
+    return parse(Recipe, values, "Recipe")
+
+
+def read_toml(kind: str, name: str, folder: Path) -> dict[str, Any]:
+    """The values of the bundled file `name` of `folder`, or of the TOML file at that path."""
+    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.toml")))
+        raise TrainingError(f"There is no {kind} {name!r}; use one of {known}, or the path of a .toml file.")
     try:
-        return Recipe(**values)
-    except TypeError as exc:
-        raise TrainingError(f"Recipe {name!r} is incomplete: {exc}.") from exc
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise TrainingError(f"{kind.capitalize()} {name!r} is not valid TOML: {exc}.") from exc
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
@@ -139,59 +207,57 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
-def check_kinds(values: dict[str, Any]) -> None:
-    """Raise TrainingError for a value of another kind than its key's: epochs=many."""
-    kinds: dict[type, tuple[type | tuple[type, ...], str]] = {
-        bool: (bool, "true or false"),
-        int: (int, "a whole number"),
-        float: ((int, float), "a number"),
-        str: (str, "a text"),
-        tuple: (list, "a list"),
-        dict: (dict, "a table"),
-    }
-    usual = Recipe("", "", "").to_dict()
-    for key, value in values.items():
-        kind, words = kinds[type(usual[key])]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise TrainingError(f"Recipe key {key!r} is {value!r}; it must be {words}.")
-    for key in ("epochs", "batch_size"):
-        if values.get(key, 1) < 1:
-            raise TrainingError(f"Recipe key {key!r} is {values[key]}; it must be 1 or more.")
-    if not 0 <= values.get("distillation", 0) <= 1:
-        raise TrainingError(
-            f"Recipe key 'distillation' is {values['distillation']}; it must be between 0 and 1."
-        )
-    if values.get("distillation_temperature", 1) <= 0:
-        raise TrainingError(
-            f"Recipe key 'distillation_temperature' is {values['distillation_temperature']}; "
-            "it must be above 0."
-        )
+Model = TypeVar("Model")
+KINDS = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a table",
+    "dataclass_type": "a table",
+    "literal_error": "{expected}",
+    "greater_than_equal": "{ge:g} or more",
+    "greater_than": "above {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "below {lt:g}",
+}
+
+
+def parse(model: type[Model], values: dict[str, Any], kind: str) -> Model:
+    """`values` of a TOML file as a pydantic `model`; raises TrainingError with the first fault, in words."""
+    adapter = TypeAdapter(model)
+    try:
+        # By way of JSON, in which a strict model takes a list for a tuple.
+        return adapter.validate_json(json.dumps(values, default=str))
+    except ValidationError as exc:
+        first = exc.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = ", ".join(sorted(adapter.json_schema().get("properties", {})))
+        raise TrainingError(f"{kind} key {key!r} is unknown; use one of {known}.")
+    if first["type"] in ("missing", "missing_argument"):
+        raise TrainingError(f"{kind} lacks the key {key!r}; add it.")
+    words = KINDS.get(first["type"], "").format(**first.get("ctx", {}))
+    wanted = f"it must be {words}" if words else first["msg"][:1].lower() + first["msg"][1:]
+    raise TrainingError(f"{kind} key {key!r} is {first['input']!r}; {wanted.removeprefix('value error, ')}.")
 
 
 def same_recipe(saved: dict[str, Any], recipe: Recipe) -> bool:
-    """Whether a saved recipe trains as this one does; a key added since it was saved counts as default."""
-    completed = {**Recipe("", "", "").to_dict(), **saved}
-    return bool(_numbers(completed) == _numbers(recipe.to_dict()))
+    """Whether a saved recipe trains as this one does: prose, terms and views of answers change no epoch."""
+    return _numbers(saved) == _numbers(recipe.to_dict())
 
 
-def _numbers(values: dict[str, Any]) -> Any:
-    """What the epochs of a run depend on: no prose, no check of --variant, nothing that comes after them."""
-    idle = ("about", "license", "variant", "refit")
-    kept = {key: value for key, value in values.items() if key not in idle}
-    kept["input"] = {key: value for key, value in kept["input"].items() if key != "views"}
-    return _plain(kept)
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, as JSON has them."""
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    return value
+def _numbers(values: dict[str, Any]) -> str:
+    kept = {key: v for key, v in values.items() if key not in ("about", "license", "variant", "words")}
+    kept["input"] = {key: v for key, v in kept.get("input", {}).items() if key != "views"}
+    return json.dumps(kept, sort_keys=True)  # in which tuples and lists are alike
 
 
 def training_command(recipe: Recipe, variant: str) -> str:
     """The command that trains by a recipe, as Markdown."""
+    which = f"--task {recipe.task}" if recipe.name == AUTO else f"--recipe {recipe.name}"
     teacher = " --teacher DIR" if recipe.distillation else ""
-    return f"`pawmatch train --recipe {recipe.name} --variant {variant} --data DIR --out DIR{teacher}`"
+    return f"`pawmatch train {which} --variant {variant} --data DIR --out DIR{teacher}`"

@@ -1,307 +1,159 @@
-"""A search: trains every trial of a study, one after another, and puts them into one table."""
+"""Studies: variations of one recipe, trained one by one, remembered by Optuna, put into one table."""
 
 from __future__ import annotations
 
 import json
 import logging
-import math
-import statistics
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import field, replace
+from functools import partial
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
 
-import optuna
 import torch
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from optuna.trial import FrozenTrial, Trial, TrialState
+from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from pawmatch.checkpoint import load_checkpoint, save_checkpoint
+from pawmatch.checkpoint import load_checkpoint
 from pawmatch.checkpoint.config import CONFIG_FILE
-from pawmatch.classifier import load
-from pawmatch.errors import ImageError, PawMatchError, TrainingError
-from pawmatch.evaluation.faithfulness import measure_faithfulness, spread
-from pawmatch.evaluation.folders import labelled_files
-from pawmatch.images import InputSpec, read_image
-from pawmatch.models import VARIANTS, ImageModel, build_model
+from pawmatch.errors import PawMatchError, TrainingError
+from pawmatch.tasks import VARIANT_NAMES
 from pawmatch.training.loop import Settings
-from pawmatch.training.recipe import Recipe, read_recipe
+from pawmatch.training.recipe import STRICT, Count, Recipe, parse, read_recipe, read_toml
 from pawmatch.training.run import run_training
-from pawmatch.training.study import Range, Study, as_overrides, folder_name
 
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial, Trial
 
-@dataclass(frozen=True)
-class Heat:
-    """Mean gains of the heatmaps over random maps in deletion and insertion; positive is better."""
-
-    deletion: float
-    insertion: float
-
-
-def measure_heat(folder: Path, task: str, data: Path, *, images: int, device: str) -> Heat:
-    """Test the heatmaps of the checkpoint in `folder` on `images` validation images of `data`.
-
-    The images are spread evenly over the classes; those that cannot be read are left out.
-    """
-    classifier = load(task, folder, device)
-    (variant,) = classifier.variants
-    chosen = spread(labelled_files(data, classifier.labels), images)
-    found = measure_faithfulness(classifier, [variant], [file for file in chosen if _readable(file.path)])
-    return Heat(
-        deletion=found[variant].deletion.over_random.value,
-        insertion=found[variant].insertion.over_random.value,
-    )
-
-
-def _readable(path: Path) -> bool:
-    try:
-        read_image(path)
-    except ImageError:
-        return False
-    return True
-
-
-WARM_UP = 3  # calls before the clock runs: the first ones choose kernels and take memory
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Median milliseconds for one image, and the median of the ratios to the first model."""
-
-    milliseconds: float
-    ratio: float
-
-
-def measure_latencies(
-    models: Mapping[str, tuple[ImageModel, InputSpec]], *, device: str = "cpu", rounds: int = 50
-) -> dict[str, Latency]:
-    """The latency of each model for one image, in all the views that its InputSpec names.
-
-    The models take turns, so that whatever else the machine does slows all of them alike; a ratio compares
-    calls of the same round.
-    """
-    ready = {
-        name: (model.eval().to(device), torch.rand(len(spec.views), 3, spec.size, spec.size, device=device))
-        for name, (model, spec) in models.items()
-    }
-    times: dict[str, list[float]] = {name: [] for name in ready}
-    for _ in range(WARM_UP):
-        for model, image in ready.values():
-            _call(model, image)
-    for _ in range(rounds):
-        for name, (model, image) in ready.items():
-            times[name].append(_call(model, image))
-    reference = next(iter(times.values()), [])
-    return {
-        name: Latency(
-            milliseconds=1000 * statistics.median(own),
-            ratio=statistics.median(a / b for a, b in zip(own, reference, strict=True)),
-        )
-        for name, own in times.items()
-    }
-
-
-@torch.inference_mode()
-def _call(model: ImageModel, image: Tensor) -> float:
-    """Seconds that one forward pass takes."""
-    started = time.perf_counter()
-    model(image)
-    if image.is_cuda:
-        torch.cuda.synchronize(image.device)
-    return time.perf_counter() - started
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one seed of a trial came to on the validation images; rates are shares in [0, 1].
-
-    `loss` is the negative log-likelihood that the checkpoint states, after temperature scaling. `deletion`
-    and `insertion` are those of a Heat, None where the study does not ask for them.
-    """
-
-    seed: int
-    parameters: int
-    loss: float
-    top1: float
-    ece: float
-    seconds: float  # of training
-    deletion: float | None = None
-    insertion: float | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One trial: the recipe values that it sets and its runs, or why it failed."""
-
-    name: str
-    values: dict[str, Any]
-    runs: tuple[Run, ...] = ()
-    failure: str = ""
-    latency: Latency | None = None
-    front: bool = False
-
-    def mean(self, measure: str) -> float:
-        """The mean of one measure over the seeds."""
-        return fmean(getattr(run, measure) for run in self.runs)
-
-    def spread(self, measure: str) -> float:
-        """Half the distance between the lowest and the highest seed."""
-        values = [getattr(run, measure) for run in self.runs]
-        return float(max(values) - min(values)) / 2
-
-    def to_dict(self) -> dict[str, Any]:
-        """The row as JSON values."""
-        return {
-            "name": self.name,
-            "values": self.values,
-            "failure": self.failure or None,
-            "front": self.front,
-            "latency": asdict(self.latency) if self.latency else None,
-            "runs": [asdict(run) for run in self.runs],
-        }
-
-
-@dataclass(frozen=True)
-class Table:
-    """All trials of a search. `conditions` say what the figures hold for."""
-
-    study: str
-    about: str
-    rows: tuple[Row, ...]
-    conditions: dict[str, Any]
-
-    @property
-    def failed(self) -> int:
-        """How many trials failed."""
-        return sum(bool(row.failure) for row in self.rows)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All figures, of every seed, as JSON values."""
-        return {
-            "study": self.study,
-            "about": self.about,
-            "conditions": self.conditions,
-            "trials": [row.to_dict() for row in self.rows],
-        }
-
-
-def with_front(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """The rows with the Pareto front of mean validation loss, parameters and latency marked."""
-    points = {
-        index: (row.mean("loss"), row.mean("parameters"), row.latency.milliseconds)
-        for index, row in enumerate(rows)
-        if row.runs and row.latency
-    }
-    front = dict(zip(points, pareto_front(list(points.values())), strict=True))
-    return tuple(replace(row, front=front.get(index, False)) for index, row in enumerate(rows))
-
-
-def pareto_front(points: Sequence[tuple[float, ...]]) -> list[bool]:
-    """Which points no other one beats, by being as low in every coordinate and lower in one."""
-
-    def beats(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-        return a != b and all(x <= y for x, y in zip(a, b, strict=True))
-
-    return [not any(beats(other, point) for other in points) for point in points]
-
-
+STUDIES = Path(__file__).parent / "studies"
 JOURNAL = "journal.log"
-
-
-class Record:
-    """The record of one search; trials are found by name, and the latest of a name counts.
-
-    `shared` is what all trials have in common, as JSON values. Raises TrainingError if the folder holds
-    a search with another one.
-    """
-
-    def __init__(self, folder: Path, study: str, shared: dict[str, Any]) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = str(folder.resolve() / JOURNAL)
-        self.journal = optuna.create_study(
-            study_name="search",
-            storage=JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path))),
-            directions=["minimize"] * 3,  # validation loss, parameters, latency
-            load_if_exists=True,
-        )
-        shared = json.loads(json.dumps({"study": study, **shared}))
-        saved = self.journal.user_attrs.get("shared")
-        if saved is None:
-            self.journal.set_user_attr("shared", shared)
-        # A key that is newer than the search counts as empty, or an update would end every search.
-        elif odd := [key for key in shared if (saved.get(key) or None) != (shared[key] or None)]:
-            raise TrainingError(f"Folder {folder} holds a search with other {odd[0]}; name another --out.")
-        # A kill may have left one trial that waits and one that runs. Failed, they lack a reason.
-        for _ in self._trials(TrialState.WAITING):
-            self.journal.ask()
-        for trial in self._trials(TrialState.RUNNING):
-            self.journal.tell(trial.number, state=TrialState.FAIL)
-        # With the same seed after every start, the values drawn first would be drawn again.
-        self.journal.sampler = optuna.samplers.TPESampler(seed=len(self._trials()))
-
-    def latest(self, name: str) -> FrozenTrial | None:
-        """The last trial of that name."""
-        named = (trial for trial in reversed(self._trials()) if trial.user_attrs.get("name") == name)
-        return next(named, None)
-
-    def begin(self, name: str) -> Trial:
-        """A new trial; if there was one of that name, with the values that were drawn for it."""
-        before = self.latest(name)
-        drawn = {**before.system_attrs.get("fixed_params", {}), **before.params} if before else {}
-        self.journal.enqueue_trial(drawn, user_attrs={"name": name})
-        return self.journal.ask()
-
-    def complete(self, trial: Trial, objectives: Sequence[float], **attributes: Any) -> None:
-        """Note that a trial succeeded: validation loss, parameters, latency, and whatever else to keep."""
-        for key, value in attributes.items():
-            trial.set_user_attr(key, value)
-        self.journal.tell(trial, list(objectives))
-
-    def fail(self, trial: Trial, reason: str) -> None:
-        """Note that a trial failed, and why."""
-        trial.set_user_attr("failure", reason)
-        self.journal.tell(trial, state=TrialState.FAIL)
-
-    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return self.journal.get_trials(deepcopy=False, states=states or None)
-
-
-def draw(trial: Trial, ranges: Sequence[Range]) -> dict[str, Any]:
-    """Recipe values from the ranges, by what the trials before have shown."""
-    values: dict[str, Any] = {}
-    for entry in ranges:
-        if entry.choices:
-            # A choice may be a list, which Optuna does not store; its JSON is a text.
-            texts = [json.dumps(choice) for choice in entry.choices]
-            values[entry.key] = json.loads(trial.suggest_categorical(entry.key, texts))
-        elif entry.whole:
-            values[entry.key] = trial.suggest_int(entry.key, int(entry.low), int(entry.high), log=entry.log)
-        else:
-            values[entry.key] = trial.suggest_float(entry.key, entry.low, entry.high, log=entry.log)
-    return values
-
+TRIALS_FILE = "trials.csv"
+LATENCY_ROUNDS = 30
+WARM_UP = 3  # rounds that do not count: the first calls choose kernels and take memory
+MEASURES = {"loss": "{:.3f}", "top1": "{:.1%}", "ece": "{:.3f}"}  # of one seed, as its checkpoint states them
 
 logger = logging.getLogger(__name__)
 
-DEFAULTS = Settings()
-LATENCY_ROUNDS = 50
-GLANCE_ROUNDS = 10  # after each trial, to guide what is drawn next; the table is measured anew
 
-Report = Callable[[str], None]
+@dataclass(frozen=True, config=STRICT)
+class Range:
+    """Values that a recipe key may take: one of `choices`, or a number from `low` to `high`, both included.
+
+    Between two whole numbers only whole numbers are drawn; `log` draws on a logarithmic scale.
+    """
+
+    choices: tuple[Any, ...] = ()
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if bool(self.choices) is (self.low is not None and self.high is not None):
+            raise ValueError("write { choices = [...] } or { low = ..., high = ... }")
+        if self.low is not None and (self.low > (self.high or 0) or (self.log and self.low <= 0)):
+            raise ValueError("put the lower number first, above 0 for log = true")
+
+    @property
+    def example(self) -> Any:
+        """One of the values, to check the key with."""
+        return self.choices[0] if self.choices else self.low
+
+    def draw(self, key: str, trial: Trial) -> Any:
+        """A value, by what the trials before have shown."""
+        if self.choices:
+            # A choice may be a list, which Optuna does not store; its JSON is a text.
+            return json.loads(trial.suggest_categorical(key, [json.dumps(one) for one in self.choices]))
+        assert self.low is not None
+        assert self.high is not None
+        if isinstance(self.low, int) and isinstance(self.high, int):
+            return trial.suggest_int(key, self.low, self.high, log=self.log)
+        return trial.suggest_float(key, self.low, self.high, log=self.log)
+
+
+@dataclass(frozen=True, config=STRICT)
+class Study:
+    """One study. Values are recipe values under dotted keys, as `--set` takes them.
+
+    `trials` are named variations, in the order of the table; the first is what the others are compared
+    with. `ranges` are drawn from for `samples` further trials. Every trial is trained once for each of
+    `seeds` seeds.
+    """
+
+    name: str
+    recipe: str
+    about: str = ""
+    values: dict[str, Any] = field(default_factory=dict)  # of every trial
+    trials: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ranges: dict[str, Range] = field(default_factory=dict)
+    samples: Count = 20
+    seeds: Count = 1
+
+    def trial_names(self, limit: int | None = None) -> list[str]:
+        """Names of the trials: those that have one, then "sample 1", "sample 2" and so on.
+
+        `limit` is how many trials there are in all; without ranges there are no more than the named ones.
+        """
+        names = list(self.trials)
+        if self.ranges:
+            samples = self.samples if limit is None else max(0, limit - len(names))
+            names += [f"sample {number}" for number in range(1, samples + 1)]
+        return names[:limit]
+
+
+def read_study(name: str) -> Study:
+    """Read the bundled study `name` or the TOML file at that path.
+
+    Raises TrainingError for an unknown study, key or malformed value.
+    """
+    values = {"name": Path(name).stem, **read_toml("study", name, STUDIES)}
+    for key in ("values", "ranges"):
+        if isinstance(values.get(key), dict):
+            values[key] = flatten(values[key])
+    if isinstance(values.get("trials"), dict):
+        values["trials"] = {
+            trial: flatten(table) if isinstance(table, dict) else table
+            for trial, table in values["trials"].items()
+        }
+    study = parse(Study, values, "Study")
+    if not study.trials and not study.ranges:
+        raise TrainingError(f"Study {name!r} has nothing to try; add [trials.NAME] or [ranges].")
+    folders = [folder_name(trial) for trial in study.trials]
+    if "" in folders or len(set(folders)) < len(folders):
+        raise TrainingError(f"Trials of study {name!r} share a folder; name them by other letters or digits.")
+    return study
+
+
+def flatten(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested tables as one with dotted keys: {"a": {"b": 1}} -> {"a.b": 1}; ranges stay tables."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping) and not value.keys() & {"low", "high", "choices"}:
+            flat |= {f"{key}.{rest}": entry for rest, entry in flatten(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def as_overrides(values: Mapping[str, Any]) -> list[str]:
+    """Values under dotted keys as the `key=value` texts that read_recipe takes."""
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+def folder_name(trial: str) -> str:
+    """The trial's name as a folder's: "4 heads" -> "4-heads"."""
+    return re.sub(r"[^a-z0-9]+", "-", trial.lower()).strip("-")
 
 
 @dataclass(frozen=True)
 class Search:
     """What to search, on which data, and where the trials go.
 
-    `overrides` are `key=value` texts for every trial. `init` is a checkpoint that every trial starts from;
-    where the study wants fresh heads, from its feature extractor alone. `limit` is how many trials there
-    shall be in all, `seeds` replaces the study's own number.
+    `overrides` are `key=value` texts for every trial. `init` is a checkpoint or backbone that every trial
+    starts from. `limit` is how many trials there shall be in all, `seeds` replaces the study's own number.
     """
 
     study: Study
@@ -312,7 +164,12 @@ class Search:
     limit: int | None = None
     seeds: int | None = None
     retry_failed: bool = False
-    settings: Settings = DEFAULTS
+    device: str = "cpu"
+
+    @property
+    def names(self) -> list[str]:
+        """The trials, in the order of the table."""
+        return self.study.trial_names(self.limit)
 
     @property
     def runs_each(self) -> int:
@@ -330,29 +187,28 @@ class Search:
         """
         changes = [*as_overrides(self.study.values), *self.overrides, *as_overrides(values)]
         recipe = read_recipe(self.study.recipe, changes)
-        if recipe.variant not in VARIANTS:
+        if recipe.variant not in VARIANT_NAMES:
             raise TrainingError(
                 f"Study {self.study.name} must say which variant to train; set variant to one of "
-                f"{', '.join(VARIANTS)}."
+                f"{', '.join(VARIANT_NAMES)}."
             )
         return replace(recipe, seed=recipe.seed + run)
 
     def shared(self) -> dict[str, Any]:
         """What all trials have in common; a folder holds trials of one kind only."""
         return {
+            "study": self.study.name,
             "recipe": self.study.recipe,
             "values": self.study.values,
-            "ranges": [asdict(entry) for entry in self.study.ranges],
+            "ranges": repr(self.study.ranges),
             "overrides": list(self.overrides),
             "init": self.init,
-            "fresh heads": self.study.fresh_heads,
-            "heatmaps": self.study.heatmaps,
             "data": str(self.data.resolve()),
         }
 
 
-def run_search(search: Search, report: Report = print) -> Table:
-    """Train the trials that are not finished yet and return the table of all.
+def run_search(search: Search, report: Callable[[str], None] = print) -> optuna.Study:
+    """Train the trials that are not finished yet and return Optuna's study of all.
 
     A trial that fails is recorded with its reason, and the search goes on. Cut at any moment, the same
     call goes on where it stopped; trials that are finished, or have failed, are not trained again. Raises
@@ -360,22 +216,68 @@ def run_search(search: Search, report: Report = print) -> Table:
     """
     if not search.data.is_dir():
         raise TrainingError(f"There is no folder {search.data}; name a folder with one subfolder per class.")
-    examples = {entry.key: entry.example for entry in search.study.ranges}
+    examples = {key: entry.example for key, entry in search.study.ranges.items()}
     for values in (*search.study.trials.values(), examples):
         search.recipe(values)  # a wrong key is better found now than in the middle of the night
-    record = Record(search.out, search.study.name, search.shared())
-    names = search.study.trial_names(search.limit)
-    for number, name in enumerate(names, 1):
-        before = record.latest(name)
-        if before is None or not _settled(search, name, before):
-            report(f"trial {number} of {len(names)}: {name}")
-            _run_trial(search, name, record, record.begin(name), report)
-    return _table(search, [_row(search, record, name) for name in names], report)
+    journal = open_journal(search)
+    for number, name in enumerate(search.names, 1):
+        before = latest(journal, name)
+        if before is not None and _settled(search, name, before):
+            continue
+        report(f"trial {number} of {len(search.names)}: {name}")
+        if before is None or before.state.is_finished():  # one that waits was cut before it began
+            # With the same seed after every start, the values drawn first would be drawn again.
+            journal.sampler = optuna_module().samplers.TPESampler(seed=len(journal.trials))
+            journal.enqueue_trial(before.params if before else {}, user_attrs={"name": name})
+        journal.optimize(partial(_run_trial, search, report), n_trials=1, catch=(Exception,))
+    journal.trials_dataframe().to_csv(search.out / TRIALS_FILE, index=False)
+    return journal
+
+
+def optuna_module() -> Any:
+    """Optuna, which only a search needs; raises TrainingError where it is missing."""
+    try:
+        import optuna
+    except ModuleNotFoundError as exc:
+        raise TrainingError("`pawmatch search` needs Optuna; install it with: pip install optuna.") from exc
+    optuna.logging.set_verbosity(optuna.logging.CRITICAL)  # what a trial fails of is reported here
+    return optuna
+
+
+def open_journal(search: Search) -> optuna.Study:
+    """The record of a search in its folder; trials are found by name, and the latest of a name counts."""
+    library = optuna_module()
+    from optuna.storages import journal as backend
+
+    search.out.mkdir(parents=True, exist_ok=True)
+    path = str(search.out.resolve() / JOURNAL)
+    lock = backend.JournalFileOpenLock(path)  # which every file system has, unlike links
+    study: optuna.Study = library.create_study(
+        study_name="search",
+        storage=library.storages.JournalStorage(backend.JournalFileBackend(path, lock_obj=lock)),
+        directions=["minimize"] * 3,  # validation loss, parameters, latency
+        load_if_exists=True,
+    )
+    shared = json.loads(json.dumps(search.shared()))
+    saved = study.user_attrs.get("shared") or shared
+    if odd := [key for key in shared if saved.get(key) != shared[key]]:
+        raise TrainingError(f"Folder {search.out} holds a search with other {odd[0]}; name another --out.")
+    study.set_user_attr("shared", shared)
+    states = library.trial.TrialState
+    for trial in study.get_trials(deepcopy=False, states=(states.RUNNING,)):  # one that a kill cut
+        study.tell(trial.number, state=states.FAIL)
+    return study
+
+
+def latest(journal: optuna.Study, name: str) -> FrozenTrial | None:
+    """The last trial of that name."""
+    named = (trial for trial in reversed(journal.trials) if trial.user_attrs.get("name") == name)
+    return next(named, None)
 
 
 def _settled(search: Search, name: str, trial: FrozenTrial) -> bool:
     """Whether nothing is left to do for a trial."""
-    if trial.state is TrialState.COMPLETE:
+    if trial.values:
         runs = range(search.runs_each)
         return len(trial.user_attrs["runs"]) >= len(runs) and all(
             (search.folder(name, run) / CONFIG_FILE).is_file() for run in runs
@@ -383,29 +285,32 @@ def _settled(search: Search, name: str, trial: FrozenTrial) -> bool:
     return "failure" in trial.user_attrs and not search.retry_failed
 
 
-def _run_trial(search: Search, name: str, record: Record, trial: Trial, report: Report) -> None:
-    named = search.study.trials.get(name)
-    values = named if named is not None else draw(trial, search.study.ranges)
-    trial.set_user_attr("values", values)
+def _run_trial(search: Search, report: Callable[[str], None], trial: Trial) -> tuple[float, float, float]:
+    """Train a trial with every seed; gives validation loss, parameters and latency in milliseconds."""
+    name = trial.user_attrs["name"]
     try:
+        named = search.study.trials.get(name)
+        ranges = search.study.ranges.items()
+        values = {key: entry.draw(key, trial) for key, entry in ranges} if named is None else named
+        trial.set_user_attr("values", values)
         runs = [_train(search, name, values, run, report) for run in range(search.runs_each)]
-        glance = _latencies(search, [name], GLANCE_ROUNDS)[name]
+        milliseconds, relative = _latency(search, name)
     except Exception as exc:  # whatever one trial breaks on, the night's other trials are worth having
         logger.debug("trial %s", name, exc_info=exc)
         reason = str(exc) if isinstance(exc, PawMatchError) else f"{type(exc).__name__}: {exc}"
-        record.fail(trial, " ".join(reason.split()))
+        trial.set_user_attr("failure", " ".join(reason.split()))
         report(f"{name} failed: {reason}")
-        return
-    row = Row(name, values, tuple(runs))
-    objectives = (row.mean("loss"), row.mean("parameters"), glance.milliseconds)
-    record.complete(trial, objectives, runs=[asdict(run) for run in runs])
-    report(
-        f"{name}: validation loss {row.mean('loss'):.3f}, top-1 {row.mean('top1'):.1%}, "
-        f"{row.mean('parameters'):,.0f} parameters, {sum(run.seconds for run in runs):.0f} s"
-    )
+        raise
+    for key, value in (("runs", runs), ("relative", relative)):
+        trial.set_user_attr(key, value)
+    loss, parameters = (fmean(run[key] for run in runs) for key in ("loss", "parameters"))
+    report(f"{name}: validation loss {loss:.3f}, {parameters:,.0f} parameters, {milliseconds:.1f} ms")
+    return loss, parameters, milliseconds
 
 
-def _train(search: Search, name: str, values: dict[str, Any], run: int, report: Report) -> Run:
+def _train(
+    search: Search, name: str, values: dict[str, Any], run: int, report: Callable[[str], None]
+) -> dict[str, float]:
     """One run of a trial, and the figures that its checkpoint states."""
     recipe, folder = search.recipe(values, run), search.folder(name, run)
     run_training(
@@ -413,90 +318,80 @@ def _train(search: Search, name: str, values: dict[str, Any], run: int, report: 
         recipe.variant,
         search.data,
         folder,
-        init=_start(search),
-        settings=search.settings,
+        init=search.init,
+        settings=Settings(device=search.device),
         report=lambda line: report(f"  {line}"),
     )
     checkpoint = load_checkpoint(str(folder))
     metrics = checkpoint.config.metrics
-    if not math.isfinite(metrics["nll"]):
-        raise TrainingError(f"The validation loss is {metrics['nll']}; lower learning_rate.")
-    heat = None
-    if images := search.study.heatmaps:
-        heat = measure_heat(folder, recipe.task, search.data, images=images, device=search.settings.device)
-    return Run(
-        seed=recipe.seed,
-        parameters=sum(value.numel() for value in checkpoint.model.parameters()),
-        loss=metrics["nll"],
-        top1=metrics["top1"],
-        ece=metrics["ece"],
-        seconds=float(checkpoint.config.training["seconds"]),
-        deletion=heat.deletion if heat else None,
-        insertion=heat.insertion if heat else None,
-    )
-
-
-def _start(search: Search) -> str | None:
-    """The checkpoint that trials start from. For fresh heads it is written with everything else at random."""
-    if search.init is None or not search.study.fresh_heads:
-        return search.init
-    folder = search.out / "start"
-    if not (folder / CONFIG_FILE).is_file():
-        trained = load_checkpoint(search.init)
-        config = trained.config
-        torch.manual_seed(0)
-        model = build_model(
-            family=config.family,
-            variant=config.variant,
-            num_classes=len(config.labels),
-            **config.architecture,
-        )
-        features = model.get_submodule(model.features_module)
-        features.load_state_dict(trained.model.get_submodule(model.features_module).state_dict())
-        save_checkpoint(folder, model.eval(), config)
-    return str(folder)
-
-
-def _row(search: Search, record: Record, name: str) -> Row:
-    trial = record.latest(name)
-    kept = trial.user_attrs if trial is not None else {}
-    runs = kept.get("runs", [])[: search.runs_each]
-    return Row(
-        name=name,
-        values=kept.get("values", {}),
-        runs=tuple(Run(**run) for run in runs),
-        failure=kept.get("failure", ""),
-    )
-
-
-def _latencies(search: Search, names: Sequence[str], rounds: int) -> dict[str, Latency]:
-    checkpoints = {name: load_checkpoint(str(search.folder(name, 0))) for name in names}
-    models = {name: (one.model, one.config.input) for name, one in checkpoints.items()}
-    return measure_latencies(models, device=search.settings.device, rounds=rounds)
-
-
-def _table(search: Search, rows: Sequence[Row], report: Report) -> Table:
-    done = [row.name for row in rows if row.runs]
-    report(f"measuring the latency of {len(done)} trials side by side")
-    latencies = _latencies(search, done, LATENCY_ROUNDS)
-    conditions: dict[str, Any] = {
-        "recipe": search.study.recipe,
-        "values": search.study.values,
-        "overrides": list(search.overrides),
-        "init": Path(search.init).name if search.init else None,
-        "seeds": search.runs_each,
-        "heatmaps": search.study.heatmaps,
-        "latency_rounds": LATENCY_ROUNDS,
-        "device": search.settings.device,
-        "threads": torch.get_num_threads(),
-        "torch": str(torch.__version__),
+    return {
+        "seed": recipe.seed,
+        "parameters": sum(value.numel() for value in checkpoint.model.parameters()),
+        "loss": metrics["nll"],
+        "top1": metrics["top1"],
+        "ece": metrics["ece"],
+        "seconds": float(checkpoint.config.training["seconds"]),
     }
-    if done:
-        config = load_checkpoint(str(search.folder(done[0], 0))).config
-        conditions |= {
-            "commit": config.training.get("commit"),
-            "train_images": config.training.get("train_images"),
-            "validation_images": config.metrics.get("validation_images"),
-        }
-    timed = [replace(row, latency=latencies.get(row.name)) for row in rows]
-    return Table(search.study.name, search.study.about, with_front(timed), conditions)
+
+
+def _latency(search: Search, name: str) -> tuple[float, float]:
+    """Median milliseconds for one image in all its views, and the same in times of the first trial's.
+
+    The two models take turns, so that whatever else the machine does slows both alike.
+    """
+    first = search.folder(search.names[0], 0)
+    calls: list[partial[Tensor]] = []
+    for folder in (search.folder(name, 0), first):
+        if (folder / CONFIG_FILE).is_file():
+            checkpoint = load_checkpoint(str(folder))
+            spec = checkpoint.config.input
+            views = torch.rand(len(spec.views), 3, spec.size, spec.size, device=search.device)
+            calls.append(partial(checkpoint.model.eval().to(search.device), views))
+    rounds = [[_seconds(call) for call in calls] for _ in range(WARM_UP + LATENCY_ROUNDS)][WARM_UP:]
+    return 1000 * median(row[0] for row in rounds), median(row[0] / row[-1] for row in rounds)
+
+
+@torch.inference_mode()
+def _seconds(call: Callable[[], Tensor]) -> float:
+    started = time.perf_counter()
+    call().sum().item()  # which waits for a GPU
+    return time.perf_counter() - started
+
+
+def study_table(search: Search, journal: optuna.Study) -> list[str]:
+    """The trials as a Markdown table, then one line for each trial that failed."""
+    trials = {name: trial for name in search.names if (trial := latest(journal, name)) is not None}
+    front = {trial.number for trial in journal.best_trials}
+    heads = ("trial", "sets", "parameters", "latency, ms", "relative", "validation loss", "top-1", "ECE",
+             "Pareto front")  # fmt: skip
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for name, trial in trials.items():
+        if not trial.values:
+            continue
+        kept = trial.user_attrs
+        sets = (f"`{key.rpartition('.')[2]}={json.dumps(value)}`" for key, value in kept["values"].items())
+        figures = [
+            _over_seeds([run[key] for run in kept["runs"][: search.runs_each]], pattern)
+            for key, pattern in MEASURES.items()
+        ]
+        cells = (
+            name, " ".join(sets), f"{trial.values[1]:,.0f}", f"{trial.values[2]:.1f}",
+            f"{kept['relative']:.2f}", *figures, "yes" if trial.number in front else "",
+        )  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    failed = [f"- {name} failed: {reason}" for name, reason in failures(search, journal).items()]
+    return [*lines, "", *failed] if failed else lines
+
+
+def failures(search: Search, journal: optuna.Study) -> dict[str, str]:
+    """Why trials failed, by their names."""
+    trials = {name: trial for name in search.names if (trial := latest(journal, name)) is not None}
+    return {
+        name: trial.user_attrs["failure"] for name, trial in trials.items() if "failure" in trial.user_attrs
+    }
+
+
+def _over_seeds(values: Sequence[float], pattern: str) -> str:
+    """The mean over the seeds; where there are several, with half of the highest minus the lowest."""
+    spread = f" ± {pattern.format((max(values) - min(values)) / 2)}" if len(values) > 1 else ""
+    return pattern.format(fmean(values)) + spread

@@ -11,7 +11,14 @@ from pawmatch.calibration import measure
 from pawmatch.calibration.apply import candidate_sets, softmax, tempered
 from pawmatch.calibration.decide import Observed, judge, know
 from pawmatch.calibration.fit import Evidence, confidence_and_hits, fit_calibration
-from pawmatch.calibration.measure import Halves, figures, fit_and_measure, judge_halves, random_half
+from pawmatch.calibration.measure import (
+    Halves,
+    figures,
+    fit_and_measure,
+    half_of_unknown,
+    judge_halves,
+    random_half,
+)
 from pawmatch.metrics import expected_calibration_error
 
 NAMES = tuple("abcdef")
@@ -150,6 +157,17 @@ def test_halves_hold_as_many_of_each_class() -> None:
         both = np.bincount(labels[half], minlength=4), np.bincount(labels[~half], minlength=4)
         assert (abs(both[0] - both[1]) <= 1).all()
     assert len({half.tobytes() for half in halves}) > 5
+
+
+def test_no_unknown_class_is_in_both_halves_where_there_are_some() -> None:
+    rng = np.random.default_rng(0)
+    groups = np.arange(90) % 9
+    for _ in range(5):
+        half = half_of_unknown(groups, 90, rng)
+        assert [set(half[groups == group]) for group in range(9)].count({np.True_}) == 5
+        assert all(len(set(half[groups == group])) == 1 for group in range(9))
+    for few in (groups % 3, None):
+        assert half_of_unknown(few, 90, rng).sum() == 45
 
 
 def test_judged_halves_are_calibrated_and_covered() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pawmatch.calibration.apply import tempered, with_top_label
+from pawmatch.calibration.apply import MAX_TEMPERATURE, MIN_TEMPERATURE, tempered, with_top_label
 from pawmatch.calibration.fit import (
     conformal_quantile,
     fit_temperature,
@@ -63,3 +63,10 @@ def test_conformal_quantile_uses_the_finite_sample_rank() -> None:
     # The rank is ceil(10 * 0.8), the eighth of nine.
     assert conformal_quantile(probabilities, labels, coverage=0.8) == pytest.approx(0.8)
     assert conformal_quantile(probabilities[:3], labels[:3]) == 1.0
+
+
+def test_the_temperature_of_a_model_that_knows_nothing_or_everything_is_one_that_a_checkpoint_holds() -> None:
+    labels = np.array([0, 1, 0, 1])
+    wrong = np.array([[0, 9], [9, 0], [0, 9], [9, 0]], dtype=np.float32)
+    assert fit_temperature(wrong, labels) == MAX_TEMPERATURE
+    assert MIN_TEMPERATURE <= fit_temperature(-wrong, labels) < 1

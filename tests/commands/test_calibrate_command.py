@@ -39,11 +39,10 @@ def test_an_uncalibrated_checkpoint_gets_its_confidence(
     ("options", "hint"),
     [
         (["--task", "artist", "--data", "no/data"], "There is no folder no/data"),
-        (["--task", "Artist!", "--data", "no/data"], "is unknown; use a name such as breed or artist"),
+        (["--task", "Artist!", "--data", "no/data"], "Task 'Artist!' is unknown"),
         (["--data", "no/data", "--source", "no/weights"], "no/weights"),
         (["--data", "no/data", "--device", "abacus"], "abacus"),
         ([], "There is nothing to fit on; give --data or --val"),
-        (["--val", "no/data", "--refit"], "--refit fits to training images; give --data"),
     ],
 )
 def test_bad_options_are_one_line(

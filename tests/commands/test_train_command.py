@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from pawmatch.cli import main
+from tests.support.training import changes, write_backbone
 
 TINY = [
-    *("epochs=1", "batch_size=4", "sizes=[]", "input.size=32", "architecture.input_size=32"),
+    *(
+        "distillation=0.0",
+        "mixup=0.0",
+        "cutmix=0.0",
+        "epochs=1",
+        "batch_size=4",
+        "input.size=32",
+        "architecture.input_size=32",
+    ),
     *("architecture.filters=[8, 8, 8, 8]", "architecture.heads=2", "architecture.layers=1"),
 ]
 
@@ -28,7 +39,7 @@ def write_paintings(folder: Path, photo: Image.Image, count: int, *labels: str) 
 
 
 def command(out: Path, *options: str) -> list[str]:
-    arguments = ["train", "--recipe", "artist-stage1", "--out", str(out), "--device", "cpu", *options]
+    arguments = ["train", "--recipe", "artist-chae-taught", "--out", str(out), "--device", "cpu", *options]
     return arguments + [part for change in TINY for part in ("--set", change)]
 
 
@@ -42,7 +53,7 @@ def test_train_writes_a_checkpoint_that_classifies(
     assert main(command(out, "--data", str(data))) == 0
     assert f"wrote {out}" in capsys.readouterr().out
     assert {"summary.json", "history.csv", "config.json"} <= {path.name for path in out.iterdir()}
-    assert main(["classify", str(dog), "--task", "artist", "--source", str(out), "--json"]) == 0
+    assert main(["classify", str(dog), "--task", "artist-chae", "--source", str(out), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert {one["label"] for one in answer["predictions"]} == {"Claude_Monet", "Rembrandt"}
 
@@ -69,15 +80,34 @@ def test_images_come_from_several_folders_and_are_set_into_scenes(
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        (["--recipe", "unheard-of"], "artist-teacher2, breed, breed-full, breed-phase1"),
+        (["--recipe", "unheard-of"], "use one of artist, artist-chae, artist-chae-taught, breed, or"),
         (["--recipe", "breed"], "learns from a teacher; name a checkpoint with --teacher"),
         (["--recipe", "artist", "--set", "license="], "has no license; give one with --set license="),
-        (["--recipe", "breed-full", "--variant", "rnn"], "Variant 'rnn' is unknown"),
+        (
+            [
+                "--recipe",
+                "artist-chae-taught",
+                "--set",
+                "variant=",
+                "--set",
+                "distillation=0.0",
+                "--variant",
+                "rnn",
+            ],
+            "Variant 'rnn' is unknown",
+        ),
         (["--recipe", "artist", "--set", "epoch=2"], "'epoch' is unknown"),
         (["--recipe", "artist", "--threads", "0"], "--threads is '0'"),
         (["--recipe", "artist", "--autocast", "int8"], "use bfloat16 or float16"),
         (["--recipe", "artist", "--engine", "abacus"], "--engine is 'abacus'; use one of auto, torch, "),
         (["--recipe", "artist"], "no/data"),
+        (
+            ["--recipe", "artist", "--val-share", "1.0"],
+            "share that is held out is 1.0; it must be",
+        ),
+        ([], "There is neither a --recipe nor a --task"),
+        (["--task", "birds"], "There is no folder no/data"),
+        (["--task", "birds", "--set", "epochs=0"], "no/data"),
     ],
 )
 def test_train_refuses_bad_options(
@@ -94,6 +124,47 @@ def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         main(["train", "--list-recipes"])
     assert caught.value.code == 0
     names = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
-    assert {"artist", "artist-chae", "artist-chae-taught", "breed", "breed-full", "breed-phase1"} <= set(
-        names
+    assert sorted(names) == ["artist", "artist-chae", "artist-chae-taught", "breed"]
+
+
+def test_without_a_recipe_any_folder_becomes_a_task(
+    photo: Image.Image,
+    dog: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a tiny backbone in place of the bundled one; what is picked otherwise stays."""
+    monkeypatch.chdir(tmp_path)
+    write_paintings(tmp_path / "birds", photo, 10, "Claude_Monet", "Rembrandt")
+    backbone = write_backbone(tmp_path / "backbone")
+    tiny = ["architecture.backbone=tf_efficientnet_lite0", f"init={backbone}", "input.size=32", "epochs=1"]
+    tiny += ["cached_views=1", "words.subject=bird", "architecture.projection=16"]
+    command = ["train", "--task", "birds", "--data", "birds", "--device", "cpu", "--engine", "torch"]
+    assert main([*command, "--val-share", "0.3", *changes(tiny)]) == 0
+    printed = capsys.readouterr().out
+    assert "settings picked for " in printed
+    assert "1 epochs, batches of 16, 1 views of 32 px" in printed
+    config = json.loads((tmp_path / "runs" / "birds" / "config.json").read_text())
+    assert (config["task"]["name"], config["task"]["subject"]) == ("birds", "bird")
+    assert set(config["variants"]) == {"cnn", "cnn_transformer", "cnn_transformer_mfe"}
+    assert "pawmatch train --task birds --variant all" in (tmp_path / "runs/birds/README.md").read_text()
+    assert main(["classify", str(dog), "--task", "birds", "--source", "runs/birds", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["task"] == "birds"
+
+
+def test_help_and_recipes_come_without_torch() -> None:
+    """Nor with anything of the page: training works where no interface is installed."""
+    script = (
+        "import sys; from pawmatch.cli import main\n"
+        "try: main(['train', '--list-recipes'])\n"
+        "except SystemExit: pass\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print('loaded', sorted({'torch', 'timm', 'numpy'} & set(sys.modules)))\n"
+        "import pawmatch.training.run\n"
+        "print('page', [name for name in sys.modules if name.partition('.')[0] == 'gradio'])"
     )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "loaded []" in done.stdout
+    assert "page []" in done.stdout

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from pawmatch.checkpoint.backbone import save_backbone
 from pawmatch.images import InputSpec
@@ -37,13 +37,15 @@ RECIPE = Recipe(
     crop_scale=(0.8, 1.0),
     license="made for tests",
 )
+# Changes to the breed recipe.
 HYBRID = [
     'architecture.backbone="resnet18d"',
     "architecture.backbone_config={channels = [8, 8, 16, 16], stem_width = 8}",
-    "architecture.pretrained_backbone=false",
+    "architecture.projection=16",
     "architecture.morphology_channels=4",
     "architecture.morphology_width=8",
     "input.size=32",
+    *("variant=", "init=", "cached_views=0", "distillation=0.0", "zoom_out=0.0"),
 ]
 
 
@@ -78,6 +80,12 @@ def write_backbone(folder: Path, *, mean: float = 0.5, name: str = "tf_efficient
     spec = InputSpec(size=32, mean=(mean,) * 3, std=(0.5,) * 3)
     values = {"backbone": name, "input": spec.to_dict(), "license": "random values", "about": "for tests"}
     return save_backbone(folder, network, head, values)
+
+
+def normalized(images: Tensor, spec: InputSpec) -> Tensor:
+    """Images (N, 3, H, W) in [0, 1] as a model with that input takes them."""
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
+    return (images - mean) / std
 
 
 def without_dropout(model: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +13,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from pawmatch.errors import TrainingError
 from pawmatch.images import InputSpec
-from pawmatch.training.augment import LUMA, Augment, padded
+from pawmatch.training.augment import (
+    LUMA,
+    Augment,
+    TrainingBatches,
+    epoch_order,
+    padded,
+    steps_per_epoch,
+)
+from pawmatch.training.data import LabelledImages
 from pawmatch.training.recipe import Recipe
 
 STILL = Recipe(
@@ -58,25 +68,6 @@ def test_the_whole_image_lies_somewhere_in_the_scene() -> None:
         assert height * width == pytest.approx(area, rel=0.05)  # one block, and all of it
         corners.add((int(rows.min()), int(columns.min())))
     assert len(corners) > 30
-
-
-def test_the_share_is_kept() -> None:
-    red = plain_colour(16, 16, (200, 0, 0))
-    seen = views(replace(STILL, zoom_out=0.25), *[red] * 2000, size=16, scenes=BLUE)
-    changed = int((seen[:, 2].amax(dim=(1, 2)) > 0).sum())
-    assert 420 < changed < 580
-
-
-def test_without_scenes_its_own_edge_surrounds_it() -> None:
-    framed = NOISE.clone()
-    framed[:, :2], framed[:, -2:], framed[:, :, :2], framed[:, :, -2:] = (
-        torch.tensor([10, 200, 30], dtype=torch.uint8).view(3, 1, 1) for _ in range(4)
-    )
-    seen = views(replace(STILL, zoom_out=1.0, zoom_out_factor=3.0), *[framed] * 20)
-    frame = torch.tensor([10, 200, 30]) / 255
-    for view in seen:
-        corners = view[:, [0, 0, -1, -1], [0, -1, 0, -1]]
-        assert float((corners - frame[:, None]).abs().amax()) < 0.5 / 255
 
 
 def test_what_comes_into_view_repeats_the_nearest_pixel() -> None:
@@ -143,10 +134,6 @@ def test_smooth_images_are_scaled_as_evaluation_scales_them() -> None:
     torch.testing.assert_close(views(STILL, ramp)[0], expected, atol=2 / 255, rtol=0)
 
 
-def test_a_whole_crop_is_the_whole_image() -> None:
-    torch.testing.assert_close(views(STILL, NOISE)[0], NOISE / 255, atol=1e-4, rtol=0)
-
-
 def test_crops_have_the_area_and_shape_of_the_recipe_and_stay_inside() -> None:
     augment = Augment(replace(STILL, crop_scale=(0.3, 0.7), crop_ratio=(0.8, 1.25)), 64)
     sizes, plain = torch.tensor([[200, 220]] * 500), torch.zeros(500, dtype=torch.bool)
@@ -171,12 +158,6 @@ def test_shrunken_views_are_means_and_not_every_other_pixel() -> None:
     torch.testing.assert_close(view, avg_pool2d(stripes.float() / 255, 2), atol=1e-4, rtol=0)
 
 
-def test_what_one_image_needs_changes_no_other() -> None:
-    alone = views(STILL, NOISE)[0]
-    large = plain_colour(200, 200, (5, 5, 5))
-    torch.testing.assert_close(views(STILL, NOISE, large)[0], alone, atol=1e-4, rtol=0)
-
-
 def test_colours_change_by_the_share_of_the_recipe() -> None:
     recipe = replace(STILL, color_jitter=0.2)
     grey = plain_colour(8, 8, (100, 100, 100))
@@ -193,9 +174,8 @@ def test_colours_change_by_the_share_of_the_recipe() -> None:
     assert 1.32 < float(spread.max()) < 1.2**2 + 1e-3
 
 
-@pytest.mark.parametrize("rand_augment", [0, 9])
-def test_a_seed_gives_the_same_views_whatever_was_drawn_before(rand_augment: int) -> None:
-    recipe = Recipe("r", "breed", "hybrid", rotation=20.0, zoom_out=0.5, rand_augment=rand_augment)
+def test_a_seed_gives_the_same_views_whatever_was_drawn_before() -> None:
+    recipe = Recipe("r", "breed", "hybrid", rotation=20.0, zoom_out=0.5)
     first = views(recipe, *[NOISE] * 8, scenes=BLUE, seed=1)
     torch.rand(5)
     state = torch.get_rng_state()
@@ -217,3 +197,112 @@ def test_images_of_any_size_share_one_block() -> None:
     shown = views(STILL, NOISE, plain_colour(80, 20, (7, 8, 9)))
     torch.testing.assert_close(shown[1], plain_colour(64, 64, (7, 8, 9)) / 255)
     assert math.isclose(float(shown[0].mean()), float(NOISE.float().mean() / 255), rel_tol=1e-4)
+
+
+RECIPE = Recipe(
+    "r",
+    "breed",
+    "hybrid",
+    batch_size=4,
+    input={"size": 16},
+    crop_scale=(1.0, 1.0),
+    color_jitter=0.0,
+    flip=0.0,
+)
+
+
+def images(count: int) -> LabelledImages:
+    """Images whose grey level is their number, each its own class."""
+    pixels = tuple(np.full((16, 16, 3), number, dtype=np.uint8) for number in range(count))
+    return LabelledImages(tuple(map(str, range(count))), pixels, tuple(range(count)), ())
+
+
+def shown(count: int, rank: int, world: int) -> list[list[int]]:
+    batches = TrainingBatches(images(count), RECIPE).epoch(0, rank=rank, world=world)
+    return [targets.tolist() for _, targets in batches]
+
+
+def test_each_image_once_in_another_order_each_epoch() -> None:
+    first, second = (epoch_order(range(50), balanced=False, seed=seed) for seed in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first != second
+    assert first == epoch_order(range(50), balanced=False, seed=0)
+
+
+def test_balancing_draws_rare_classes_as_often() -> None:
+    targets = [0] * 900 + [1] * 100
+    drawn = Counter(targets[index] for index in epoch_order(targets, balanced=True, seed=0))
+    assert sum(drawn.values()) == 1000
+    assert 430 < drawn[1] < 570
+
+
+def test_processes_share_out_the_same_batches() -> None:
+    alone, first, second = shown(13, 0, 1), shown(13, 0, 2), shown(13, 1, 2)
+    assert [len(batch) for batch in alone] == [4, 4, 4] == [4] * steps_per_epoch(13, RECIPE)
+    for whole, mine, other in zip(alone, first, second, strict=True):
+        assert len(mine) == len(other) == 2
+        assert set(mine) | set(other) == set(whole)
+
+
+def test_a_single_short_batch_is_filled_up_evenly() -> None:
+    assert [len(batch) for batch in shown(3, 0, 1)] == [3]
+    first, second = shown(3, 0, 2), shown(3, 1, 2)
+    assert [len(batch) for batch in (*first, *second)] == [2, 2]
+    assert set(first[0]) | set(second[0]) == {0, 1, 2}
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(TrainingError, match="batch_size=6"):
+        shown(13, 0, 3)
+
+
+def noise(count: int) -> LabelledImages:
+    """Images of unlike sizes."""
+    rng = np.random.default_rng(0)
+    pixels = [rng.integers(0, 256, (20 + 3 * n, 40 - n, 3), dtype=np.uint8) for n in range(count)]
+    return LabelledImages(("a", "b"), tuple(pixels), tuple(n % 2 for n in range(count)), ())
+
+
+LIVELY = replace(RECIPE, batch_size=8, input={"size": 32}, crop_scale=(0.3, 1.0), flip=0.5, zoom_out=0.5)
+
+
+def test_same_seed_and_epoch_give_the_same_batches() -> None:
+    scenes = [np.full((9, 7, 3), 200, dtype=np.uint8)]
+
+    def views(epoch: int, seed: int = 0) -> list[torch.Tensor]:
+        batches = TrainingBatches(noise(20), replace(LIVELY, seed=seed), backgrounds=scenes)
+        return [batch for batch, _ in batches.epoch(epoch)]
+
+    first, again = views(0), views(0)
+    assert [batch.shape for batch in first] == [(8, 3, 32, 32)] * 2
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    for other in (views(1), views(0, seed=1)):
+        assert not torch.equal(first[0], other[0])
+
+
+def test_the_views_of_every_image_come_once_and_in_order() -> None:
+    level = replace(RECIPE, color_jitter=0.0)
+    views = torch.cat(list(TrainingBatches(images(10), level).in_order(3, batch_size=4)))
+    torch.testing.assert_close(views.mean(dim=(1, 2, 3)) * 255, torch.arange(10.0))
+    lively = TrainingBatches(noise(10), LIVELY)
+    once, twice, other = (torch.cat(list(lively.in_order(number))) for number in (0, 0, 1))
+    assert torch.equal(once, twice)
+    assert not torch.equal(once, other)
+
+
+def test_images_grow_with_the_sizes_of_the_recipe() -> None:
+    growing = TrainingBatches(noise(8), replace(LIVELY, epochs=4, sizes=((0.0, 16), (0.5, 24))))
+    assert [next(growing.epoch(number))[0].shape[-1] for number in range(4)] == [16, 16, 24, 24]
+
+
+def test_scenes_are_kept_only_where_images_are_set_into_them() -> None:
+    scenes = [np.full((30, 50, 3), 200, dtype=np.uint8)]
+    assert TrainingBatches(noise(4), RECIPE, backgrounds=scenes).backgrounds is None
+    kept = TrainingBatches(noise(4), LIVELY, backgrounds=scenes)
+    assert kept.backgrounds is not None
+    assert kept.backgrounds.shape == (1, 3, 40, 40)
+    assert bool((kept.backgrounds == 200).all())
+    dark = replace(noise(8), images=(np.zeros((40, 40, 3), dtype=np.uint8),) * 8)
+    recipe = replace(LIVELY, zoom_out=1.0, zoom_out_factor=3.0)
+    (views,) = (batch for batch, _ in TrainingBatches(dark, recipe, backgrounds=scenes).epoch(0))
+    assert float(views.max()) == pytest.approx(200 / 255)

@@ -1,5 +1,7 @@
 """Folders of labelled images."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,17 +9,21 @@ import pytest
 import torch
 from PIL import Image
 
-from pawmatch.errors import TrainingError
+from pawmatch.errors import BadOption, TrainingError
 from pawmatch.images import InputSpec
 from pawmatch.training.data import (
+    Images,
     LabelledFiles,
+    ValidationBatches,
+    check_images,
+    check_labels,
     decode_all,
-    eval_batches,
     find_split,
+    fingerprint,
     joined_files,
     list_classes,
+    list_images,
     relabelled,
-    view_batches,
 )
 
 
@@ -136,7 +142,7 @@ def test_joined_lists_keep_each_file_in_its_class() -> None:
 
 
 def test_wrong_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="no folder"):
+    with pytest.raises(BadOption, match="no folder"):
         list_classes(tmp_path / "gone")
     (tmp_path / "one").mkdir()
     with pytest.raises(TrainingError, match="two classes"):
@@ -164,17 +170,71 @@ def test_a_folder_of_broken_images_is_refused(tmp_path: Path) -> None:
 def test_evaluation_prepares_like_serving(folder: Path) -> None:
     data = decode_all(list_classes(folder), long_side=64)
     spec = InputSpec(size=32)
-    batches = eval_batches(data, spec, batch_size=16)
+    batches = ValidationBatches(data, spec, batch_size=16)
     assert [len(batch) for batch in batches] == [16, 16, 8]
     torch.testing.assert_close(batches[1][0], spec.prepare(Image.fromarray(data.images[16])))
 
 
-def test_views_of_an_image_lie_side_by_side(folder: Path) -> None:
-    data = decode_all(list_classes(folder), long_side=64)
-    spec = InputSpec(size=32, views=("plain", "mirror"))
-    (first, *_) = view_batches(data, spec, batch_size=16)
-    assert first.shape == (32, 3, 32, 32)
-    torch.testing.assert_close(
-        first[:2], spec.normalise(torch.from_numpy(spec.pixels(Image.fromarray(data.images[0]))))
-    )
-    torch.testing.assert_close(first[1], first[0].flip(2))
+def test_what_tools_leave_behind_is_no_class_and_no_image(folder: Path) -> None:
+    for name in (".ipynb_checkpoints", "@eaDir", "__MACOSX"):
+        write(folder / name, deeper=1)
+    (folder / "beagle" / "._beagle0.png").write_bytes(b"\0\5\26\7")
+    (folder / "beagle" / "album.png").mkdir()
+    assert list_classes(folder).labels == ("beagle", "boxer")
+    assert len(list_classes(folder).files) == len(list_images([folder]).files) == 40
+    assert {path.suffix for path in list_images([folder]).files} == {".png"}
+
+
+def test_a_split_leaves_no_half_of_a_class_empty(tmp_path: Path) -> None:
+    """However few images there are, and whatever they are called; a single one is learnt from."""
+    data = write(tmp_path / "data", **{f"x{count}": 1 + count % 3 for count in range(30)})
+    for share in (0.01, 0.2, 0.99):
+        train, val = find_split(data, share=share)
+        assert set(train.targets) == set(range(30))
+        assert set(val.targets) == {index for index, label in enumerate(val.labels) if int(label[1:]) % 3}
+        assert not set(train.files) & set(val.files)
+    numbered = write(tmp_path / "n", a=40, b=40)
+    sizes = [len(find_split(numbered, share=share)[1].files) for share in (0.1, 0.5, 0.9)]
+    assert sizes == sorted(sizes)
+    assert 20 < sizes[1] < 60
+
+
+def test_file_names_need_not_be_text(folder: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.png")
+    Image.new("RGB", (20, 20)).save(folder / "beagle" / odd)
+    (folder / "beagle" / os.fsdecode(b"br\xf6ken.png")).write_bytes(b"nothing")
+    train, val = find_split(folder)
+    assert odd in {path.name for path in (*train.files, *val.files)}
+    data = decode_all(list_classes(folder), long_side=32)
+    assert len(data.images) == 41
+    assert data.skipped[0].startswith(r"br\udcf6ken.png: ")
+    data.skipped[0].encode()
+    assert len(fingerprint(data)) == 16
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (("a", "Berger\xa0allemand"), "holds the character U\\+00A0, which cannot be shown; rename"),
+        (("a", os.fsdecode(b"caf\xe9")), "holds the character U\\+DCE9, which cannot be shown"),
+        (("a", "x" * 201), "has 201 characters; give its folder a name of 1 to 200"),
+        (("C", "C++"), "'C' and 'C\\+\\+' differ in case or signs alone; rename one folder"),
+        (("Beagle", "beagle"), "'Beagle' and 'beagle' differ in case"),
+    ],
+)
+def test_labels_that_no_checkpoint_can_hold_are_named(labels: tuple[str, ...], said: str) -> None:
+    check_labels(("Gro\xdfer M\xfcnsterl\xe4nder", "pug"))
+    with pytest.raises(TrainingError, match=said):
+        check_labels(labels)
+
+
+def test_too_few_images_are_named_before_anything_is_trained(folder: Path, tmp_path: Path) -> None:
+    good = decode_all(list_classes(folder), long_side=32)
+    one = replace(good, images=good.images[:1], targets=good.targets[:1], files=good.files[:1])
+    check_images(Images(good, good, unknown=good))
+    with pytest.raises(TrainingError, match="Class 'boxer' has no training image that can be read; add some"):
+        check_images(Images(one, good))
+    with pytest.raises(TrainingError, match="There are 1 validation images that can be read; give 2 or more"):
+        check_images(Images(good, one))
+    with pytest.raises(TrainingError, match="1 images of unknown classes are too few; give 20 or more"):
+        check_images(Images(good, good, unknown=one))

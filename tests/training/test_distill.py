@@ -11,14 +11,20 @@ import pytest
 import torch
 from torch.nn.functional import softmax
 
-from pawmatch.checkpoint import load_checkpoint, load_task
+from pawmatch.checkpoint import load_checkpoint
 from pawmatch.checkpoint.backbone import imagenet_classes, load_backbone
 from pawmatch.errors import PawMatchError, TrainingError
 from pawmatch.images import InputSpec
-from pawmatch.training.augment import normalise
-from pawmatch.training.distill import Teacher, Teachers, distillation_loss
+from pawmatch.training.distill import (
+    Teacher,
+    Teachers,
+    build_mixer,
+    distillation_loss,
+    repeat_targets,
+)
+from pawmatch.training.recipe import Recipe
 from pawmatch.training.run import run_training
-from tests.support.training import RECIPE, SETTINGS, silently, write_backbone
+from tests.support.training import RECIPE, SETTINGS, normalized, silently, write_backbone
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -33,15 +39,6 @@ def test_the_divergence_is_that_of_the_formula(temperature: float) -> None:
     torch.testing.assert_close(distillation_loss(student, teacher, temperature), expected)
 
 
-def test_a_student_that_says_the_same_has_nothing_to_learn() -> None:
-    student = random(6, 5).requires_grad_()
-    loss = distillation_loss(student, student.detach() + 7, 2.0)
-    loss.backward()  # type: ignore[no-untyped-call]
-    assert loss.item() == pytest.approx(0, abs=1e-6)
-    assert student.grad is not None
-    torch.testing.assert_close(student.grad, torch.zeros(6, 5), atol=1e-6, rtol=0)
-
-
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher that tells red from blue."""
@@ -50,30 +47,14 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_it_sees_the_image_in_its_own_normalisation(trained: Path) -> None:
+def test_it_sees_the_image_in_its_own_normalization(trained: Path) -> None:
     student = InputSpec(size=32, mean=(0.1, 0.2, 0.3), std=(0.9, 1.0, 1.1))
     checkpoint = load_checkpoint(str(trained))
     pixels = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
-    taught = Teacher(str(trained), ("blue", "red"), student).logits(normalise(pixels, student))
-    expected = checkpoint.model(normalise(pixels, checkpoint.config.input))
+    taught = Teacher(str(trained), ("blue", "red"), student).logits(normalized(pixels, student))
+    expected = checkpoint.model(normalized(pixels, checkpoint.config.input))
     torch.testing.assert_close(taught, expected, rtol=1e-4, atol=1e-4)
     assert not taught.requires_grad
-
-
-def test_several_answer_by_the_geometric_mean_of_their_probabilities(
-    trained: Path, data: Path, tmp_path: Path
-) -> None:
-    short = replace(RECIPE, epochs=1, seed=1)
-    other = run_training(short, "cnn", data, tmp_path / "other", settings=SETTINGS, report=silently)
-    spec = InputSpec.from_dict(RECIPE.input)
-    images = normalise(torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8), spec)
-    one, two = (
-        softmax(Teacher(str(source), ("blue", "red"), spec).logits(images), dim=-1)
-        for source in (trained, other)
-    )
-    both = Teachers([str(trained), str(other)], ("blue", "red"), spec).logits(images)
-    expected = (one * two).sqrt() / (one * two).sqrt().sum(dim=1, keepdim=True)
-    torch.testing.assert_close(softmax(both, dim=-1), expected)
 
 
 def test_a_teacher_of_other_classes_is_refused(trained: Path) -> None:
@@ -93,7 +74,7 @@ def breeds(tiny_checkpoints: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher of all that ImageNet has, in another normalisation."""
+    """A teacher of all that ImageNet has, in another normalization."""
     return write_backbone(tmp_path_factory.mktemp("backbone"))
 
 
@@ -113,9 +94,9 @@ def test_a_backbone_teaches_by_the_head_it_was_trained_with(backbone: Path) -> N
     assert teacher.classes.tolist() == [1, 2, 3, 4]
     it = load_backbone(backbone, "it")
     pixels = torch.rand(4, 3, 64, 64)
-    theirs = it.head(it.pooled(normalise(pixels, it.input)))
+    theirs = it.head(it.pooled(normalized(pixels, it.input)))
     places = [imagenet_classes([label])[label] for label in ("Collie", "Beagle", "Pug", "Boxer")]
-    taught = teacher.logits(normalise(pixels, SPEC))
+    taught = teacher.logits(normalized(pixels, SPEC))
     torch.testing.assert_close(taught, theirs[:, places], rtol=1e-3, atol=1e-4)
 
 
@@ -171,8 +152,8 @@ def test_variants_together_are_taught_as_each_alone(breeds: Path) -> None:
     torch.testing.assert_close(teachers.loss(logits.flatten(0, 1), targets, taught, 2.0), alone.mean())
 
 
-def test_a_teacher_is_looked_at_before_a_base_is_trained(data: Path, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, base="artist-stage1", distillation=0.5)
+def test_a_teacher_is_looked_at_before_anything_is_written(data: Path, tmp_path: Path) -> None:
+    recipe = replace(RECIPE, distillation=0.5)
     with pytest.raises(PawMatchError, match="nowhere"):
         run_training(
             recipe,
@@ -212,15 +193,6 @@ def test_the_student_learns_what_only_the_teacher_says(trained: Path, data: Path
     assert top1[1.0] > 0.9
 
 
-def test_variants_together_learn_from_one_teacher(trained: Path, data: Path, tmp_path: Path) -> None:
-    recipe = replace(RECIPE, epochs=1, distillation=0.5, mixup=0.2)
-    place = run_training(
-        recipe, "all", data, tmp_path, teachers=[str(trained)], settings=SETTINGS, report=silently
-    )
-    variants = [checkpoint.config.variant for checkpoint in load_task(place, recipe.task)]
-    assert variants == ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
-
-
 def test_a_recipe_and_its_teacher_come_together(trained: Path, data: Path, tmp_path: Path) -> None:
     listening = replace(RECIPE, distillation=0.5)
     with pytest.raises(TrainingError, match="learns from a teacher; name a checkpoint with --teacher"):
@@ -245,3 +217,22 @@ def test_another_teacher_does_not_go_on_with_a_run(trained: Path, data: Path, tm
     go(trained)
     with pytest.raises(TrainingError, match=f"with teacher {trained.name}, not other; name another --out"):
         go(other)
+
+
+LOGITS = 3 * torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.tensor([0, 4, 2, 2, 1, 3])
+
+
+def test_a_recipe_mixes_if_it_says_so() -> None:
+    assert build_mixer(Recipe("r", "breed", "hybrid"), 5) is None
+    mixer = build_mixer(Recipe("r", "breed", "hybrid", mixup=0.5, mix_probability=1.0), 5)
+    assert mixer is not None
+    _, targets = mixer(torch.rand(6, 3, 8, 8), TARGETS)
+    torch.testing.assert_close(targets.sum(dim=1), torch.ones(6))
+
+
+def test_targets_are_repeated_for_each_variant() -> None:
+    together = torch.zeros(3, 6, 5)
+    assert repeat_targets(TARGETS, LOGITS).tolist() == TARGETS.tolist()
+    assert repeat_targets(TARGETS, together).tolist() == TARGETS.tolist() * 3
+    assert repeat_targets(torch.rand(6, 5), together).shape == (18, 5)

@@ -25,8 +25,8 @@ from pawmatch.training import run
 
 train = run.train
 
-def noted(model, *rest):
-    history = train(model, *rest)
+def noted(model, *rest, **options):
+    history = train(model, *rest, **options)
     torch.save(model.state_dict(), f"{sys.argv[1]}/rank{run.rank()}.pt")
     return history
 
@@ -49,7 +49,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     data = write_colours(tmp_path / "data", train=9, val=3)
     (data / "train" / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n nothing")
     out = tmp_path / "run"
-    arguments = ["train", "--recipe", "breed-full", "--variant", "cnn_transformer_mfe", "--data", str(data)]
+    arguments = ["train", "--recipe", "breed", "--variant", "cnn_transformer_mfe", "--data", str(data)]
     arguments += ["--out", str(out), "--device", "cpu", "--threads", "1"]
     arguments += changes(
         [*HYBRID, 'architecture.attention_mode="published"', "epochs=2", "batch_size=8", "ema=0.9"]

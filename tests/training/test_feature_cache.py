@@ -17,15 +17,15 @@ from pawmatch.checkpoint.backbone import load_backbone
 from pawmatch.errors import TrainingError
 from pawmatch.images import InputSpec
 from pawmatch.models import Hybrid, ImageModel, build_model
-from pawmatch.training.augment import TrainingBatches, normalise
-from pawmatch.training.data import LabelledImages
+from pawmatch.training.augment import TrainingBatches
+from pawmatch.training.data import Images, LabelledImages
 from pawmatch.training.distill import Teachers
 from pawmatch.training.feature_cache import FeatureCache, split
 from pawmatch.training.init import start_from_backbone
-from pawmatch.training.loop import predict_logits, train
+from pawmatch.training.loop import train, validation_logits
 from pawmatch.training.optim import Together, stages, train_stages
 from pawmatch.training.recipe import Recipe
-from tests.support.training import SETTINGS, silently, without_dropout, write_backbone
+from tests.support.training import SETTINGS, normalized, silently, without_dropout, write_backbone
 
 LABELS = ("beagle", "boxer", "my own dog")
 RECIPE = Recipe(
@@ -90,7 +90,7 @@ def cached(model: nn.Module, recipe: Recipe = RECIPE, teachers: Teachers | None 
 def prepared(number: int, recipe: Recipe = RECIPE) -> Tensor:
     """The images that epoch `number` of the cache stands for."""
     views = torch.cat(list(TrainingBatches(images(10), recipe).in_order(number)))
-    return normalise(views, InputSpec.from_dict(recipe.input))
+    return normalized(views, InputSpec.from_dict(recipe.input))
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_the_last_stages_learn_on_maps_too(tmp_path: Path) -> None:
     model = build(**EFFICIENT)
     before = deepcopy(model.state_dict())
     recipe = replace(RECIPE, unfreeze=((0.0, 2),), epochs=1)
-    train(model, recipe, SPEC, images(8), images(4), tmp_path, SETTINGS, silently)
+    train(model, recipe, SPEC, Images(images(8), images(4)), tmp_path, SETTINGS, silently)
     changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
     in_backbone = {key.split(".")[1] + "." + key.split(".")[2] for key in changed if "backbone." in key}
     # the last two stages, and the widening convolution that goes with the last
@@ -203,13 +203,15 @@ def test_a_run_on_maps_learns_what_a_run_on_images_learns(variant: str, tmp_path
     )
     held_out = [prepared(0)]
     first = without_dropout(build(variant))
-    start = predict_logits(first, held_out, SETTINGS)
+    start = validation_logits(first, held_out, "cpu")
     logits = []
     for views in (0, 1):
         model = deepcopy(first)
         recipe = replace(still, cached_views=views)
-        history = train(model, recipe, SPEC, images(12), images(6), tmp_path / str(views), SETTINGS, silently)
-        logits.append((predict_logits(model, held_out, SETTINGS), history[-1].train_loss))
+        history = train(
+            model, recipe, SPEC, Images(images(12), images(6)), tmp_path / str(views), SETTINGS, silently
+        )
+        logits.append((validation_logits(model, held_out, "cpu"), history[-1].train_loss))
     np.testing.assert_allclose(logits[0][0], logits[1][0], atol=2e-2)
     assert logits[0][1] == pytest.approx(logits[1][1], rel=1e-2)
     assert np.abs(logits[0][0] - start).max() > 0.2
@@ -234,7 +236,7 @@ def test_the_backbone_as_teacher_answers_from_the_students_map(
 
 def test_a_teacher_that_sees_or_is_something_else_runs_on_the_images(folder: Path, tmp_path: Path) -> None:
     model = started(folder).eval()
-    darker = write_backbone(tmp_path / "darker", mean=0.3)  # the same network for another normalisation
+    darker = write_backbone(tmp_path / "darker", mean=0.3)  # the same network for another normalization
     both = Teachers([str(folder), str(darker)], LABELS, SPEC)
     for teachers in (Teachers([str(darker)], LABELS, SPEC), both):
         assert teachers.on_map(model) is None

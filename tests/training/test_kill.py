@@ -15,13 +15,13 @@ from pawmatch.checkpoint import load_checkpoint
 from pawmatch.cli import main
 from tests.support.training import HYBRID, changes, write_colours
 
-# The command, killed as `kill -9` does in the given optimisation step.
+# The command, killed as `kill -9` does in the given optimization step.
 KILLED = """
 import os, signal, sys
 from pawmatch import cli
-from pawmatch.training.optim import Optimisation
+from pawmatch.training.optim import Optimization
 
-step, taken = Optimisation.step, 0
+step, taken = Optimization.step, 0
 
 def killed(self, loss):
     global taken
@@ -30,7 +30,7 @@ def killed(self, loss):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(self, loss)
 
-Optimisation.step = killed
+Optimization.step = killed
 sys.exit(cli.main(sys.argv[2:]))
 """
 
@@ -38,7 +38,7 @@ sys.exit(cli.main(sys.argv[2:]))
 def command(data: Path, out: Path) -> list[str]:
     values = ["epochs=3", "batch_size=8", "learning_rate=1e-2", "ema=0.8", "mixup=0.4", "cutmix=1.0"]
     values += ["unfreeze=[[0.0, 1], [0.5, 5]]", "zoom_out=0.3", "rotation=10", "plain=0.2", "patience=0"]
-    arguments = ["train", "--recipe", "breed-full", "--variant", "cnn_transformer_mfe", "--data", str(data)]
+    arguments = ["train", "--recipe", "breed", "--variant", "cnn_transformer_mfe", "--data", str(data)]
     arguments += ["--out", str(out), "--device", "cpu", "--threads", "1"]
     return [*arguments, *changes([*HYBRID, *values])]
 

@@ -1,23 +1,39 @@
 """The loop: early stopping, the epoch that is kept, precision, curves."""
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pawmatch.checkpoint.backbone import load_backbone
+from pawmatch.errors import TrainingError
 from pawmatch.images import InputSpec
 from pawmatch.models import VARIANTS, ImageModel, build_model
 from pawmatch.training import loop
-from pawmatch.training.augment import normalise
-from pawmatch.training.data import LabelledImages, decode_all, find_split
+from pawmatch.training.data import Images, decode_all, find_split
 from pawmatch.training.distill import Teachers
 from pawmatch.training.init import start_from_backbone
-from pawmatch.training.loop import Epoch, Scores, Settings, train
-from pawmatch.training.optim import Together
+from pawmatch.training.loop import (
+    STATE_FILE,
+    Epoch,
+    RunState,
+    Settings,
+    best_epoch,
+    score,
+    stopped_early,
+    tensorboard,
+    train,
+)
+from pawmatch.training.optim import Optimization, Together
 from pawmatch.training.recipe import Recipe
 from tests.support.training import (
     RECIPE,
@@ -29,13 +45,12 @@ from tests.support.training import (
 )
 
 SPEC = InputSpec.from_dict(RECIPE.input)
-Halves = tuple[LabelledImages, LabelledImages]
 
 
 @pytest.fixture(scope="module")
-def halves(tmp_path_factory: pytest.TempPathFactory) -> Halves:
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Images:
     files = find_split([write_colours(tmp_path_factory.mktemp("data"), train=8, val=4)])
-    return decode_all(files[0], long_side=64), decode_all(files[1], long_side=64)
+    return Images(decode_all(files[0], long_side=64), decode_all(files[1], long_side=64))
 
 
 def fresh() -> ImageModel:
@@ -44,7 +59,7 @@ def fresh() -> ImageModel:
 
 
 def run(
-    recipe: Recipe, halves: Halves, folder: Path, settings: Settings = SETTINGS
+    recipe: Recipe, halves: Images, folder: Path, settings: Settings = SETTINGS
 ) -> tuple[ImageModel, list[Epoch], list[dict[str, Tensor]]]:
     """The trained model, its history, and its weights after each epoch."""
     model = fresh()
@@ -53,7 +68,7 @@ def run(
     def note(line: str) -> None:
         after.append({key: value.clone() for key, value in model.state_dict().items()})
 
-    history = train(model, recipe, SPEC, *halves, folder, settings, note)
+    history = train(model, recipe, SPEC, halves, folder, settings, note)
     return model, history, after
 
 
@@ -61,12 +76,16 @@ def run(
 def planned(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Validation losses that the epochs are given, first to last."""
     losses: list[float] = []
-    monkeypatch.setattr(loop, "score", lambda logits, targets: Scores(losses.pop(0), 0.5, 0.5, 0.5))
+    monkeypatch.setattr(
+        loop,
+        "score",
+        lambda logits, targets: {"val_loss": losses.pop(0), "top1": 0.5, "top5": 0.5, "macro_f1": 0.5},
+    )
     return losses
 
 
 def test_a_run_stops_early_and_keeps_its_best_epoch(
-    halves: Halves, tmp_path: Path, planned: list[float]
+    halves: Images, tmp_path: Path, planned: list[float]
 ) -> None:
     recipe = replace(RECIPE, epochs=9, patience=2, keep_best=True)
     planned += [3.0, 1.0, 2.0, 2.0]
@@ -82,7 +101,7 @@ def test_a_run_stops_early_and_keeps_its_best_epoch(
 
 
 def test_without_keep_best_the_last_epoch_counts(
-    halves: Halves, tmp_path: Path, planned: list[float]
+    halves: Images, tmp_path: Path, planned: list[float]
 ) -> None:
     planned += [1.0, 2.0]
     model, _, after = run(replace(RECIPE, epochs=2), halves, tmp_path)
@@ -91,35 +110,36 @@ def test_without_keep_best_the_last_epoch_counts(
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_low_precision_learns_too(precision: str, halves: Halves, tmp_path: Path) -> None:
+def test_low_precision_learns_too(precision: str, halves: Images, tmp_path: Path) -> None:
     settings = replace(SETTINGS, autocast=precision)
     model, history, _ = run(replace(RECIPE, epochs=2), halves, tmp_path, settings)
     assert all(value.dtype == torch.float32 for value in model.parameters())
     assert history[0].learning_rate > 0
+    assert history[1].train_loss is not None
     assert history[1].train_loss < 1.5
     saved = torch.load(tmp_path / "state.pt", weights_only=True)
     assert bool(saved["scaler"]) == (precision == "float16")
 
 
 def test_a_step_that_is_skipped_is_counted(
-    halves: Halves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    halves: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches = 0
 
-    def spoil_one(images: Tensor, spec: InputSpec) -> Tensor:
+    def spoil_one(images: Tensor, mean: list[float], std: list[float]) -> Tensor:
         nonlocal batches
         batches += 1
-        return normalise(images, spec) * (float("nan") if batches == 2 else 1.0)
+        return images * (float("nan") if batches == 2 else 1.0)
 
-    monkeypatch.setattr(loop, "normalise", spoil_one)
+    monkeypatch.setattr(loop, "normalize", spoil_one)
     model, history, _ = run(replace(RECIPE, epochs=2, batch_size=4), halves, tmp_path)
     assert [epoch.skipped_steps for epoch in history] == [1, 0]
     assert "1 steps skipped" in history[0].line(2)
     assert all(value.isfinite().all() for value in model.state_dict().values())
-    assert all(epoch.train_loss == epoch.train_loss for epoch in history)
+    assert all(epoch.train_loss is not None for epoch in history)
 
 
-def test_stages_thaw_during_the_run(halves: Halves, tmp_path: Path) -> None:
+def test_stages_thaw_during_the_run(halves: Images, tmp_path: Path) -> None:
     recipe = replace(RECIPE, epochs=2, unfreeze=((0.0, 0), (0.5, 4)))
     start = fresh().state_dict()
     model, _, after = run(recipe, halves, tmp_path)
@@ -133,20 +153,13 @@ def test_stages_thaw_during_the_run(halves: Halves, tmp_path: Path) -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_the_curve_goes_to_tensorboard_if_asked(halves: Halves, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="an optional package")
-    run(replace(RECIPE, epochs=1), halves, tmp_path, replace(SETTINGS, tensorboard=True))
-    assert list((tmp_path / "tensorboard").glob("events*"))
-    assert (tmp_path / "history.csv").read_text().count("\n") == 2
-
-
 @pytest.mark.parametrize("cached_views", [0, 2])
 def test_variants_together_on_a_frozen_backbone_learn_what_each_learns_alone(
-    cached_views: int, halves: Halves, tmp_path: Path
+    cached_views: int, halves: Images, tmp_path: Path
 ) -> None:
     """Separately and alike: heads of one start, on the same batches, under one teacher, gradients clipped."""
     labels = ("beagle", "boxer")
-    data = (replace(halves[0], labels=labels), replace(halves[1], labels=labels))
+    data = Images(replace(halves.train, labels=labels), replace(halves.val, labels=labels))
     folder = write_backbone(tmp_path / "backbone", mean=0.0)
     architecture = {"backbone": "tf_efficientnet_lite0", "projection": 16, "attention_mode": "tokens"}
     recipe = replace(
@@ -173,7 +186,7 @@ def test_variants_together_on_a_frozen_backbone_learn_what_each_learns_alone(
     starts = deepcopy(apart)
 
     def learn(model: nn.Module, place: str) -> None:
-        train(model, recipe, SPEC, *data, tmp_path / place, SETTINGS, silently, teachers=teachers)
+        train(model, recipe, SPEC, data, tmp_path / place, SETTINGS, silently, teachers=teachers)
         model.eval()
 
     learn(joined, "joined")
@@ -188,3 +201,122 @@ def test_variants_together_on_a_frozen_backbone_learn_what_each_learns_alone(
         assert (ours - start).abs().max() > 0.05
         backbone = starts[name].features().state_dict()
         assert all(torch.equal(value, backbone[key]) for key, value in model.features().state_dict().items())
+
+
+def curve(losses: Sequence[float]) -> list[Epoch]:
+    return [Epoch(i + 1, 32, 1.0, loss, 0.5, 0.9, 0.4, 1.5) for i, loss in enumerate(losses)]
+
+
+def recipe(patience: int) -> Recipe:
+    return Recipe("r", "breed", "hybrid", epochs=6, patience=patience)
+
+
+def test_the_best_epoch_is_the_first_of_the_lowest_losses() -> None:
+    assert best_epoch(curve([3, 1, 2, 1])).number == 2
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "early"),
+    [
+        ([], 2, False),
+        ([3, 2, 2.5], 2, False),
+        ([3, 2, 2.5, 2.4], 2, True),
+        ([3, 2, 2.5, 2.4], 0, False),
+        ([6, 5, 4, 3, 3.5, 3.4], 2, False),  # the last epoch of all
+    ],
+)
+def test_a_run_stops_when_patience_ends(losses: list[float], patience: int, early: bool) -> None:
+    history = curve(losses)
+    assert stopped_early(history, recipe(patience)) == early
+
+
+def test_scores_are_means_over_the_variants() -> None:
+    targets = np.array([0, 1])
+    right = np.array([[9, 0, 0], [0, 9, 0]], dtype=np.float32)
+    wrong = right[::-1]
+    assert score(right, targets)["top1"] == 1
+    both = score(np.stack([right, wrong]), targets)
+    assert both["top1"] == 0.5
+    assert both["val_loss"] == pytest.approx(
+        (score(right, targets)["val_loss"] + score(wrong, targets)["val_loss"]) / 2
+    )
+
+
+EPOCHS = [Epoch(i, 32, 1.0 / i, 2.0, 0.5, 0.9, 0.4, 1.5) for i in (1, 2, 3)]
+
+
+def test_a_resumed_run_goes_on_in_the_same_curve(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="an optional package")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for done, shown in ((0, EPOCHS[:2]), (1, EPOCHS[1:])):  # the second epoch was not saved
+        with tensorboard(tmp_path, done=done, report=pytest.fail) as plot:
+            for epoch in shown:
+                plot(epoch)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    curve = events.Scalars("train_loss")
+    assert [(event.step, round(event.value, 3)) for event in curve] == [(1, 1.0), (2, 0.5), (3, 0.333)]
+
+
+def test_without_the_package_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    lines: list[str] = []
+    with tensorboard(tmp_path / "curves", done=0, report=lines.append) as plot:
+        plot(EPOCHS[0])
+    assert len(lines) == 1
+    assert "pip install tensorboard" in lines[0]
+    assert not (tmp_path / "curves").exists()
+
+
+HISTORY = [Epoch(1, 32, 1.0, 2.0, 0.5, 0.9, 0.4, 1.5)]
+IDENTITY = {"variant": "cnn", "data": "0123"}
+
+
+def model(variant: str = "cnn", classes: int = 2) -> nn.Module:
+    return build_model(family="chae", variant=variant, num_classes=classes, **RECIPE.architecture)
+
+
+def state(
+    folder: Path, net: nn.Module, recipe: Recipe = RECIPE, identity: dict[str, str] = IDENTITY
+) -> RunState:
+    return RunState(folder, recipe, identity, net, Optimization(net, recipe, steps=10))
+
+
+@pytest.fixture
+def saved_run(tmp_path: Path) -> Path:
+    state(tmp_path, model()).save(HISTORY)
+    return tmp_path
+
+
+def test_a_run_goes_on(saved_run: Path) -> None:
+    first, again = model(), model()
+    saved = state(saved_run, first)
+    saved.best = first.state_dict()
+    saved.save(HISTORY)
+    resumed = state(saved_run, again)
+    assert resumed.resume() == HISTORY
+    assert resumed.best is not None
+    for key, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key])
+        assert torch.equal(value, resumed.best[key])
+    assert state(saved_run / "elsewhere", again).resume() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"recipe": replace(RECIPE, epochs=5)}, "another recipe"),
+        ({"identity": {**IDENTITY, "variant": "all"}}, "of variant cnn, not all"),
+        ({"identity": {**IDENTITY, "data": "4567"}}, "on other images"),
+    ],
+)
+def test_another_run_is_refused(saved_run: Path, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(TrainingError, match=f"{said}; name another --out"):
+        state(saved_run, model(), **change).resume()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"nothing of the kind"])
+def test_a_broken_state_is_refused(saved_run: Path, content: bytes) -> None:
+    (saved_run / STATE_FILE).write_bytes(content)
+    with pytest.raises(TrainingError, match="cannot be read; name another --out"):
+        state(saved_run, model()).resume()

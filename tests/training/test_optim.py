@@ -1,14 +1,27 @@
 """One step: what is skipped, restored, counted and saved."""
 
+from __future__ import annotations
+
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pawmatch.errors import TrainingError
 from pawmatch.models import VARIANTS, build_model
-from pawmatch.training.optim import MOST_SKIPPED, Optimisation, Together, clipped_apart, train_stages
+from pawmatch.training.optim import (
+    MAX_SKIPPED,
+    Optimization,
+    Together,
+    clipped_apart,
+    first_member,
+    stages,
+    train_stages,
+    training_mode,
+)
 from pawmatch.training.recipe import Recipe
-from tests.support.training import RECIPE as TINY
+from tests.support.training import RECIPE as TINY_CHAE
 
 IMAGES = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 RECIPE = Recipe("r", "breed", "hybrid", learning_rate=1e-2, ema=0.9)
@@ -23,62 +36,59 @@ def tensors(*modules: nn.Module) -> list[Tensor]:
     return [value.clone() for module in modules for value in module.state_dict().values()]
 
 
-def take(optimisation: Optimisation, images: Tensor) -> bool:
-    with optimisation.autocast():
-        loss = optimisation.model(images).square().mean()
-    return optimisation.step(loss)
+def take(optimization: Optimization, images: Tensor) -> bool:
+    with optimization.autocast():
+        loss = optimization.model(images).square().mean()
+    return optimization.step(loss)
 
 
 @pytest.mark.parametrize("precision", ["", "bfloat16", "float16"])
 def test_a_step_whose_gradients_are_no_numbers_changes_nothing(precision: str) -> None:
-    optimisation = Optimisation(tiny(), RECIPE, steps=100, precision=precision)
-    assert take(optimisation, IMAGES) or take(optimisation, IMAGES)  # float16 may look for its scale
-    assert optimisation.averaged is not None
-    before = tensors(optimisation.model, optimisation.averaged)
-    rate = optimisation.learning_rate
-    assert not take(optimisation, IMAGES * float("inf"))
-    after = tensors(optimisation.model, optimisation.averaged)
+    optimization = Optimization(tiny(), RECIPE, steps=100, precision=precision)
+    assert take(optimization, IMAGES) or take(optimization, IMAGES)  # float16 may look for its scale
+    assert optimization.averaged is not None
+    before = tensors(optimization.model, optimization.averaged)
+    rate = optimization.learning_rate
+    assert not take(optimization, IMAGES * float("inf"))
+    after = tensors(optimization.model, optimization.averaged)
     floating = [pair for pair in zip(before, after, strict=True) if pair[0].is_floating_point()]
     assert all(torch.equal(old, new) for old, new in floating)
-    assert optimisation.learning_rate == rate
-    assert optimisation.skipped_in_a_row == 1
-    assert take(optimisation, IMAGES)
-    assert optimisation.skipped_in_a_row == 0
-    assert not torch.equal(before[0], tensors(optimisation.model)[0])
+    assert optimization.learning_rate == rate
+    assert optimization.skipped_in_a_row == 1
+    assert take(optimization, IMAGES)
+    assert optimization.skipped_in_a_row == 0
+    assert not torch.equal(before[0], tensors(optimization.model)[0])
 
 
 def test_too_many_in_a_row_end_the_run() -> None:
-    optimisation = Optimisation(tiny(), RECIPE, steps=100)
-    for _ in range(MOST_SKIPPED - 1):
-        assert not take(optimisation, IMAGES * float("nan"))
-    with pytest.raises(TrainingError, match=f"{MOST_SKIPPED} steps in a row"):
-        take(optimisation, IMAGES * float("nan"))
+    optimization = Optimization(tiny(), RECIPE, steps=100)
+    for _ in range(MAX_SKIPPED - 1):
+        assert not take(optimization, IMAGES * float("nan"))
+    with pytest.raises(TrainingError, match=f"{MAX_SKIPPED} steps in a row"):
+        take(optimization, IMAGES * float("nan"))
 
 
 def test_float16_finds_its_scale_and_saves_it() -> None:
-    optimisation = Optimisation(tiny(), RECIPE, steps=100, precision="float16")
-    before = optimisation.scaler.get_scale()
-    assert not take(optimisation, IMAGES * 300)  # the squares overflow
-    assert optimisation.scaler.get_scale() == before / 2
-    other = Optimisation(tiny(), RECIPE, steps=100, precision="float16")
-    other.load_state_dict(optimisation.state_dict())
+    optimization = Optimization(tiny(), RECIPE, steps=100, precision="float16")
+    before = optimization.scaler.get_scale()
+    assert not take(optimization, IMAGES * 300)  # the squares overflow
+    assert optimization.scaler.get_scale() == before / 2
+    other = Optimization(tiny(), RECIPE, steps=100, precision="float16")
+    other.load_state_dict(optimization.state_dict())
     assert other.scaler.get_scale() == before / 2
 
 
-def test_a_state_without_a_scaler_is_taken() -> None:
-    optimisation = Optimisation(tiny(), RECIPE, steps=100)
-    state = optimisation.state_dict()
-    for key in ("scaler", "skipped_in_a_row"):
-        del state[key]
-    Optimisation(tiny(), RECIPE, steps=100, precision="float16").load_state_dict(state)
+def test_a_state_of_another_precision_is_taken() -> None:
+    state = Optimization(tiny(), RECIPE, steps=100).state_dict()
+    Optimization(tiny(), RECIPE, steps=100, precision="float16").load_state_dict(state)
 
 
 def test_gradients_are_clipped_or_not() -> None:
     norms = []
     for clip in (0.5, 0.0):
-        optimisation = Optimisation(tiny(), Recipe("r", "", "", clip_gradient=clip), steps=100)
-        take(optimisation, IMAGES * 100)
-        grads = [p.grad for p in optimisation.model.parameters() if p.grad is not None]
+        optimization = Optimization(tiny(), Recipe("r", "", "", clip_gradient=clip), steps=100)
+        take(optimization, IMAGES * 100)
+        grads = [p.grad for p in optimization.model.parameters() if p.grad is not None]
         norms.append(float(torch.stack([grad.norm() for grad in grads]).norm()))
     assert norms[0] == pytest.approx(0.5, rel=1e-3)
     assert norms[1] > 1
@@ -88,7 +98,7 @@ def together() -> Together:
     torch.manual_seed(0)
     return Together(
         {
-            name: build_model(family="chae", variant=name, num_classes=2, **TINY.architecture)
+            name: build_model(family="chae", variant=name, num_classes=2, **TINY_CHAE.architecture)
             for name in VARIANTS
         }
     )
@@ -111,15 +121,15 @@ def test_each_parameter_is_clipped_once_with_those_of_its_variant() -> None:
 def test_what_one_variant_gets_does_not_shrink_anothers_gradients(frozen: bool) -> None:
     model = together()
     train_stages(model, 0 if frozen else None)
-    optimisation = Optimisation(model, Recipe("r", "", "", clip_gradient=0.5), steps=100)
+    optimization = Optimization(model, Recipe("r", "", "", clip_gradient=0.5), steps=100)
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    with optimisation.autocast():
+    with optimization.autocast():
         logits = model(images)
         loss = sum(
             factor * rows.square().mean() for factor, rows in zip((1e4, 1e-2, 1e4), logits, strict=True)
         )
     assert isinstance(loss, Tensor)
-    assert optimisation.step(loss)
+    assert optimization.step(loss)
     norms = []
     for group in clipped_apart(model):
         grads = [p.grad.norm() for p in group if p.grad is not None]
@@ -132,15 +142,72 @@ def test_what_one_variant_gets_does_not_shrink_anothers_gradients(frozen: bool) 
 
 def test_schedules() -> None:
     rates: dict[str, list[float]] = {}
-    for name in ("one-cycle", "constant"):
+    names: tuple[Literal["one-cycle", "constant"], ...] = ("one-cycle", "constant")
+    for name in names:
         recipe = Recipe("r", "", "", schedule=name, learning_rate=1e-3, warmup=0.25)
-        optimisation = Optimisation(tiny(), recipe, steps=20)
+        optimization = Optimization(tiny(), recipe, steps=20)
         rates[name] = []
         for _ in range(20):
-            rates[name].append(optimisation.learning_rate)
-            take(optimisation, IMAGES)
+            rates[name].append(optimization.learning_rate)
+            take(optimization, IMAGES)
     assert rates["constant"] == [1e-3] * 20
     assert max(rates["one-cycle"]) == pytest.approx(1e-3, rel=0.05)
     assert rates["one-cycle"][0] < 1e-4 > rates["one-cycle"][-1]
-    with pytest.raises(TrainingError, match="'weekly' is unknown; use one-cycle or constant"):
-        Optimisation(tiny(), Recipe("r", "", "", schedule="weekly"), steps=20)
+    with pytest.raises(TrainingError, match="'optimizer' is 'newton'; use adamw or sgd"):
+        Optimization(tiny(), Recipe("r", "", "", optimizer="newton"), steps=20)
+
+
+TINY = {"backbone": "resnet18d", "backbone_config": {"channels": [8, 8, 16, 16], "stem_width": 8}}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "count", "first", "last"),
+    [
+        ("resnet18d", 5, "conv1", "layer4"),
+        ("convnextv2_atto", 5, "stem", "stages.3"),
+        ("mobilenetv4_conv_small", 6, "conv_stem", "blocks.4"),
+    ],
+)
+def test_stages_go_from_the_image_to_the_end(backbone: str, count: int, first: str, last: str) -> None:
+    with torch.device("meta"):
+        model = build_model(family="hybrid", variant="cnn", num_classes=3, backbone=backbone)
+    features = first_member(model).features()
+    groups = stages(features)
+    names = {id(parameter): name for name, parameter in features.named_parameters()}
+    assert len(groups) == count
+    assert names[id(groups[0][0])].startswith(first)
+    assert names[id(groups[-1][0])].startswith(last)
+
+
+def test_the_head_learns_first_and_frozen_statistics_stay() -> None:
+    torch.manual_seed(0)
+    model = build_model(family="hybrid", variant="cnn_transformer", num_classes=3, **TINY)
+    assert train_stages(model, 1) == (1, 5)
+    training_mode(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model(torch.randn(4, 3, 32, 32)).sum().backward()
+    for name, parameter in model.named_parameters():
+        frozen = name.startswith("backbone.") and not name.startswith("backbone.layer4")
+        assert (parameter.grad is None) == frozen, name
+    for name, value in model.state_dict().items():
+        if name.endswith("running_mean"):
+            assert torch.equal(value, before[name]) == (not name.startswith("backbone.layer4")), name
+    assert train_stages(model, None) == (5, 5)
+    training_mode(model)
+    assert all(module.training for module in model.modules())
+
+
+def test_variants_together_share_one_thaw() -> None:
+    values = {"family": "chae", "num_classes": 2, **TINY_CHAE.architecture}
+    models = {name: build_model(variant=name, **values) for name in ("cnn", "cnn_transformer")}
+    together = Together(models)
+    assert train_stages(together, 0) == (0, 4)
+    learning = {name for name, parameter in together.named_parameters() if parameter.requires_grad}
+    assert learning
+    assert not any(".stem." in name for name in learning)
+
+
+def test_stages_change_at_their_share_of_the_epochs() -> None:
+    recipe = Recipe("r", "breed", "hybrid", epochs=10, unfreeze=((0.0, 0), (0.25, 2), (0.5, 5)))
+    assert [recipe.stages_at(epoch) for epoch in (0, 2, 3, 5, 9)] == [0, 0, 2, 5, 5]
+    assert Recipe("r", "breed", "hybrid").stages_at(0) is None

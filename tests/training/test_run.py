@@ -12,12 +12,13 @@ from PIL import Image
 
 from pawmatch import load
 from pawmatch.checkpoint import load_checkpoint, load_task
-from pawmatch.errors import TrainingError, UnknownVariant
+from pawmatch.errors import PawMatchError, TrainingError, UnknownVariant
 from pawmatch.models import build_model
 from pawmatch.training import loop
 from pawmatch.training.optim import Together
+from pawmatch.training.recipe import Recipe
 from pawmatch.training.run import run_training
-from tests.support.training import RECIPE, SETTINGS
+from tests.support.training import RECIPE, SETTINGS, silently
 
 
 def test_learns_and_writes_a_checkpoint_with_its_card(data: Path, tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ class Cut(Exception):
     [
         {"mixup": 0.2, "cutmix": 1.0},
         {"mixup": 0.2, "cutmix": 1.0, "ema": 0.9},
-        {"unfreeze": ((0.0, 0),), "cached_views": 2, "rand_augment": 5, "ema": 0.9},
+        {"unfreeze": ((0.0, 0),), "cached_views": 2, "ema": 0.9},
     ],
 )
 def test_a_cut_run_goes_on_to_the_same_weights(change: dict[str, Any], data: Path, tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ def test_another_variant_or_other_images_do_not_take_over_a_run(data: Path, tmp_
         again("cnn")
 
 
-def test_all_variants_together_share_their_feature_extractor(data: Path, tmp_path: Path) -> None:
+def test_all_variants_together_share_their_first_member(data: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     for name in ("a", "b"):
         (outside / name).mkdir(parents=True)
@@ -180,32 +181,11 @@ def test_all_variants_together_share_their_feature_extractor(data: Path, tmp_pat
     assert "out_of_scope" in [reason.code for reason in green.review.reasons]
 
 
-def test_a_recipe_with_a_base_trains_that_first_and_once(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pawmatch.training import run
-
-    base = replace(RECIPE, name="tiny-base", variant="cnn_transformer", epochs=2)
-    monkeypatch.setattr(run, "read_recipe", lambda name: {"tiny-base": base}[name])
-    recipe = replace(RECIPE, base="tiny-base", epochs=1)
-    lines: list[str] = []
-    run_training(recipe, "cnn", data, tmp_path / "run", settings=SETTINGS, report=lines.append)
-    assert any("tiny-base" in line for line in lines)
-    assert (tmp_path / "tiny-base" / "config.json").is_file()
-    lines.clear()
-    out = run_training(
-        recipe, "cnn_transformer", data, tmp_path / "again", settings=SETTINGS, report=lines.append
-    )
-    assert sum(line.startswith("epoch") for line in lines) == 1
-    assert "100% of the parameters" in "\n".join(lines)
-    assert load_checkpoint(str(out)).config.training["init"] == "tiny-base"
-
-
 def test_a_loss_that_is_no_number_stops_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "normalise", lambda images, spec: images.float() * float("nan"))
-    with pytest.raises(TrainingError, match="steps in a row"):
+    monkeypatch.setattr(loop, "normalize", lambda images, mean, std: images * float("nan"))
+    with pytest.raises(TrainingError, match="no finite number any more in epoch 1; lower learning_rate"):
         run_training(RECIPE, "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None)
 
 
@@ -227,17 +207,69 @@ def test_together_gives_each_variants_own_logits() -> None:
         torch.testing.assert_close(row, model(images))
 
 
-def test_a_base_of_all_variants_hands_each_its_own_weights(
+def test_whatever_can_be_known_is_said_before_the_first_epoch(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    (folder / "train" / "green").mkdir()
+    (folder / "val" / "green").mkdir()
+
+    def refused(said: str, recipe: Recipe = RECIPE, **options: Any) -> None:
+        lines: list[str] = []
+        with pytest.raises(PawMatchError, match=said):
+            run_training(recipe, "cnn", folder, tmp_path / "out", report=lines.append, **options)
+        assert not any("epoch" in line for line in lines)
+
+    refused("Class 'green' has no training image that can be read")
+    (folder / "train" / "green" / "a.png").write_bytes(b"no picture")
+    refused("Class 'green' has no training image that can be read")
+    for half in ("train", "val"):
+        shutil.rmtree(folder / half / "green")
+    refused("task.name", replace(RECIPE, task="Not a name!"))
+    refused("'words.colour' is unknown", replace(RECIPE, words={"colour": "red"}))
+    refused("license", replace(RECIPE, license="x" * 2000))
+    refused("it must be above 0 and below 1", val_share=0.0)
+    few = tmp_path / "few"
+    shutil.copytree(data / "val" / "red", few)
+    for path in sorted(few.iterdir())[3:]:
+        path.unlink()
+    refused("3 images of unknown classes are too few", unknown=few)
+
+
+def test_a_failed_run_goes_on_from_its_last_epoch_once_its_folder_is_mended(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pawmatch.training import run
+    """A full disk is said in words, and a broken image that is taken away makes no other run of it."""
+    folder, out, lines = tmp_path / "data", tmp_path / "out", list[str]()
+    shutil.copytree(data, folder)
+    broken = folder / "train" / "red" / "broken.jpg"
+    broken.write_bytes(b"no picture")
+    save = torch.save
 
-    base = replace(RECIPE, name="tiny-base", variant="all", epochs=1)
-    monkeypatch.setattr(run, "read_recipe", lambda name: {"tiny-base": base}[name])
-    recipe = replace(RECIPE, base="tiny-base", epochs=1)
-    lines: list[str] = []
-    run_training(recipe, "all", data, tmp_path / "run", settings=SETTINGS, report=lines.append)
-    taken = [line for line in lines if "of the parameters start from" in line]
-    assert len(taken) == 3
-    assert all("100%" in line for line in taken)
-    assert taken[2].endswith("tiny-base, cnn_transformer_mfe")
+    def full(state: Any, file: Any) -> None:
+        if len(state["history"]) == 3:
+            with open("/dev/full", "wb") as nowhere:  # noqa: PTH123
+                save(state, nowhere)
+        save(state, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match=r"The disk of .* is full; free some space and give the same"):
+        run_training(RECIPE, "cnn", folder, out, settings=SETTINGS, report=lines.append)
+    assert not list(out.glob("*.tmp"))
+    monkeypatch.setattr(torch, "save", save)
+    broken.unlink()
+    lines.clear()
+    run_training(RECIPE, "cnn", folder, out, settings=SETTINGS, report=lines.append)
+    assert [line[:9] for line in lines if line.startswith("epoch")] == ["epoch   3", "epoch   4"]
+
+
+def test_two_runs_do_not_share_a_folder(data: Path, tmp_path: Path) -> None:
+    def meanwhile(line: str) -> None:
+        if line.startswith("epoch"):
+            with pytest.raises(TrainingError, match=r"Another training runs in .*; wait for it, or name"):
+                run_training(RECIPE, "cnn", data, tmp_path / "out", settings=SETTINGS, report=silently)
+            seen.append(line)
+
+    seen: list[str] = []
+    short = replace(RECIPE, epochs=1)
+    run_training(short, "cnn", data, tmp_path / "out", settings=SETTINGS, report=meanwhile)
+    assert len(seen) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ import torch
 from PIL import Image
 
 from pawmatch.calibration import Calibration
+from pawmatch.calibration.scope import STAND_IN_FLAGGED
 from pawmatch.checkpoint import load_checkpoint, load_task, save_again
-from pawmatch.errors import CheckpointNotFound, NotACheckpoint, TrainingError
-from pawmatch.training.data import LabelledFiles, list_images, relabelled
-from pawmatch.training.export import recalibrate
+from pawmatch.errors import BadOption, ImageError, TrainingError
+from pawmatch.evaluation.folders import fingerprint, labelled_files
+from pawmatch.training.data import LabelledFiles, LabelledImages, list_images, relabelled
+from pawmatch.training.export import corner, recalibrate, shuffle_tiles, stand_in_images
 from pawmatch.training.run import run_training
 from tests.support.training import RECIPE, SETTINGS, silently
 
@@ -64,6 +67,8 @@ def test_gives_back_what_training_had_fitted_and_leaves_the_weights(
         assert len(ours.config.calibration.scope_gates) == len(theirs.config.calibration.scope_gates) > 0
         assert ours.config.metrics["top1"] == theirs.config.metrics["top1"]
         assert ours.config.training["calibration_commit"]
+        code = fingerprint(labelled_files(data, ours.config.labels), ours.config.labels)
+        assert ours.config.training["calibrated_on"] == theirs.config.training["calibrated_on"] == code
         assert ours.config.files == theirs.config.files
         state = ours.model.state_dict()
         assert all(torch.equal(state[key], value) for key, value in theirs.model.state_dict().items())
@@ -112,10 +117,10 @@ def test_images_of_unknown_classes_and_from_outside_teach_their_rules(
 def test_folders_of_pictures_are_checked(tmp_path: Path) -> None:
     files = list_images([pictures(tmp_path / "some" / "deep", 3).parent])
     assert (files.labels, files.targets) == (("deep",), (0, 0, 0))
-    with pytest.raises(TrainingError, match="There is no folder"):
+    with pytest.raises(BadOption, match="There is no folder"):
         list_images([tmp_path / "none"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(TrainingError, match="holds no image"):
+    with pytest.raises(ImageError, match="no image in this folder"):
         list_images([tmp_path / "empty"])
 
 
@@ -185,8 +190,42 @@ def test_classes_without_images_are_no_fault(data: Path, bare: Path, tmp_path: P
     assert lines[0] == "24 validation images of 1 of 2 classes, 0 skipped"
 
 
-def test_wrong_sources_are_refused_before_anything_is_written(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    with pytest.raises((CheckpointNotFound, NotACheckpoint)):
-        recalibrate(RECIPE.task, str(tmp_path), [data], out, report=silently)
-    assert not out.exists()
+NUMBERED = np.arange(24 * 36, dtype=np.int64).reshape(24, 36, 1).repeat(3, axis=2) % 251
+
+
+def test_tiles_hold_the_same_pixels_elsewhere() -> None:
+    image = NUMBERED.astype(np.uint8)
+    mixed = shuffle_tiles(image, 3, random.Random(0))
+    assert mixed.shape == image.shape
+    assert not np.array_equal(mixed, image)
+    assert np.array_equal(np.sort(mixed.ravel()), np.sort(image.ravel()))
+    tile = image[:8, :12]
+    assert any(
+        np.array_equal(mixed[top : top + 8, left : left + 12], tile)
+        for top in (0, 8, 16)
+        for left in (0, 12, 24)
+    )
+
+
+def test_corners_touch_two_edges_and_are_never_empty() -> None:
+    image = NUMBERED.astype(np.uint8)
+    for seed in range(8):
+        part = corner(image, 0.5, random.Random(seed))
+        assert part.shape == (12, 18, 3)
+        assert any(
+            np.array_equal(part, image[r, c])
+            for r in (slice(12), slice(12, 24))
+            for c in (slice(18), slice(18, 36))
+        )
+    assert corner(image, 0.01, random.Random(0)).shape == (8, 8, 3)
+
+
+def test_stand_ins_are_repeatable_and_one_of_each_kind_for_an_image() -> None:
+    image = NUMBERED.astype(np.uint8)
+    data = LabelledImages(("a", "b"), (image, image[:, ::-1]), (0, 1), ())
+    first, again = stand_in_images(data), stand_in_images(data)
+    assert set(first) == set(STAND_IN_FLAGGED)
+    for kind, made in first.items():
+        assert made.targets == data.targets
+        assert all(np.array_equal(a, b) for a, b in zip(made.images, again[kind].images, strict=True))
+        assert not any(np.array_equal(a, b) for a, b in zip(made.images, data.images, strict=True))
