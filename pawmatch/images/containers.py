@@ -108,10 +108,10 @@ def strip_jpeg(data: bytes) -> Picture:
         if marker in (_SOI, _EOI):
             continue
         if marker in _JPEG_RARE:
-            raise RareKind(_JPEG_RARE[marker])
+            raise TooManyPieces("a change of coding") if scans else RareKind(_JPEG_RARE[marker])
         content = position + 2
         restarts |= marker == _DRI
-        if marker in _JPEG_FRAMES:
+        if marker in _JPEG_FRAMES and not scans:
             depth, height, width, parts = struct.unpack_from(">BHHB", data, content)
             pixels = height * width
             if depth != 8 or parts not in (1, 3, 4):

@@ -237,9 +237,10 @@ def _decode_file(file: ImageFile, min_side: int | None) -> LoadedImage:
     with Image.open(BytesIO(picture.data), formats=(file.format,)) as image:
         size = image.size
         _check_pixels(size, MAX_PHOTO_PIXELS if file.format == "JPEG" else MAX_PIXELS)
-        image.draft(None, _least_size(size, min_side))
+        least = _least_size(size, min_side)
+        image.draft(None, least)
         if file.format == "JPEG" and not picture.gap:
-            picture = replace(picture, gap=_has_gap(image, picture.data))
+            picture = replace(picture, gap=_has_gap(image, picture.data, least))
         if picture.orientation == 1:  # WebP and AVIF keep it where Pillow finds it
             picture = replace(picture, orientation=exif_orientation(image.info.get("exif", b"")))
         if getattr(image, "is_animated", False):
@@ -278,7 +279,7 @@ def _finish(
     return LoadedImage(rgb, tuple(notes), kind, width, height)
 
 
-def _has_gap(image: Image.Image, data: bytes) -> bool:
+def _has_gap(image: Image.Image, data: bytes, least: tuple[int, int]) -> bool:
     """Whether part of the code of a JPEG is missing or lost, of which libjpeg says no word.
 
     Where code ends before the picture does, the rest is gray: if the last pixel is, more code before the end
@@ -291,8 +292,8 @@ def _has_gap(image: Image.Image, data: bytes) -> bool:
         return False
     changed = code + bytes(range(255)) if gray else code[:-64]
     with Image.open(BytesIO(changed + mark), formats=("JPEG",)) as other:
-        other.draft(None, image.size)
-        return (other.size == image.size and other.tobytes() == image.tobytes()) is not gray
+        other.draft(None, least)
+        return (other.tobytes() == image.tobytes()) is not gray
 
 
 def _with_key(image: Image.Image, picture: Picture) -> Image.Image:

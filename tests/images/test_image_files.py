@@ -179,6 +179,8 @@ def test_gray_at_the_end_of_a_whole_jpeg_is_no_gap() -> None:
         for options in ({}, {"progressive": True}, {"restart_marker_blocks": 1}):
             image = Image.new(mode, (100, 60), "gray")
             assert read_image(encode(image, "JPEG", **options)).warnings == ()
+    odd = encode(Image.new("RGB", (4033, 3025), "gray"), "JPEG")  # decoded at half its size, rounded up
+    assert read_image(odd).warnings == read_image(odd, min_side=300).warnings == ()
     flat = encode(Image.new("L", (4000, 4000), 90), "JPEG", optimize=True)
     assert bytes(256) in flat
     assert read_image(flat).warnings == ()
