@@ -6,7 +6,7 @@ several variants of a task. Nothing here unpickles.
 
 from pawmatch.checkpoint.config import FORMAT_VERSION, Answers, CheckpointConfig, WeightsFile, main_variant
 from pawmatch.checkpoint.load import Checkpoint, load_checkpoint, load_task
-from pawmatch.checkpoint.save import push, save_again, save_checkpoint, save_task
+from pawmatch.checkpoint.save import push, push_space, save_again, save_checkpoint, save_task
 
 __all__ = [
     "FORMAT_VERSION",
@@ -18,6 +18,7 @@ __all__ = [
     "load_task",
     "main_variant",
     "push",
+    "push_space",
     "save_again",
     "save_checkpoint",
     "save_task",

@@ -12,7 +12,7 @@ import hashlib
 import math
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -321,7 +321,7 @@ def upload(folder: Path, place: HubSource, names: Sequence[str], *, private: boo
     """Upload the files `names` of `folder`, those that exist, and give the web address of the place.
 
     One commit, so that no reader ever sees new weights beside an old config. Creates the repository, and
-    the branch that `place.revision` names, where they are missing.
+    the branch that `place.revision` names, where they are missing; a Space is one of Gradio's.
     """
     branch = place.revision or DEFAULT_REVISION
     files = [
@@ -329,13 +329,25 @@ def upload(folder: Path, place: HubSource, names: Sequence[str], *, private: boo
         for name in names
         if (folder / name).is_file()
     ]
+    sdk = "gradio" if place.kind == "space" else None
     with mapped(place):
         api = HfApi()
-        page = api.create_repo(place.repo, private=private, exist_ok=True)
+        page = api.create_repo(
+            place.repo, repo_type=place.kind, space_sdk=sdk, private=private, exist_ok=True
+        )
         if branch != DEFAULT_REVISION:
-            api.create_branch(place.repo, branch=branch, exist_ok=True)
-        api.create_commit(place.repo, files, commit_message=message, revision=branch)
+            api.create_branch(place.repo, repo_type=place.kind, branch=branch, exist_ok=True)
+        api.create_commit(place.repo, files, repo_type=place.kind, commit_message=message, revision=branch)
     return f"{page.url}/tree/{branch}/{place.subfolder}".rstrip("/")
+
+
+def set_up_space(place: HubSource, variables: Mapping[str, str], hardware: str | None) -> None:
+    """Set the public variables of a Space, and ask for its hardware; both restart it."""
+    with mapped(place):
+        for key, value in variables.items():
+            HfApi().add_space_variable(place.repo, key, value)
+        if hardware is not None:
+            HfApi().request_space_hardware(place.repo, hardware)
 
 
 @contextmanager
@@ -371,7 +383,7 @@ def translated(exc: BaseException, source: HubSource) -> HubError | BadOption:
         return RepoNotFound(f"{source.repo!r} cannot be the name of a repository; write hf://user/repo.")
     if isinstance(exc, errors.RemoteEntryNotFoundError) or status == 404:
         return RepoNotFound(f"{source} does not exist on the Hub; check the spelling.")
-    if status in (401, 403):
+    if status in (401, 402, 403):
         return denied(source)
     if status == 429 or isinstance(exc, RateLimited):
         return HubUnavailable(

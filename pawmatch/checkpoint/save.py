@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import torch
+from huggingface_hub import metadata_load
 from torch import Tensor, nn
 
 from pawmatch.checkpoint import hub
@@ -31,6 +32,10 @@ from pawmatch.models import ImageModel
 
 # The file of a feature extractor that several variants share.
 FEATURE_FILES = {"hybrid": BACKBONE_FILE, "chae": "stem.safetensors"}
+
+# What a Space runs and shows.
+SPACE_FILES = ("README.md", "LICENSE", "SECURITY.md", "app.py", "requirements.txt", ".gitattributes")
+SPACE_FOLDERS = ("pawmatch", "weights", "examples", "docs")
 
 Tensors = Mapping[str, Tensor]
 
@@ -174,3 +179,40 @@ def push(
     variants = ", ".join(entry.config.variant for entry in entries)
     summary = message or f"Add {entries[0].config.task.name} weights: {variants}"
     return hub.upload(folder, place, sorted(names), private=private, message=summary)
+
+
+def push_space(
+    root: Path,
+    repo: str,
+    *,
+    private: bool = False,
+    variables: Mapping[str, str] | None = None,
+    hardware: str | None = None,
+    message: str | None = None,
+) -> str:
+    """Upload the app at `root`, a checkout of the project, as a Gradio Space, and give its web address.
+
+    `variables` are the Space's public ones, such as PAWMATCH_BREED_SOURCE. Raises BadOption where `root`
+    holds no app or its README.md no front matter that a Space needs, and the leaves of HubError; hardware is
+    asked for last, so that an account without it has the Space all the same.
+    """
+    place = hub.parse(repo if hub.is_hub_source(repo) else f"{hub.PREFIX}spaces/{repo}")
+    if place.kind != "space" or place.subfolder:
+        raise BadOption(f"{repo} names no Space; write you/name or hf://spaces/you/name.")
+    try:
+        front_matter = metadata_load(root / CARD_FILE) or {}
+    except Exception as exc:  # of the file, or of the library's YAML parser
+        raise BadOption(f"{root} holds no {CARD_FILE} with front matter; give a checkout.") from exc
+    if front_matter.get("sdk") != "gradio" or not (root / str(front_matter.get("app_file", ""))).is_file():
+        raise BadOption(f"The front matter of {root / CARD_FILE} names no app of Gradio; give a checkout.")
+    names = [name for name in SPACE_FILES if (root / name).is_file()]
+    for folder in SPACE_FOLDERS:
+        paths = (path for path in (root / folder).rglob("*") if path.is_file())
+        names += [
+            path.relative_to(root).as_posix()
+            for path in paths
+            if not any(part.startswith((".", "__pycache__")) for part in path.relative_to(root).parts)
+        ]
+    address = hub.upload(root, place, sorted(names), private=private, message=message or "Add the app")
+    hub.set_up_space(place, variables or {}, hardware)
+    return address.removesuffix(f"/tree/{hub.DEFAULT_REVISION}")

@@ -21,17 +21,26 @@ from pawmatch.checkpoint import (
     load_checkpoint,
     load_task,
     push,
+    push_space,
     save_again,
     save_task,
 )
 from pawmatch.checkpoint.load import Checkpoint
 from pawmatch.classifier import Classifier
-from pawmatch.errors import CheckpointError, DigestMismatch, KeyMismatch, NotACheckpoint, TruncatedFile
+from pawmatch.errors import (
+    AccessDenied,
+    BadOption,
+    CheckpointError,
+    DigestMismatch,
+    KeyMismatch,
+    NotACheckpoint,
+    TruncatedFile,
+)
 from pawmatch.images import InputSpec
 from pawmatch.models import VARIANTS
 from pawmatch.tasks import Task
 from tests.support.checkpoints import build, change_config, change_weights, trio, write_format_1
-from tests.support.hub_server import HubServer
+from tests.support.hub_server import Fault, HubServer
 
 pytest_plugins = ("tests.support.hub_fixture",)
 
@@ -298,3 +307,58 @@ def test_format_1_becomes_format_2_with_the_same_bytes(tmp_path: Path, photo: Im
         assert (folder / f"{variant}.safetensors").read_bytes() == before
     new = confidences(load_task(folder, "bird"), photo)
     assert np.allclose(list(new.values()), list(confidences(old, photo).values()), atol=1e-6)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """A checkout of the project, in small."""
+    root = tmp_path / "checkout"
+    for name in (
+        "app.py",
+        "pawmatch/cli.py",
+        "pawmatch/__pycache__/cli.pyc",
+        "weights/.cache/x",
+        "runs/secret",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("pass")
+    shutil.copy(Path(__file__).parents[2] / "README.md", root)
+    return root
+
+
+def test_the_app_becomes_a_space_with_its_variables_and_hardware(
+    hub_server: HubServer, app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    variables = {"PAWMATCH_BREED_SOURCE": "hf://ann/dogs"}
+    for _ in range(2):  # the second time it is there already
+        address = push_space(app, "ann/app", variables=variables, hardware="cpu-basic", private=True)
+    assert address == f"{hub_server.url}/spaces/ann/app"
+    repo = hub_server.repos["spaces/ann/app"]
+    assert (repo.sdk, repo.private, repo.hardware, repo.variables) == ("gradio", True, "cpu-basic", variables)
+    assert set(repo.commits[repo.branches["main"]]) == {"app.py", "README.md", "pawmatch/cli.py"}
+
+
+def test_hardware_that_an_account_lacks_costs_the_hardware_alone(
+    hub_server: HubServer, app: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub_server.faults = [Fault("/hardware", status=402)]
+    with pytest.raises(AccessDenied, match="ann/app"):
+        push_space(app, "ann/app", hardware="a100-large")
+    assert "app.py" in hub_server.repos["spaces/ann/app"].commits.popitem()[1]
+
+
+@pytest.mark.parametrize("repo", ["hf://ann/app", "ann/app/sub", "ann"])
+def test_what_is_no_space_is_refused(repo: str, app: Path) -> None:
+    with pytest.raises(BadOption, match=r"names no Space|no place on the Hub"):
+        push_space(app, repo)
+
+
+@pytest.mark.parametrize("text", [None, "# pawmatch", "---\nsdk: docker\n---\n", "---\n: : :\n---\n"])
+def test_a_folder_without_an_app_is_no_space(text: str | None, app: Path) -> None:
+    (app / "README.md").unlink()
+    if text is not None:
+        (app / "README.md").write_text(text)
+    with pytest.raises(BadOption, match="give a checkout"):
+        push_space(app, "ann/app")

@@ -56,3 +56,34 @@ def test_push_passes_its_options_on(
 def test_push_refuses_what_is_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", str(tmp_path), "user/repo"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_push_sends_the_app_to_a_space(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[tuple[Any, Any]] = []
+
+    def push_space(*places: Any, **options: Any) -> str:
+        calls.append((places, options))
+        return "https://huggingface.co/spaces/user/app"
+
+    monkeypatch.setattr("pawmatch.checkpoint.push_space", push_space)
+    assert main(["push", "--space", "user/app", "--variable", "A=b=c", "--hardware", "cpu-basic"]) == 0
+    options = {"private": False, "variables": {"A": "b=c"}, "hardware": "cpu-basic", "message": None}
+    assert calls == [((Path(__file__).parents[2], "user/app"), options)]
+    assert capsys.readouterr().out == "https://huggingface.co/spaces/user/app\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["folder"],
+        ["folder", "user/repo", "--hardware", "cpu-basic"],
+        ["folder", "user/repo", "--space", "user/app"],
+        ["--space", "user/app", "--variable", "A"],
+    ],
+)
+def test_push_wants_a_checkpoint_or_a_space(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", *arguments]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

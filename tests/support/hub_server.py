@@ -46,6 +46,9 @@ class Repo:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     private: bool = False
+    sdk: str | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    hardware: str = ""
 
     def add(self, files: Mapping[str, bytes], branch: str) -> str:
         """Add a commit that changes `files` on `branch`, and give its hash."""
@@ -269,6 +272,15 @@ class HubHandler(BaseHTTPRequestHandler):
             files = json.loads(self.body)["files"]
             modes = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]
             self.reply({"files": modes})
+        elif kind == "spaces" and path.endswith("/variables"):
+            given = json.loads(self.body)
+            repo = self.hub.repos[prefix + rest.removesuffix("/variables")]
+            repo.variables[given["key"]] = given["value"]
+            self.reply({key: {"value": value} for key, value in repo.variables.items()})
+        elif kind == "spaces" and path.endswith("/hardware"):
+            repo = self.hub.repos[prefix + rest.removesuffix("/hardware")]
+            repo.hardware = json.loads(self.body)["flavor"]
+            self.reply({"stage": "BUILDING", "hardware": {"current": None, "requested": repo.hardware}})
         elif "/branch/" in path:
             name, _, branch = rest.partition("/branch/")
             repo = self.hub.repos[name]
@@ -279,7 +291,7 @@ class HubHandler(BaseHTTPRequestHandler):
                 self.reply({})
         elif "/commit/" in path:
             name, _, branch = rest.partition("/commit/")
-            self.take_commit(name, branch)
+            self.take_commit(prefix + name, branch)
         else:
             self.error(404, "")
 
@@ -289,11 +301,12 @@ class HubHandler(BaseHTTPRequestHandler):
             self.error(401, "")
             return
         asked = json.loads(self.body)
-        name = f"{asked['organization']}/{asked['name']}"
+        kind = "spaces/" if asked.get("type") == "space" else ""
+        name = f"{kind}{asked['organization']}/{asked['name']}"
         if name in self.hub.repos:
             self.send(409, json.dumps({"url": f"{self.hub.url}/{name}"}).encode())
             return
-        self.hub.repos[name] = Repo(private=asked.get("visibility") == "private")
+        self.hub.repos[name] = Repo(private=asked.get("visibility") == "private", sdk=asked.get("sdk"))
         self.reply({"url": f"{self.hub.url}/{name}"})
 
     def take_commit(self, name: str, branch: str) -> None:
