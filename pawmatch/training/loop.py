@@ -8,7 +8,7 @@ import pickle
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -194,12 +194,8 @@ def train(
         )
         held_out = cache.maps_of(held_out)
     runner = _Runner(model, optimization, recipe, spec, settings, report, batches, cache, teachers)
-    plot: Callable[[Epoch], None]
-    with (
-        tensorboard(run / "tensorboard", done=len(history), report=report)
-        if (settings.tensorboard and rank() == 0)
-        else _nothing() as plot
-    ):
+    plotting = tensorboard(run / "tensorboard", done=len(history), report=report)
+    with plotting if settings.tensorboard and rank() == 0 else nullcontext(lambda _: None) as plot:
         while len(history) < recipe.epochs and not stopped_early(history, recipe):
             started, index = time.monotonic(), len(history)
             loss, skipped = runner.epoch(index)
@@ -237,11 +233,6 @@ def train(
         model.load_state_dict(optimization.judged.state_dict())
     model.requires_grad_(True)
     return history
-
-
-@contextmanager
-def _nothing() -> Iterator[Callable[[Epoch], None]]:
-    yield lambda epoch: None
 
 
 @dataclass

