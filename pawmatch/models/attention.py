@@ -97,6 +97,25 @@ class TokenAttention(nn.Module):
         mixed_map: Tensor = tokens.transpose(1, 2).reshape(n, c, h, w)
         return mixed_map
 
+    def pooled(self, feature_map: Tensor) -> Tensor:
+        """The mean over the positions of what `forward` gives, (N, C, h, w) -> (N, C).
+
+        Mean and linear maps change places, so that values and `fc_out` are computed for one vector a head
+        instead of each position: half of the work.
+        """
+        tokens = feature_map.flatten(2).transpose(1, 2)  # (N, C, h, w) -> (N, h*w, C)
+        normed = self.norm(tokens)
+        n, t, c = tokens.shape
+        q, k = (
+            project(normed).view(n, t, self.heads, self.head_width).transpose(1, 2)
+            for project in (self.query, self.key)
+        )  # each (N, H, h*w, d)
+        context = attention_weights(q, k).mean(dim=2) @ normed  # (N, H, C)
+        value = self.value.weight.view(self.heads, self.head_width, c)
+        mixed = torch.einsum("nhc,hdc->nhd", context, value).reshape(n, -1) + self.value.bias
+        out: Tensor = tokens.mean(dim=1) + self.fc_out(mixed)
+        return out
+
 
 class EncoderLayer(nn.Module):
     """Pre-norm encoder layer: self-attention and an MLP, each added to its input. (N, T, W) -> same."""

@@ -96,9 +96,11 @@ class Hybrid(ImageModel):
             if not self.tokens:  # a mean and a linear map may change places: one position instead of h*w
                 feature_map = feature_map.mean(dim=(2, 3), keepdim=True)
             feature_map = self.projection(feature_map)  # (N, C, h, w) -> (N, D, h, w)
-        if self.tokens and self.attention is not None:
+        if isinstance(self.attention, TokenAttention) and self.projection is None:
             feature_map = self.attention(feature_map)
-        if self.projection is not None:
+        if isinstance(self.attention, TokenAttention) and self.projection is not None:
+            features = self.attention.pooled(feature_map)
+        elif self.projection is not None:
             features = feature_map.mean(dim=(2, 3))
         else:
             features = self.backbone.forward_head(feature_map)  # type: ignore[operator]

@@ -200,3 +200,11 @@ def test_dropped_positions_still_reach_the_cls_token_through_the_first_layer() -
     out = encoder(2)(images, 3, 4)
     (gradient,) = torch.autograd.grad(out[0, 0, 0], images)
     assert (gradient[0].abs().amax(dim=1) > 0).all()
+
+
+def test_pooled_tokens_are_the_mean_of_the_mixed_map() -> None:
+    torch.manual_seed(0)
+    attention = TokenAttention(24, heads=3).double()
+    torch.nn.init.normal_(attention.fc_out.weight)
+    feature_map = torch.randn(2, 24, 3, 5, dtype=torch.float64)
+    torch.testing.assert_close(attention.pooled(feature_map), attention(feature_map).mean(dim=(2, 3)))
