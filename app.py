@@ -12,11 +12,8 @@ import os
 import sys
 from typing import Any
 
-# Before the first import of gradio, which `spaces` brings along.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# Xet downloads over connections of its own, to which the limits in pawmatch.checkpoint.hub do not reach.
-os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+import pawmatch.ui  # noqa: F401 - sets what gradio reads when it is imported, as `spaces` does
+
 with contextlib.suppress(ImportError):
     # On Hugging Face's ZeroGPU it has to come before torch.
     import spaces  # noqa: F401
@@ -39,7 +36,7 @@ def __getattr__(name: str) -> Any:
 def main() -> int:
     """Serve until stopped; a wrong setting is one line on the console."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # Gradio's requests to itself
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # the requests to the Hub, one by one
     try:
         from pawmatch.ui.server import serve
 

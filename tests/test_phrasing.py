@@ -9,7 +9,7 @@ import pytest
 
 from pawmatch.phrasing import listed, percent, thing, verdict_line, verdict_text, with_article
 from pawmatch.results import Group, Verdict
-from tests.ui.pretend import make_prediction
+from tests.ui.made import make_prediction
 
 DOG: dict[str, Any] = {"subject": "dog", "noun": "breed"}
 PAINTING: dict[str, Any] = {"subject": "painting", "noun": "artist"}

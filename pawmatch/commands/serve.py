@@ -38,8 +38,6 @@ def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
     flags = {option.name: getattr(args, option.name) for option in (*OPTIONS, *source_options())}
     settings = Settings.from_environ(os.environ, flags)
-    # As app.py does: Gradio otherwise reports every start to its makers.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from pawmatch.ui.server import serve
 
     serve(settings)

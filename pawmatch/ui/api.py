@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 from functools import wraps
+from html import escape
 from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
-from gradio.components import Component
 
 from pawmatch.errors import PawMatchError
 from pawmatch.tasks import VARIANT_NAMES, task_names
-from pawmatch.ui.gradio_patches import keep_jpeg
+from pawmatch.ui.gradio_patches import keep_jpeg, left_alone
 from pawmatch.ui.handlers import Handlers, fit_for_visitors
-from pawmatch.ui.inference import MOST_AT_ONCE
+from pawmatch.ui.html import as_jpeg
+from pawmatch.ui.inference import MAX_BATCH
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Widget = TypeVar("Widget", bound=Component)
 
 # As many requests as fill a batch are worked on; the others wait in the queue, which they can still leave.
-MODEL_RUN: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": MOST_AT_ONCE}
-
-
-def left_alone(component: Widget) -> Widget:
-    """The widget with its files as they come: how a picture is opened, and what is said of it, is ours.
-
-    Without a data model a value of the wrong kind, too, reaches our own check and its sentence. This is
-    no subclass because Gradio writes a .pyi file beside the source of each one.
-    """
-    schema = component.api_info()
-    component.data_model = None
-    setattr(component, "api_info", lambda: schema)  # noqa: B010 - a plain assignment offends mypy
-    return component
+MODEL_RUN: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": MAX_BATCH}
+# Values come as they are: photos are opened, and files judged, by our own code.
+PRIVATE: dict[str, Any] = {"preprocess": False, "api_visibility": "private"}
+QUICK: dict[str, Any] = {**PRIVATE, "show_progress": "hidden"}
 
 
 def worded(function: Callable[P, R]) -> Callable[P, R]:
@@ -45,7 +35,7 @@ def worded(function: Callable[P, R]) -> Callable[P, R]:
             with fit_for_visitors():
                 return function(*args, **kwargs)
         except PawMatchError as exc:
-            raise gr.Error(html.escape(str(exc), quote=False), print_exception=False) from exc
+            raise gr.Error(escape(str(exc), quote=False), print_exception=False) from exc
 
     return call
 
@@ -65,18 +55,12 @@ def add_endpoints(handlers: Handlers) -> None:
     def explain(*arguments: Any) -> list[Any]:
         found, *drawn = handlers.explain(*arguments)
         named = zip(drawn, VARIANT_NAMES, strict=True)
-        return [found, *(keep_jpeg(picture, name) if picture else None for picture, name in named)]
+        return [found, *(keep_jpeg(as_jpeg(picture), name) if picture else None for picture, name in named)]
 
     def endpoint(function: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> None:
-        trigger.click(
-            worded(function),
-            inputs,
-            outputs,
-            api_name=function.__name__,
-            preprocess=False,
-            show_progress="hidden",
-            **MODEL_RUN,
-        )
+        name = function.__name__
+        shown: dict[str, Any] = {"preprocess": False, "show_progress": "hidden", "api_name": name}
+        trigger.click(worded(function), inputs, outputs, **shown, **MODEL_RUN)
 
     endpoint(handlers.predict, [image, task, top_k], [answer])
     endpoint(explain, [image, task, label], [answer, *overlays])

@@ -1,161 +1,215 @@
-"""The page "Compare": which widgets it has, where they stand, and which event leads to what."""
+"""The page "Compare": which widgets it has, where they stand, and what each event changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
-from gradio.components import Navbar
+from PIL import Image
 
 from pawmatch.errors import PawMatchError
-from pawmatch.evaluation.compare import Comparison, ImageAnswers
+from pawmatch.evaluation.compare import ImageAnswers, compare
+from pawmatch.heatmaps import draw_square_sheet, overlay
+from pawmatch.labels import display_name, find_label
 from pawmatch.settings import Settings
-from pawmatch.tasks import TASKS, find_task
-from pawmatch.ui import compare_present, compare_words, html
-from pawmatch.ui.api import MODEL_RUN, worded
-from pawmatch.ui.gradio_patches import data_address, keep_jpeg
+from pawmatch.tasks import find_task
+from pawmatch.ui import html
+from pawmatch.ui.api import MODEL_RUN, PRIVATE, QUICK, worded
+from pawmatch.ui.gradio_patches import keep_jpeg
 from pawmatch.ui.handlers import (
-    Colours,
     Example,
     Handlers,
-    Question,
-    Refused,
-    Step,
+    compared_photos,
     examples_for,
     fit_for_visitors,
-    look_at_all,
-    read_question,
-    summarise,
+    label_or_none,
+    photo_name,
+    task_name,
 )
+from pawmatch.ui.page import FIRST_TASK, Update, page_header, refused_file, task_choice
 
+PATH = "compare"
+TITLE = "Compare"
 UNKNOWN_TRUTH = ("I do not know, or they differ", "")
+THUMBNAIL = (88, 88)  # pixels, twice the size on the page for sharp screens
+# On a phone the answer's place is below the button: whoever presses it should see that something goes on.
+SHOW_ANSWER = """() => {
+  const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+  document.getElementById("answer").scrollIntoView({ behavior, block: "nearest" });
+}"""
 
 
 @dataclass(frozen=True)
-class CompareWidgets:
-    """What a comparison changes on the page."""
-
-    card: gr.HTML
-    tables: gr.HTML
-    sheets: gr.Gallery
-    download: gr.HTML
-    button: gr.Button
-    truth: gr.Dropdown
-
-    def all(self) -> list[Any]:
-        """Every widget, for an event that may change any of them."""
-        return list(vars(self).values())
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A photo that was answered: its heatmap sheet as a file, its thumbnail as an address."""
+class Compared:
+    """A photo that every variant has answered for: its heatmap sheet, and its thumbnail as an address."""
 
     answers: ImageAnswers
-    sheet: str
+    sheet: Image.Image
     thumbnail: str
 
 
-Update = dict[Any, Any]
+class ComparePage:
+    """All widgets, made from top to bottom within the route being built, and the events between them.
 
+    A method that answers an event gives, for each widget that changes, its new value.
+    """
 
-class CompareUpdates:
-    """What the page's events give back: for each widget that changes, its new value."""
+    def __init__(self, handlers: Handlers, settings: Settings, examples: list[Example]) -> None:
+        self.handlers, self.settings, self.examples = handlers, settings, examples
+        self.header = page_header(settings)
+        gr.HTML(html.comparison_introduction())
+        with gr.Row(elem_classes=["ask", "compare"]):
+            with gr.Column(elem_classes="question"):
+                self.task = task_choice()
+                self.photos = gr.File(
+                    label="Photos", file_count="multiple", file_types=["image"], height=210, elem_id="photos"
+                )
+                self.truth = gr.Dropdown(
+                    [UNKNOWN_TRUTH],
+                    value="",
+                    label="What do they all show?",
+                    info="If you know, right answers are marked.",
+                    interactive=True,
+                    elem_id="truth",
+                )
+                self.button = gr.Button("Compare", variant="primary", elem_id="compare")
+                self.drawings = gr.Button(
+                    "Or try our drawings", size="md", elem_id="drawings", visible=bool(examples)
+                )
+            with gr.Column(elem_classes="reply"):
+                self.card = gr.HTML(html.comparison_empty(FIRST_TASK), elem_id="answer")
+        self.tables = gr.HTML(elem_id="tables")
+        self.sheets = gr.Gallery(
+            show_label=False,
+            columns=2,
+            height="auto",
+            object_fit="contain",
+            interactive=False,
+            visible=False,
+            buttons=["fullscreen", "download"],
+            elem_id="sheets",
+        )
+        self.download = gr.HTML()
+        gr.HTML(html.footer())
+        self.outputs = [self.card, self.tables, self.sheets, self.download, self.button, self.truth]
 
-    def __init__(self, handlers: Handlers, widgets: CompareWidgets, colours: Colours) -> None:
-        self.handlers = handlers
-        self.widgets = widgets
-        self.colours = colours
+    def connect(self, demo: gr.Blocks) -> None:
+        """Which event leads to what; `demo` is the whole app, whose loading is an event too."""
+        run: dict[str, Any] = {
+            "fn": self.compare,
+            "inputs": [self.photos, self.task, self.truth],
+            "outputs": self.outputs,
+            "show_progress": "minimal",
+            "show_progress_on": self.card,
+            "trigger_mode": "once",
+            **PRIVATE,
+            **MODEL_RUN,
+        }
+        gr.on([self.button.click, self.drawings.click], None, js=SHOW_ANSWER, api_visibility="private")
+        self.button.click(**run)
+        self.drawings.click(worded(self.choose_drawings), self.task, self.photos, **QUICK).then(**run)
+        self.task.change(worded(self.change_task), self.task, self.outputs, **QUICK)
+        self.photos.upload(self.load_truths, self.task, self.truth, **QUICK)
+        self.header.click(self.refuse, None, self.outputs, **QUICK)
+        demo.load(self.offer_truths, self.task, self.truth, **QUICK)
+
+    # --- what the events change
 
     def compare(self, images: Any, task: Any, truth: Any) -> Iterator[Update]:
         """Look at the photos one by one, saying how far that is, then compare."""
         if images and not self.handlers.is_ready(task):
-            yield {**self.blank(compare_present.working("Loading the models")), **self.busy(True)}
+            yield {**self.blank(html.comparing("Loading the models")), **self.busy(True)}
         try:
             with fit_for_visitors():
-                question = read_question(self.handlers, images, task, truth)
-                yield from self.looked(question)
+                photos, name, label = compared_photos(images), task_name(task), label_or_none(truth)
+                labels = self.handlers.classifiers.get(name).labels
+                label = None if label is None else find_label(labels, label)
+                answered: list[Compared] = []
+                refused: list[tuple[str, str]] = []
+                for number, photo in enumerate(photos, 1):
+                    file = photo_name(photo, number)
+                    text = f"Photo {number} of {len(photos)}: {file}"
+                    card = html.comparing("Looking at the photos", text, (number - 1) / len(photos))
+                    yield {**self.blank(card), **self.busy(True)} if number == 1 else {self.card: card}
+                    try:
+                        answered.append(self.look(photo, file, name, label))
+                    except PawMatchError as exc:
+                        refused.append((file, str(exc)))
+                yield {**self.compared(name, label, answered, refused), **self.busy(False)}
         except PawMatchError as exc:
-            yield {**self.blank(html.problem(str(exc))), **self.busy(False)}
+            yield {**self.blank(html.problem(exc)), **self.busy(False)}
 
-    def looked(self, question: Question) -> Iterator[Update]:
-        """The steps of a comparison that can be made, and its result."""
-        page = self.widgets
-        answered: list[Shown] = []
-        refused: list[tuple[str, str]] = []
-        for event in look_at_all(self.handlers, question, self.colours):
-            if isinstance(event, Step):
-                text = compare_words.progress(event.number, event.total, event.name)
-                share = (event.number - 1) / event.total
-                card = compare_present.working("Looking at the photos", text, share)
-                yield {**self.blank(card), **self.busy(True)} if event.number == 1 else {page.card: card}
-            elif isinstance(event, Refused):
-                refused.append((event.name, event.message))
-            else:
-                sheet, thumbnail = keep_jpeg(event.sheet, "sheet"), data_address(event.thumbnail)
-                answered.append(Shown(event.answers, sheet, thumbnail))
-        comparison = summarise([shown.answers for shown in answered])
-        if comparison is None:
-            yield {**self.blank(compare_present.nothing_usable(refused)), **self.busy(False)}
-        else:
-            yield {**self.compared(question, comparison, answered, refused), **self.busy(False)}
+    def look(self, photo: Any, file: str, task: str, truth: str | None) -> Compared:
+        """One photo, answered and explained; raises errors fit for a visitor."""
+        _, found = self.handlers.paint(self.handlers.look(photo, task), truth)
+        colors = {"colormap": self.settings.colormap, "strength": self.settings.strength}
+        drawn = {
+            variant: overlay(found.photo, heatmap, **colors)  # type: ignore[arg-type]
+            for variant, heatmap in found.heatmaps.items()
+        }
+        sheet = draw_square_sheet(found.photo, replace(found, overlays=drawn), is_truth=truth is not None)
+        answers = found.prediction.variants
+        in_truth = tuple(found.heatmaps[answer.variant].confidence for answer in answers)
+        told = ImageAnswers(file, answers, truth, in_truth if truth else (), found.prediction.review)
+        small = found.photo.copy()
+        small.thumbnail(THUMBNAIL)
+        return Compared(told, sheet, html.data_address(small))
 
     def compared(
-        self,
-        question: Question,
-        comparison: Comparison,
-        answered: list[Shown],
-        refused: list[tuple[str, str]],
+        self, task: str, truth: str | None, answered: list[Compared], refused: list[tuple[str, str]]
     ) -> Update:
-        """A comparison with everything that belongs to it."""
-        page = self.widgets
-        rows = [(shown.thumbnail, shown.answers) for shown in answered]
+        """A comparison with everything that belongs to it, or that no photo can be used."""
+        if not answered:
+            return self.blank(html.nothing_usable(refused))
+        found = compare([photo.answers for photo in answered])
         values = {
-            "task": question.task,
-            **comparison.to_dict(),
-            "per_image": [image.to_dict() for _, image in rows],
+            "task": task,
+            **found.to_dict(),
+            "per_image": [photo.answers.to_dict() for photo in answered],
             "failed": [{"file": name, "error": message} for name, message in refused],
         }
-        parts = (
-            compare_present.figure(comparison),
-            compare_present.photo_table(rows, question.truth_name),
-            compare_present.sheets_title(),
-        )
-        sheets = [(shown.sheet, compare_words.sheet(shown.answers)) for shown in answered]
-        warning = self.handlers.notice(question.task)
+        rows = [(photo.thumbnail, photo.answers) for photo in answered]
+        truth_name = display_name(truth) if truth else ""
+        parts = (html.histograms(found), html.photo_table(rows, truth_name), html.sheets_title())
+        sheets = [
+            (keep_jpeg(html.as_jpeg(photo.sheet), "sheet"), html.sheet_told(photo.answers))
+            for photo in answered
+        ]
         return {
-            page.card: compare_present.result(comparison, refused, warning),
-            page.tables: "".join(parts),
-            page.sheets: gr.Gallery(value=sheets, visible=True),
-            page.download: compare_present.download(values, question.task),
+            self.card: html.comparison(found, refused, self.handlers.classifiers.notice(task)),
+            self.tables: "".join(parts),
+            self.sheets: gr.Gallery(value=sheets, visible=True),
+            self.download: html.comparison_file(values, task),
         }
 
     def blank(self, card: str) -> Update:
         """Something in the answer's place, and nothing left of the last comparison."""
-        page = self.widgets
         sheets = gr.Gallery(value=None, visible=False)
-        return {page.card: card, page.tables: "", page.sheets: sheets, page.download: ""}
+        return {self.card: card, self.tables: "", self.sheets: sheets, self.download: ""}
 
     def busy(self, is_busy: bool) -> Update:
         """Whether the button can be pressed."""
-        return {self.widgets.button: gr.Button(interactive=not is_busy)}
+        return {self.button: gr.Button(interactive=not is_busy)}
+
+    def refuse(self, event: gr.EventData) -> Update:
+        """A file that the page did not send: what to do, and nothing left of the last comparison."""
+        return self.blank(html.problem(refused_file(event, self.settings.max_upload_mb)))
+
+    def choose_drawings(self, task: Any) -> list[str]:
+        """The examples of a task, as if they had been uploaded."""
+        return [str(example.path) for example in examples_for(task, self.examples)]
 
     def change_task(self, task: Any) -> Update:
         """Another task: nothing left of the last comparison, and other true labels to choose from."""
-        with fit_for_visitors():
-            name = find_task(task).name
-        return {
-            **self.blank(compare_present.empty(name)),
-            self.widgets.truth: gr.Dropdown(choices=self.truths(name), value=""),
-        }
+        name = task_name(task)
+        truths = gr.Dropdown(choices=self.truths(name), value="")
+        return {**self.blank(html.comparison_empty(name)), self.truth: truths}
 
     def offer_truths(self, task: Any) -> Any:
         """The true labels to choose from, if the models that know them are there already."""
-        if not self.handlers.is_ready(task):
-            return gr.skip()
-        return gr.Dropdown(choices=self.truths(task))
+        return self.load_truths(task) if self.handlers.is_ready(task) else gr.skip()
 
     def load_truths(self, task: Any) -> Any:
         """The true labels to choose from; the models, needed soon, are loaded for that."""
@@ -168,99 +222,3 @@ class CompareUpdates:
                 return [UNKNOWN_TRUTH, *self.handlers.labels(find_task(task).name)]
         except PawMatchError:
             return [UNKNOWN_TRUTH]
-
-
-PATH = "compare"
-TITLE = "Compare"
-FIRST_TASK = next(iter(TASKS))
-# On a phone the answer's place is below the button: whoever presses it should see that something goes on.
-SHOW_ANSWER = """() => {
-  const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
-  document.getElementById("answer").scrollIntoView({ behavior, block: "nearest" });
-}"""
-
-
-def add_compare_page(
-    demo: gr.Blocks, handlers: Handlers, settings: Settings, examples: list[Example]
-) -> None:
-    """Add all widgets that are seen, top to bottom, and their events, to the route being built."""
-    Navbar(main_page_name=html.MAIN_PAGE)
-    gr.HTML(html.header())
-    gr.HTML(compare_present.introduction())
-    with gr.Row(elem_classes=["ask", "compare"]):
-        with gr.Column(elem_classes="question"):
-            task, photos, truth = add_question()
-            button = gr.Button("Compare", variant="primary", elem_id="compare")
-            drawings = gr.Button("Or try our drawings", size="md", elem_id="drawings", visible=bool(examples))
-        with gr.Column(elem_classes="reply"):
-            card = gr.HTML(compare_present.empty(FIRST_TASK), elem_id="answer")
-    widgets = CompareWidgets(
-        card=card,
-        tables=gr.HTML(elem_id="tables"),
-        sheets=add_sheets(),
-        download=gr.HTML(),
-        button=button,
-        truth=truth,
-    )
-    gr.HTML(html.footer())
-
-    updates = CompareUpdates(handlers, widgets, Colours(settings.colormap, settings.strength))
-    # Values come as they are: photos are opened, and files judged, by our own code.
-    quick: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_progress": "hidden"}
-    run: dict[str, Any] = {
-        "fn": updates.compare,
-        "inputs": [photos, task, truth],
-        "outputs": widgets.all(),
-        "preprocess": False,
-        "api_visibility": "private",
-        "show_progress": "minimal",
-        "show_progress_on": card,
-        "trigger_mode": "once",
-        **MODEL_RUN,
-    }
-
-    def drawn(chosen: Any) -> list[str]:
-        return [str(example.path) for example in examples_for(chosen, examples)]
-
-    gr.on([button.click, drawings.click], None, js=SHOW_ANSWER, api_visibility="private")
-    button.click(**run)
-    drawings.click(worded(drawn), task, photos, **quick).then(**run)
-    task.change(worded(updates.change_task), task, widgets.all(), **quick)
-    photos.upload(updates.load_truths, task, truth, **quick)
-    demo.load(updates.offer_truths, task, truth, **quick)
-
-
-def add_question() -> tuple[gr.Radio, gr.File, gr.Dropdown]:
-    """The choice of the task, the place for the photos, and what they show if that is known."""
-    task = gr.Radio(
-        [(entry.title, entry.name) for entry in TASKS.values()],
-        value=FIRST_TASK,
-        label="What would you like to know?",
-        elem_id="task",
-    )
-    photos = gr.File(
-        label="Photos", file_count="multiple", file_types=["image"], height=210, elem_id="photos"
-    )
-    truth = gr.Dropdown(
-        [UNKNOWN_TRUTH],
-        value="",
-        label="What do they all show?",
-        info="If you know, right answers are marked.",
-        interactive=True,
-        elem_id="truth",
-    )
-    return task, photos, truth
-
-
-def add_sheets() -> gr.Gallery:
-    """The place of the heatmap sheets."""
-    return gr.Gallery(
-        show_label=False,
-        columns=2,
-        height="auto",
-        object_fit="contain",
-        interactive=False,
-        visible=False,
-        buttons=["fullscreen", "download"],
-        elem_id="sheets",
-    )

@@ -1,79 +1,42 @@
-"""Every line of HTML that the page shows, made from results and words. No gradio in here.
+"""What the two pages say: results as sentences, and as HTML by the macros of parts.html. No gradio in here.
 
-Labels, messages and file names may come from strangers, so nothing enters HTML except through `safe`.
+Labels, messages and file names may come from strangers: the templates escape every value, by `safe`.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from io import BytesIO
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from pawmatch.evaluation.compare import Comparison, ImageAnswers, VariantSummary
 from pawmatch.labels import display_name
 from pawmatch.phrasing import MAX_NAMES, percent, thing, verdict_confidence, with_article
-from pawmatch.results import Explanation, Heatmap, Prediction, Review
+from pawmatch.results import Explanation, Heatmap, Prediction
 from pawmatch.tasks import TASKS, VARIANT_NAMES
-
-CHECK = "A person should check this"
-
-
-def above_bars(prediction: Prediction) -> str:
-    """What the confidences below a verdict mean where the verdict is none of them."""
-    task = TASKS[prediction.task]
-    if prediction.verdict.code == "unknown":
-        return f"The closest {task.plural} that the model knows:"
-    if prediction.verdict.code in ("outside", "poor_image"):
-        return f"If it is {with_article(task.subject)} after all:"
-    return ""
-
-
-def shown_regions(explanation: Explanation | None) -> str:
-    """What the heatmaps show."""
-    if explanation is None:
-        return "Each model paints the regions that speak for one answer."
-    task = TASKS[explanation.prediction.task]
-    name = thing(explanation.name, subject=task.subject, noun=task.noun)
-    return f"Coloured regions speak for {name}. The models see a coarse grid, so sharp edges mean nothing."
-
-
-def alt_text(heatmap: Heatmap, name: str) -> str:
-    """A heatmap for those who do not see it; `name` is that of its label."""
-    model = VARIANT_NAMES.get(heatmap.variant, heatmap.variant)
-    if heatmap.raw_max <= 0:
-        return f"The photo without colours: {model} found no region that speaks for {name}"
-    where = place(heatmap.cam)
-    return f"The photo with a heatmap: {model} found its evidence for {name} mostly {where}"
-
-
-def place(cam: Any) -> str:
-    """Where a coarse map (rows, columns) is hottest: "at the top left", "in the centre"."""
-    row, column = divmod(int(cam.argmax()), cam.shape[1])
-    vertical = ("top", "", "bottom")[3 * row // cam.shape[0]]
-    horizontal = ("left", "", "right")[3 * column // cam.shape[1]]
-    side = f"{vertical} {horizontal}".strip()
-    return f"at the {side}" if side else "in the centre"
-
-
-def card_text(card: str) -> str:
-    """A model card as Markdown without front matter, HTML and pictures: it may come from a stranger.
-
-    Its headings go two levels down, below those of the page.
-    """
-    if card.startswith("---\n") and "\n---\n" in card[4:]:
-        card = card[4:].partition("\n---\n")[2]
-    # A picture becomes a link: this page itself must not make visitors call other servers.
-    card = re.sub(r"(?m)^(#{1,4}) ", r"##\1 ", card)
-    return re.sub(r"!+\[", "[", card).replace("<", "&lt;").strip() or "This model comes without a card."
-
 
 TITLE = "pawmatch"
 TAGLINE = "Which breed? Which painter?"
 MAIN_PAGE = "One photo"
 CHOOSE_PHOTO = "Choose a photo first."
+CHECK = "A person should check this"
+MAX_COMPARED = 12  # photos on the page that compares the models
+NUMBERS = ("no", "one", "two", "three")
+CAUTION = "So few photos show how the models differ, not which of them is better."
+EVERY_PHOTO_REFUSED = "None of these photos can be used"
+JPEG_QUALITY = 88
 # A paw in a picture frame.
 MARK = (
     '<svg class="mark" viewBox="0 0 48 48" aria-hidden="true">'
@@ -89,30 +52,51 @@ HEAD = (
     '<meta name="description" content="Names dog breeds and painters from a photo, says how sure it is, '
     f'and shows where three models looked."><link rel="icon" href="data:image/svg+xml,{quote(ICON)}">'
 )
-GHOST = "".join(
-    f'<li><span class="bar"><span style="width:{width}%"></span></span></li>' for width in (62, 21, 9, 5, 3)
-)
 
 
-def safe(text: object) -> str:
-    """Text for use inside HTML, quotes included.
+def safe(text: object) -> Markup:
+    """Text for use inside HTML, quotes included; markup of our own stays as it is.
 
     Braces, dollar signs and backticks too: Gradio fills its HTML as a template, where they mean something.
     """
-    escaped = html.escape(str(text), quote=True).replace(" %", "&nbsp;%")
-    return escaped.translate({ord(sign): f"&#{ord(sign)};" for sign in "{}$`"})
+    if isinstance(text, Markup):
+        return text
+    escaped = escape(str(text), quote=True).replace(" %", "&nbsp;%")
+    return Markup(escaped.translate({ord(sign): f"&#{ord(sign)};" for sign in "{}$`"}))
 
 
-def paragraph(text: str, kind: str = "") -> str:
-    """One paragraph of plain text; no text, no paragraph."""
-    return f'<p class="{kind}">{safe(text)}</p>' if text else ""
+_environment = Environment(
+    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, finalize=safe, undefined=StrictUndefined
+)
+_environment.filters["percent"] = percent
+_parts: Any = _environment.get_template("parts.html").module
+
+
+def as_jpeg(image: Image.Image) -> bytes:
+    """An image as the bytes of a JPEG file."""
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+def data_address(image: Image.Image) -> str:
+    """A small image as a data: address, for which the page needs no further request."""
+    return "data:image/jpeg;base64," + base64.b64encode(as_jpeg(image)).decode()
+
+
+def json_file(name: str, values: Mapping[str, Any], text: str) -> tuple[str, str, str]:
+    """A file to download, as the name it gets, its content as an address, and the words of the link."""
+    packed = base64.b64encode(json.dumps(values, indent=1).encode()).decode()
+    return f"{name}.json", f"data:application/json;base64,{packed}", text
+
+
+# --- around the answers
 
 
 def header() -> str:
     """The page's title."""
-    more = '<span class="more">Three models answer, say how sure they are, and show where they looked.</span>'
-    line = f'<p class="tagline">{TAGLINE} {more}</p>'
-    return f'<header class="masthead">{MARK}<div><h1>{TITLE}</h1>{line}</div></header>'
+    more = "Three models answer, say how sure they are, and show where they looked."
+    return str(_parts.header(Markup(MARK), TITLE, TAGLINE, more))
 
 
 def footer() -> str:
@@ -121,33 +105,32 @@ def footer() -> str:
         "This is a guess from looks, not a pedigree test and not an expert opinion on a painting. "
         "Please base no decision about a dog, a home or a purchase on it."
     )
-    privacy = "Photos serve for the answer only and are deleted within the hour."
-    return f'<footer class="colophon">{paragraph(limits)}{paragraph(privacy)}</footer>'
+    return str(_parts.footer(limits, "Photos serve for the answer only and are deleted within the hour."))
 
 
 def gallery(pictures: Sequence[tuple[str, str]]) -> str:
     """Examples to click on, given as address and description each; none, no row."""
-    if not pictures:
-        return ""
-    buttons = "".join(
-        f'<li><button type="button" data-index="{index}">'
-        f'<img src="{safe(address)}" alt="{safe(alt)}" width="112" height="112"></button></li>'
-        for index, (address, alt) in enumerate(pictures)
-    )
-    title = paragraph("Or try one of these", "label")
-    return f'{title}<ul class="gallery" aria-label="Examples">{buttons}</ul>'
+    return str(_parts.gallery(pictures))
+
+
+def notice(text: str | None) -> str:
+    """A line that says that another model than the intended one answers."""
+    return str(_parts.notice(text))
+
+
+def card_text(card: str) -> str:
+    """A model card as Markdown without front matter, HTML and pictures: it may come from a stranger.
+
+    Its headings go two levels down, below those of the page.
+    """
+    if card.startswith("---\n") and "\n---\n" in card[4:]:
+        card = card[4:].partition("\n---\n")[2]
+    # A picture becomes a link: this page itself must not make visitors call other servers.
+    card = re.sub(r"(?m)^(#{1,4}) ", r"##\1 ", card)
+    return re.sub(r"!+\[", "[", card).replace("<", "&lt;").strip() or "This model comes without a card."
 
 
 # --- the answer's place
-
-
-def card(kind: str, title: str, parts: Iterable[str], role: str = "status", beside: str = "") -> str:
-    """The frame of whatever stands in the answer's place, with a figure beside its title if there is one."""
-    figure = f' <span class="figure">{safe(beside)}</span>' if beside else ""
-    return (
-        f'<section class="card {kind}" role="{role}"><h2 class="verdict">{safe(title)}{figure}</h2>'
-        f"{''.join(parts)}</section>"
-    )
 
 
 def empty(task: str) -> str:
@@ -157,118 +140,109 @@ def empty(task: str) -> str:
         f"Choose a photo of a {entry.subject}, paste one, take one, or click an example. "
         f"The closest {entry.plural} appear here, each with how sure the model is."
     )
-    parts = (
-        paragraph(how),
-        paragraph("Where the model should not be trusted alone, it says so and why.", "quiet"),
-        f'<ol class="bars ghost" aria-hidden="true">{GHOST}</ol>',
-    )
-    return card("empty", "No photo yet", parts)
+    more = "Where the model should not be trusted alone, it says so and why."
+    return str(_parts.empty("No photo yet", (how, more)))
 
 
 def working(step: str) -> str:
     """While the answer is being found."""
-    return card("working", f"{step} …", [f'<ol class="bars ghost" aria-hidden="true">{GHOST}</ol>'])
+    return str(_parts.working(step))
 
 
-def problem(message: str) -> str:
+def problem(message: object) -> str:
     """An error, read out at once."""
-    return card("problem", "That did not work", [paragraph(message)], role="alert")
+    return str(_parts.problem(str(message)))
 
 
 def answer(prediction: Prediction) -> str:
     """The verdict, the badge that asks for a check, names that belong to it, and the confidence bars."""
     confidence = verdict_confidence(prediction)
-    parts = [
-        badge(prediction.review),
-        names(prediction),
-        paragraph(above_bars(prediction), "lead"),
-        bars(prediction),
-        *(paragraph(warning.rstrip(".") + ".", "quiet") for warning in prediction.warnings),
-    ]
-    kind = "check" if prediction.review.needed else "sure"
     beside = "" if confidence is None else percent(confidence)
-    return card(kind, prediction.verdict.text, parts, beside=beside)
+    lead, rest = above_bars(prediction), below_bars(prediction)
+    return str(_parts.answer(prediction, beside, CHECK, listed(prediction), lead, rest))
 
 
-def badge(review: Review) -> str:
-    """That a person should check, with the reasons folded away; nothing where nobody need to."""
-    if not review.needed:
-        return ""
-    items = "".join(f"<li>{safe(reason.message)}</li>" for reason in review.reasons)
-    return f'<details class="review"><summary>{safe(CHECK)}</summary><ul>{items}</ul></details>'
-
-
-def names(prediction: Prediction) -> str:
+def listed(prediction: Prediction) -> tuple[str, list[str]]:
     """The members of a group too large for the verdict, or what is seen where the subject is missing."""
-    shown = []
     if prediction.group and len(prediction.group.labels) > MAX_NAMES:
-        title, shown = "They look alike", [display_name(label) for label in prediction.group.labels]
-    elif prediction.looks_like:
-        title = "It looks like"
-        shown = [f"{one.name} {percent(one.confidence)}" for one in prediction.looks_like]
-    if not shown:
-        return ""
-    items = "".join(f"<li>{safe(name)}</li>" for name in shown)
-    return f'<ul class="names" aria-label="{title}">{items}</ul>'
+        return "They look alike", [display_name(label) for label in prediction.group.labels]
+    return "It looks like", [f"{one.name} {percent(one.confidence)}" for one in prediction.looks_like]
 
 
-def bars(prediction: Prediction) -> str:
-    """Calibrated confidences as a list that reads well aloud; the bars themselves are decoration."""
-    rows = "".join(
-        f'<li><span class="name">{safe(candidate.name)}</span> '
-        f'<span class="value">{safe(percent(candidate.confidence))}</span>'
-        '<span class="bar" aria-hidden="true">'
-        f'<span style="width:{100 * candidate.confidence:.1f}%"></span></span></li>'
-        for candidate in prediction.predictions
-    )
-    left = prediction.model.classes - len(prediction.predictions)
-    rest = max(0.0, 1 - sum(candidate.confidence for candidate in prediction.predictions))
+def above_bars(prediction: Prediction) -> str:
+    """What the confidences below a verdict mean where the verdict is none of them."""
     task = TASKS[prediction.task]
+    if prediction.verdict.code == "unknown":
+        return f"The closest {task.plural} that the model knows:"
+    if prediction.verdict.code in ("outside", "poor_image"):
+        return f"If it is {with_article(task.subject)} after all:"
+    return ""
+
+
+def below_bars(prediction: Prediction) -> str:
+    """How much confidence is left for the labels without a bar."""
+    task = TASKS[prediction.task]
+    left = prediction.model.classes - len(prediction.predictions)
+    if left <= 0:
+        return ""
+    rest = max(0.0, 1 - sum(candidate.confidence for candidate in prediction.predictions))
     others = f"The other {left} {task.plural}" if left > 1 else f"The other {task.noun}"
-    note = f"{others} together: {percent(rest)}." if left > 0 else ""
-    return f'<ol class="bars" aria-label="Confidence">{rows}</ol>{paragraph(note, "quiet")}'
-
-
-def notice(text: str | None) -> str:
-    """A line that says that another model than the intended one answers."""
-    return f'<p class="notice" role="status">{safe(text)}</p>' if text else ""
+    return f"{others} together: {percent(rest)}."
 
 
 # --- the heatmaps
 
 
-def heatmaps_title(explanation: Explanation | None) -> str:
-    """The title above the heatmaps, and the line that says what they show."""
-    line = paragraph(shown_regions(explanation), "quiet")
-    return f'<h2 class="part">Where each model looked</h2>{line}'
+def heatmaps_title(task: str = "", name: str = "") -> str:
+    """The title above the heatmaps, and the line that says what they show: evidence for the label `name`."""
+    line = "Each model paints the regions that speak for one answer."
+    if name:
+        entry = TASKS[task]
+        shown = thing(name, subject=entry.subject, noun=entry.noun)
+        coarse = "The models see a coarse grid, so sharp edges mean nothing."
+        line = f"Coloured regions speak for {shown}. {coarse}"
+    return str(_parts.part("Where each model looked", line))
 
 
-def caption(explanation: Explanation | None, variant: str) -> str:
+def caption(
+    variant: str, prediction: Prediction | None = None, explanation: Explanation | None = None
+) -> str:
     """Below one heatmap: the variant, its own answer, and its view of the label that is explained."""
-    lines = [f"<h3>{safe(VARIANT_NAMES.get(variant, variant))}</h3>"]
-    if explanation is None:
-        lines.append(paragraph("Its answer and its heatmap appear here.", "quiet"))
-    elif variant not in explanation.heatmaps:
-        lines.append(paragraph("These weights come without this model.", "quiet"))
-    else:
-        own = next(entry for entry in explanation.prediction.variants if entry.variant == variant)
+    own, lines = None, ["Its answer and its heatmap appear here."]
+    if prediction is not None:
+        own = next((entry for entry in prediction.variants if entry.variant == variant), None)
+        lines = [] if own else ["These weights come without this model."]
+        if own and explanation is None:
+            lines = ["Its heatmap is being painted."]
+    if own and explanation is not None:
         heatmap = explanation.heatmaps[variant]
-        lines.append(f'<p class="own">{safe(own.name)} <b>{safe(percent(own.confidence))}</b></p>')
         if own.label != explanation.label:
-            lines.append(paragraph(f"{explanation.name}: {percent(heatmap.confidence)}", "quiet"))
+            lines.append(f"{explanation.name}: {percent(heatmap.confidence)}")
         if heatmap.raw_max <= 0:
-            lines.append(paragraph(f"No region speaks for {explanation.name}.", "quiet"))
-    return f'<div class="caption">{"".join(lines)}</div>'
+            lines.append(f"No region speaks for {explanation.name}.")
+    return str(_parts.caption(model_name(variant), own, lines))
 
 
 def legend(stops: Sequence[str]) -> str:
     """The colour bar of the heatmaps."""
-    gradient = f"linear-gradient(90deg,{','.join(map(safe, stops))})"
-    return (
-        '<div class="legend"><span>little evidence</span>'
-        f'<span class="ramp" aria-hidden="true" style="background:{gradient}"></span>'
-        "<span>most evidence</span></div>"
-    )
+    return str(_parts.legend(stops))
+
+
+def alt_text(heatmap: Heatmap, name: str) -> str:
+    """A heatmap for those who do not see it; `name` is that of its label."""
+    model = model_name(heatmap.variant)
+    if heatmap.raw_max <= 0:
+        return f"The photo without colours: {model} found no region that speaks for {name}"
+    return f"The photo with a heatmap: {model} found its evidence for {name} mostly {place(heatmap.cam)}"
+
+
+def place(cam: NDArray[Any]) -> str:
+    """Where a coarse map (rows, columns) is hottest: "at the top left", "in the centre"."""
+    row, column = divmod(int(cam.argmax()), cam.shape[1])
+    vertical = ("top", "", "bottom")[3 * row // cam.shape[0]]
+    horizontal = ("left", "", "right")[3 * column // cam.shape[1]]
+    side = f"{vertical} {horizontal}".strip()
+    return f"at the {side}" if side else "in the centre"
 
 
 # --- details
@@ -276,31 +250,178 @@ def legend(stops: Sequence[str]) -> str:
 
 def details(prediction: Prediction, answer_json: Mapping[str, Any]) -> str:
     """The 90 % candidates, the timings, the model, and the whole answer as a file."""
-    plural = TASKS[prediction.task].plural
-    model = prediction.model
+    plural, model = TASKS[prediction.task].plural, prediction.model
     coverage = (
         f"On photos like those it was checked with, the truth is among these {plural} nine times in ten."
     )
-    rows = "".join(
-        f'<tr><th scope="row">{safe(step)}</th><td>{milliseconds:.0f} ms</td></tr>'
-        for step, milliseconds in prediction.timing_ms.items()
-    )
-    threshold = percent(prediction.review.threshold)
-    packed = base64.b64encode(json.dumps(answer_json, indent=1).encode()).decode()
-    return "".join(
-        (
-            '<div class="details"><h3>Candidates</h3>',
-            paragraph(", ".join(prediction.candidates_90)),
-            paragraph(coverage, "quiet"),
-            f'<h3>Time taken</h3><table class="timings"><tbody>{rows}</tbody></table><h3>Model</h3>',
-            paragraph(f"{model.source}, {model.backbone}, {model.classes} {plural}"),
-            paragraph(f"It asks for a check below {threshold}.", "quiet"),
-            f'<p><a class="download" download="pawmatch-{safe(prediction.task)}.json" ',
-            f'href="data:application/json;base64,{packed}">Download the answer as JSON</a></p></div>',
+    return str(
+        _parts.details(
+            ", ".join(prediction.candidates_90),
+            coverage,
+            prediction.timing_ms,
+            f"{model.source}, {model.backbone}, {model.classes} {plural}",
+            f"It asks for a check below {percent(prediction.review.threshold)}.",
+            json_file(f"pawmatch-{prediction.task}", answer_json, "Download the answer as JSON"),
         )
     )
 
 
 def no_details() -> str:
     """Where details will be."""
-    return paragraph(CHOOSE_PHOTO, "quiet")
+    return str(_parts.paragraph(CHOOSE_PHOTO, "quiet"))
+
+
+# --- the page "Compare"
+
+
+def model_name(variant: str) -> str:
+    """The variant's display name."""
+    return VARIANT_NAMES.get(variant, variant)
+
+
+def photos(count: int) -> str:
+    """The count with its noun."""
+    return "1 photo" if count == 1 else f"{count} photos"
+
+
+def comparison_introduction() -> str:
+    """The page's own title."""
+    line = (
+        f"Choose up to {MAX_COMPARED} photos to see how sure each of the models is, where they agree, "
+        "and where they looked."
+    )
+    return str(_parts.part("Compare the models", line))
+
+
+def comparison_empty(task: str) -> str:
+    """Before there is a comparison."""
+    entry = TASKS[task]
+    how = (
+        f"Choose photos of {entry.subject}s, up to {MAX_COMPARED}, and press Compare. Each model names the "
+        f"{entry.noun} on its own, and says how sure it is."
+    )
+    return str(_parts.empty("Nothing compared yet", (how, "")))
+
+
+def comparing(title: str, text: str = "", share: float | None = None) -> str:
+    """While photos are looked at, with how far that is."""
+    return str(_parts.comparing(title, text, share))
+
+
+def nothing_usable(refused: Sequence[tuple[str, str]]) -> str:
+    """When no photo could be used: a file's name and a sentence about it, for each."""
+    return str(_parts.nothing_usable(EVERY_PHOTO_REFUSED, refused))
+
+
+def comparison(found: Comparison, refused: Sequence[tuple[str, str]], warning: str | None) -> str:
+    """What there is to say about the models together, and the tables of their numbers."""
+    names = [model_name(summary.variant) for summary in found.variants]
+    models = [
+        (
+            name,
+            [
+                percent(summary.confidence.mean),
+                percent(summary.confidence.median),
+                f"{summary.confidence.at_half} of {summary.confidence.count}",
+                *([right(summary)] if found.judged else []),
+            ],
+        )
+        for name, summary in zip(names, found.variants, strict=True)
+    ]
+    pairs = [
+        (f"{names[one]} and {names[other]}", [f"{found.agreement[one][other]} of {found.images}"])
+        for one, other in combinations(range(len(names)), 2)
+    ]
+    columns = ["Model", "Mean", "Median", "50 % or more", *(["Right"] if found.judged else [])]
+    return str(
+        _parts.comparison(verdict(found), warning, surest(found), columns, models, pairs, list(refused))
+    )
+
+
+def verdict(found: Comparison) -> str:
+    """In how many photos the models agree."""
+    count, total, alike = len(found.variants), found.images, found.unanimous
+    if count == 1:
+        return f"One model looked at {photos(total)}"
+    models = f"The {NUMBERS[count] if count < len(NUMBERS) else count} models"
+    if total == 1:
+        return f"{models} {'agree' if alike else 'disagree'} on this photo"
+    if alike == 0:
+        return f"{models} never all agree on these {total} photos"
+    everything = "both photos" if total == 2 else f"all {total} photos"
+    return f"{models} agree on {everything if alike == total else f'{alike} of {total} photos'}"
+
+
+def surest(found: Comparison) -> str:
+    """Which model is the surest on average, with the caution that belongs to it."""
+    if len(found.variants) < 2:
+        return CAUTION
+    first = max(found.variants, key=lambda summary: summary.confidence.mean)
+    sure = f"{model_name(first.variant)} is the surest, {percent(first.confidence.mean)} on average."
+    return f"{sure} To be sure is not to be right. {CAUTION}"
+
+
+def right(summary: VariantSummary) -> str:
+    """How many of a model's answers are right."""
+    return f"{summary.accuracy.right} of {summary.accuracy.judged}" if summary.accuracy else "not known"
+
+
+def histograms(found: Comparison) -> str:
+    """How often each model is how sure: one small histogram per model, all of one scale."""
+    line = "How many photos there are for each confidence; the coloured ones are 50 % or more."
+    panels = [
+        (model_name(summary.variant), histogram_told(summary), summary.confidence.histogram)
+        for summary in found.variants
+    ]
+    return str(_parts.histograms(line, panels, max(max(counts) for _, _, counts in panels)))
+
+
+def histogram_told(summary: VariantSummary) -> str:
+    """A histogram for those who do not see it."""
+    counts = ", ".join(
+        f"{photos(count)} from {10 * tenth} to {10 * (tenth + 1)} %"
+        for tenth, count in enumerate(summary.confidence.histogram)
+        if count
+    )
+    return f"{model_name(summary.variant)}: {counts}"
+
+
+def photo_table(rows: Iterable[tuple[str, ImageAnswers]], truth_name: str) -> str:
+    """One row per photo, given with its thumbnail's address: what each model sees in it.
+
+    Right answers are marked where the truth is known. On a narrow screen a row is a block.
+    """
+    rows = list(rows)
+    models = [model_name(answer.variant) for answer in rows[0][1].answers]
+    told = [(address, image, [*photo_cells(image, truth_name)]) for address, image in rows]
+    return str(_parts.photo_table(models, told, CHECK))
+
+
+def photo_cells(image: ImageAnswers, truth_name: str) -> Iterable[tuple[str, str, float, bool, str]]:
+    """For each model its name, its answer, how sure it is, whether it is right, and its view of the truth."""
+    for index, answer in enumerate(image.answers):
+        is_right = image.truth is not None and answer.label == image.truth
+        is_wrong = image.truth is not None and not is_right
+        other = f"{truth_name}: {percent(image.truth_confidences[index])}" if is_wrong else ""
+        yield model_name(answer.variant), answer.name, answer.confidence, is_right, other
+
+
+def sheets_title() -> str:
+    """The title above the heatmap sheets."""
+    line = "Click a sheet to enlarge it. All heatmaps of a sheet are for one answer."
+    return str(_parts.part("Where they looked", line))
+
+
+def sheet_told(image: ImageAnswers) -> str:
+    """A heatmap sheet for those who do not see it, and the name under which it stands."""
+    told = "; ".join(
+        f"{model_name(answer.variant)}: {answer.name}, {percent(answer.confidence)}"
+        for answer in image.answers
+    )
+    return f"{image.file}. {told}"
+
+
+def comparison_file(values: Mapping[str, Any], task: str) -> str:
+    """The comparison as a file."""
+    file = json_file(f"pawmatch-compare-{task}", values, "Download the comparison as JSON")
+    return str(_parts.comparison_file(file))

@@ -1,4 +1,4 @@
-"""Answering: how photos meet the models when many people ask at once.
+"""Inference: how photos meet the models when many people ask at once.
 
 Where the models run in this process, photos are decoded side by side, as many at a time as there are cores,
 and then looked at in batches by the one thread that runs models: a second one would only slow the first
@@ -9,29 +9,38 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from PIL import Image
 
 from pawmatch.errors import ImageError, PawMatchError
-from pawmatch.images import ImageFile, hold_file, open_image
+from pawmatch.images import ImageFile, hold_file, read_image
 from pawmatch.images.pool import usable_cores
+from pawmatch.images.spec import Prepared
 from pawmatch.labels import find_label
 from pawmatch.results import Explanation, Prediction
-from pawmatch.settings import Settings
+from pawmatch.settings import Settings, on_lent_gpu
 from pawmatch.ui import request_log
 
 if TYPE_CHECKING:
-    from pawmatch.classifier import Classifier, Examined
-    from pawmatch.images import Prepared
+    from pawmatch.classifier import Classifier, ModelOutputs
 
 log = logging.getLogger(__name__)
 
+MAX_BATCH = 16  # photos at once; with more, the first of them would wait for the last
+SHOWN_SIDE = 1024  # pixels; the page's own copy of a photo, larger than any place where it is shown
+GPU_SECONDS = 60  # what one call may take on a lent GPU; the shorter, the better the place in the queue
 Load = Callable[[str], "Classifier"]
+Question = tuple["Classifier", Prepared]
+Compute = Callable[[str, Callable[..., Any], tuple[Any, ...]], Any]
+Q = TypeVar("Q")
+A = TypeVar("A")
 
 
 class Classifiers:
@@ -63,23 +72,26 @@ class Classifiers:
                 self._loaded[task] = self._load(task)
             return self._loaded[task]
 
-    def reload(self, task: str) -> Classifier:
-        """Load the task anew, for when a fallback serves; until then the old classifier answers."""
-        classifier = self._load(task)
-        with self._locks[task]:
-            self._loaded[task] = classifier
-        return classifier
+    def notice(self, task: str) -> str | None:
+        """One line if another model than the intended one answers for the task."""
+        return self._loaded[task].notice if task in self._loaded else None
+
+    def replace_fallback(self, task: str) -> None:
+        """Load the task anew if a fallback serves, which answers until then; otherwise do nothing."""
+        if self.notice(task):
+            classifier = self._load(task)
+            with self._locks[task]:
+                self._loaded[task] = classifier
 
     def warm_up(self) -> None:
         """Load every task and let it answer for an empty picture: a model's first run takes far longer.
 
         A task that fails is logged and will be tried again when somebody asks for it.
         """
-        for task in self.tasks:
-            self._try(task, "predict")
-        # Answers before heatmaps, whose libraries take a while to import.
-        for task in filter(self.is_ready, self.tasks):
-            self._try(task, "explain")
+        for method in ("predict", "explain"):  # answers before heatmaps
+            for task in self.tasks:
+                if method == "predict" or self.is_ready(task):
+                    self._try(task, method)
 
     def _try(self, task: str, method: str) -> None:
         try:
@@ -93,11 +105,7 @@ def from_settings(settings: Settings) -> Classifiers:
     """Classifiers of all tasks, from the sources that the settings name."""
 
     def load_task(task: str) -> Classifier:
-        import torch
-
         from pawmatch.classifier import load
-
-        torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
 
         # A service must start every time: where the Hub fails, the bundled weights answer, with a notice.
         return load(task, settings.source(task), settings.device, settings.engine, strict=False)
@@ -105,29 +113,20 @@ def from_settings(settings: Settings) -> Classifiers:
     return Classifiers(load_task, settings.sources)
 
 
-Q = TypeVar("Q")
-A = TypeVar("A")
-
-
 class Collector(Generic[Q, A]):
-    """Hands questions to `answer` in batches of at most `most`, in the order in which they came.
+    """Hands questions from many threads to `answer` in batches of at most `size`, in the order they came.
 
-    `thread` runs the batches and should run one job at a time; others may use it too, since after each
-    batch the rest queues up again behind their jobs. `answer` gives one answer for each question.
+    Nobody waits for company: a question that finds the thread idle is answered at once and alone. What comes
+    in while a batch runs is the next batch. So a quiet service is as quick as one without batches, and a busy
+    one gathers just as much as piles up. `thread` runs the batches, one job at a time; others may use it too,
+    since after each batch the rest queues up again behind their jobs.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Q]], Sequence[A]], most: int, thread: Executor) -> None:
-        self._answer = answer
-        self._most = most
-        self._thread = thread
+    def __init__(self, answer: Callable[[Sequence[Q]], Sequence[A]], size: int, thread: Executor) -> None:
+        self._answer, self._size, self._thread = answer, size, thread
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Q, Future[A]]] = deque()
         self._is_called = False  # whether the thread has been told that something waits
-
-    def ask(self, question: Q) -> A:
-        """The answer to one question; raises what answering it raised."""
-        (future,) = self.hand_in([question])
-        return future.result()
 
     def hand_in(self, questions: Iterable[Q]) -> list[Future[A]]:
         """Questions whose answers the caller does not wait for yet; a cancelled future is left out."""
@@ -142,7 +141,7 @@ class Collector(Generic[Q, A]):
 
     def _run(self) -> None:
         with self._lock:
-            taken = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            taken = [self._waiting.popleft() for _ in range(min(self._size, len(self._waiting)))]
             self._is_called = bool(self._waiting)
             if self._is_called:
                 self._thread.submit(self._run)
@@ -168,25 +167,17 @@ class Collector(Generic[Q, A]):
                 self._settle([entry])
 
 
-MOST_AT_ONCE = 16  # photos in one batch; with more, the first of them would wait for the last
-Question = tuple["Classifier", "Prepared"]
-Compute = Callable[[str, str, tuple[Any, ...], int], Any]
+@dataclass(frozen=True)
+class Seen:
+    """A photo that was answered for the page, and what heatmaps for any label are made of.
 
+    `outputs` are those of the models, without the photo's pixels. Where they stay in another process they are
+    None, and `explanation` has the heatmaps for the first choice.
+    """
 
-class Answering(Protocol):
-    """What the handlers need: answers for photos, given as paths that were checked."""
-
-    def predict(self, task: str, path: str, top_k: int) -> Prediction:
-        """One photo's answer."""
-        ...
-
-    def predict_all(self, task: str, paths: Sequence[str], top_k: int) -> list[Prediction | PawMatchError]:
-        """An answer or an error for each photo, in order."""
-        ...
-
-    def explain(self, task: str, path: str, label: str | None, top_k: int) -> Explanation:
-        """One photo's answer with the heatmaps for a label."""
-        ...
+    prediction: Prediction
+    outputs: ModelOutputs | None = None
+    explanation: Explanation | None = None
 
 
 class Here:
@@ -194,16 +185,13 @@ class Here:
 
     def __init__(self, classifiers: Classifiers) -> None:
         self._classifiers = classifiers
-        self._models = classifiers.thread
         # Decoded photos are large: more of them at a time would cost memory and gain nothing.
         self._decoding = threading.BoundedSemaphore(max(2, usable_cores()))
-        self._collector = Collector(examine_together, MOST_AT_ONCE, self._models)
+        self._collector = Collector(run_together, MAX_BATCH, classifiers.thread)
 
     def predict(self, task: str, path: str, top_k: int) -> Prediction:
         """One photo's answer."""
-        classifier = self._classifiers.get(task)
-        examined = self._collector.ask((classifier, self._prepare(classifier, path)))
-        return classifier.conclude(examined, top_k)
+        return self._classifiers.get(task).to_prediction(self._run(task, path), top_k)
 
     def predict_all(self, task: str, paths: Sequence[str], top_k: int) -> list[Prediction | PawMatchError]:
         """An answer or an error for each photo, in order.
@@ -212,15 +200,15 @@ class Here:
         """
         classifier = self._classifiers.get(task)
         answers: list[Prediction | PawMatchError] = []
-        for start in range(0, len(paths), MOST_AT_ONCE):
-            entries = [self._try_prepare(classifier, path) for path in paths[start : start + MOST_AT_ONCE]]
+        for start in range(0, len(paths), MAX_BATCH):
+            entries = [self._try_prepare(classifier, path) for path in paths[start : start + MAX_BATCH]]
             readable = [entry for entry in entries if not isinstance(entry, ImageError)]
             futures = iter(self._collector.hand_in([(classifier, entry) for entry in readable]))
             for entry in entries:
                 if isinstance(entry, ImageError):
                     answers.append(entry)
                 else:
-                    answers.append(classifier.conclude(next(futures).result(), top_k))
+                    answers.append(classifier.to_prediction(next(futures).result(), top_k))
         return answers
 
     def explain(self, task: str, path: str, label: str | None, top_k: int) -> Explanation:
@@ -228,12 +216,33 @@ class Here:
         classifier = self._classifiers.get(task)
         if label is not None:
             find_label(classifier.labels, label)  # before the models run for nothing
-        examined = self._collector.ask((classifier, self._prepare(classifier, path)))
+        outputs = self._run(task, path)
         with self._decoding:
-            photo = open_image(path)
+            photo = read_image(path).image
         # Its gradients, too, are for the thread that runs models; it takes them in turn with batches.
-        job = self._models.submit(classifier.explain_examined, examined, photo, label, top_k=top_k)
+        job = self._classifiers.thread.submit(classifier.explain_outputs, outputs, photo, label, top_k=top_k)
         return job.result()
+
+    def look(self, task: str, path: str, top_k: int) -> Seen:
+        """One photo's answer for the page, as soon as there is one."""
+        outputs = self._run(task, path)
+        prediction = self._classifiers.get(task).to_prediction(outputs, top_k)
+        # Pixels are most of it, and no heatmap needs them.
+        small = replace(outputs.prepared, pixels={}, canvases={})
+        return Seen(prediction, replace(outputs, prepared=small))
+
+    def heatmaps(
+        self, task: str, path: str, seen: Seen, photo: Image.Image, label: str | None
+    ) -> Explanation:
+        """The heatmaps of a photo that was answered: one backward pass through each head."""
+        assert seen.outputs is not None
+        classifier = self._classifiers.get(task)
+        return self._classifiers.thread.submit(draw_maps, classifier, seen, photo, label).result()
+
+    def _run(self, task: str, path: str) -> ModelOutputs:
+        classifier = self._classifiers.get(task)
+        (future,) = self._collector.hand_in([(classifier, self._prepare(classifier, path))])
+        return future.result()
 
     def _prepare(self, classifier: Classifier, path: str) -> Prepared:
         held = hold_file(path)
@@ -250,32 +259,52 @@ class Here:
             return exc
 
 
-def examine_together(questions: Sequence[Question]) -> list[Examined]:
+def run_together(questions: Sequence[Question]) -> list[ModelOutputs]:
     """What each question's classifier makes of its photo; those of one classifier in one batch."""
     groups: dict[int, list[int]] = {}
-    for place, (classifier, _) in enumerate(questions):
-        groups.setdefault(id(classifier), []).append(place)
-    answers: dict[int, Examined] = {}
-    for places in groups.values():
-        classifier = questions[places[0]][0]
-        examined = classifier.examine([questions[place][1] for place in places])
-        answers |= zip(places, examined, strict=True)
-    return [answers[place] for place in range(len(questions))]
+    for index, (classifier, _) in enumerate(questions):
+        groups.setdefault(id(classifier), []).append(index)
+    answers: dict[int, ModelOutputs] = {}
+    for indices in groups.values():
+        classifier = questions[indices[0]][0]
+        answers |= zip(
+            indices, classifier.run_models([questions[index][1] for index in indices]), strict=True
+        )
+    return [answers[index] for index in range(len(questions))]
+
+
+def draw_maps(classifier: Classifier, seen: Seen, photo: Image.Image, label: str | None) -> Explanation:
+    """The heatmaps for a label, by default the first choice, of a photo that the models have run on."""
+    assert seen.outputs is not None
+    started = time.perf_counter()
+    wanted = seen.prediction.top.label if label is None else find_label(classifier.labels, label)
+    maps = classifier.heatmaps(seen.outputs, wanted, photo.size)
+    timing = {**seen.prediction.timing_ms, "explain": round(1000 * (time.perf_counter() - started), 1)}
+    name = classifier.names[classifier.labels.index(wanted)]
+    return Explanation(replace(seen.prediction, timing_ms=timing), wanted, name, photo, maps, {})
+
+
+def shown_photo(path: str) -> Image.Image:
+    """The page's own copy of a photo, at most SHOWN_SIDE long."""
+    photo = read_image(path, min_side=SHOWN_SIDE).image
+    photo.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    return photo
 
 
 class Lent:
     """A host lends an accelerator for each call.
 
     The call runs in another process, so what goes in and out are plain values, errors included; and in the
-    visitor's own thread, by which the host knows whose quota to charge.
+    visitor's own thread, by which the host knows whose quota to charge. Each call is paid for, so that the
+    page gets its first heatmaps with the answer.
     """
 
     def __init__(self, classifiers: Classifiers, on_gpu: Callable[[Compute], Compute]) -> None:
         self._classifiers = classifiers
 
-        def compute(task: str, method: str, arguments: tuple[Any, ...], top_k: int) -> Any:
+        def compute(task: str, what: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
             try:
-                result = getattr(classifiers.get(task), method)(*arguments, top_k=top_k)
+                result = what(classifiers.get(task), *arguments)
                 return list(result) if isinstance(result, Iterator) else result
             except PawMatchError as exc:
                 return exc
@@ -284,26 +313,76 @@ class Lent:
 
     def predict(self, task: str, path: str, top_k: int) -> Prediction:
         """One photo's answer."""
-        answer: Prediction = self._run(task, "predict", path, top_k=top_k)
+        answer: Prediction = self._run(task, _predict, path, top_k)
         return answer
 
     def predict_all(self, task: str, paths: Sequence[str], top_k: int) -> list[Prediction | PawMatchError]:
         """An answer or an error for each photo, in order."""
-        answers: list[Prediction | PawMatchError] = self._run(task, "predict_batch", paths, top_k=top_k)
+        answers: list[Prediction | PawMatchError] = self._run(task, _predict_batch, list(paths), top_k)
         return answers
 
     def explain(self, task: str, path: str, label: str | None, top_k: int) -> Explanation:
         """One photo's answer with the heatmaps for a label."""
-        explanation: Explanation = self._run(task, "explain", path, label, top_k=top_k)
+        explanation: Explanation = self._run(task, _explain, path, label, top_k)
         return explanation
 
-    def _run(self, task: str, method: str, *arguments: Any, top_k: int) -> Any:
+    def look(self, task: str, path: str, top_k: int) -> Seen:
+        """One photo's answer for the page, with its heatmaps."""
+        explanation: Explanation = self._run(task, _explain_small, path, None, top_k)
+        return Seen(explanation.prediction, explanation=explanation)
+
+    def heatmaps(
+        self, task: str, path: str, seen: Seen, photo: Image.Image, label: str | None
+    ) -> Explanation:
+        """The heatmaps that came with the answer, or those for another label: a whole run of the models."""
+        explanation = seen.explanation
+        if explanation is None or label not in (None, explanation.label):
+            explanation = self._run(task, _explain_small, path, label, len(seen.prediction.predictions))
+        return explanation
+
+    def _run(self, task: str, what: Callable[..., Any], *arguments: Any) -> Any:
         # Loaded in this process: the other one would load it at every call.
         self._classifiers.get(task)
-        result = self._compute(task, method, arguments, top_k)
+        result = self._compute(task, what, arguments)
         paths = arguments[0] if isinstance(arguments[0], list) else [arguments[0]]
         for path in paths:
             request_log.note_photo(Path(path).stat().st_size, 0)  # decoded elsewhere
         if isinstance(result, PawMatchError):
             raise result
         return result
+
+
+# What the other process does, as functions that can be named to it.
+
+
+def _predict(classifier: Classifier, path: str, top_k: int) -> Prediction:
+    return classifier.predict(path, top_k)
+
+
+def _predict_batch(
+    classifier: Classifier, paths: Sequence[str], top_k: int
+) -> Iterator[Prediction | PawMatchError]:
+    return classifier.predict_batch(paths, top_k)
+
+
+def _explain(classifier: Classifier, path: str, label: str | None, top_k: int) -> Explanation:
+    return classifier.explain(path, label, top_k=top_k)
+
+
+def _explain_small(classifier: Classifier, path: str, label: str | None, top_k: int) -> Explanation:
+    (outputs,) = classifier.run_models([classifier.prepare(path)])
+    return draw_maps(
+        classifier, Seen(classifier.to_prediction(outputs, top_k), outputs), shown_photo(path), label
+    )
+
+
+def lent_gpu() -> Callable[[Any], Any] | None:
+    """The decorator that borrows a GPU for one call on Hugging Face's ZeroGPU; elsewhere None."""
+    if not on_lent_gpu():
+        return None
+    try:
+        import spaces
+    except ImportError:
+        return None
+    decorator: Callable[[Any], Any] = spaces.GPU(duration=GPU_SECONDS)
+    return decorator

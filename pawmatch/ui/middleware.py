@@ -1,8 +1,8 @@
-"""Rate limit: how many photos each visitor may send in a minute, kept at the door.
+"""What every request meets before Gradio: the gate and the rate limit.
 
-Who is over the limit gets 429 and a sentence with the time to wait, before anything of theirs is queued, so
-that nobody can fill the queue for all the others. Uploads are counted apart: a photo that is sent once and
-asked about once costs one of each.
+Gradio fetches web addresses for whoever asks, through a route of its own and wherever a file is expected,
+and takes request bodies of any size. Nothing here needs either: photos are uploaded, and the only requests
+that may leave this computer are those to the Hub for weights.
 """
 
 from __future__ import annotations
@@ -14,87 +14,41 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import gradio as gr
 from starlette.datastructures import MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pawmatch.ui import request_log
-from pawmatch.ui.handlers import HOW_TO_SEND, MOST_COMPARED
+from pawmatch.ui.html import MAX_COMPARED
 
-
-@dataclass
-class Bucket:
-    """What is left of one client's tokens, as of a moment; below zero it is in debt."""
-
-    tokens: float
-    moment: float
-
-
-class TokenBuckets:
-    """A bucket for each client: it holds `burst` tokens at most and gets `per_minute` new ones a minute.
-
-    Only the `most_clients` that asked last are remembered; one that is forgotten starts anew, with a full
-    bucket. `clock` gives seconds.
-    """
-
-    def __init__(
-        self,
-        per_minute: float,
-        burst: float,
-        *,
-        most_clients: int = 10_000,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._per_second = per_minute / 60
-        self._burst = burst
-        self._most_clients = most_clients
-        self._clock = clock
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def take(self, client: str, cost: float = 1.0) -> float:
-        """Take `cost` tokens and give 0; or, where they are lacking, take none and give the seconds to wait.
-
-        What costs more than a bucket holds needs a full one, and is paid off afterwards.
-        """
-        needed = min(cost, self._burst)
-        with self._lock:
-            now = self._clock()
-            bucket = self._buckets.pop(client, None) or Bucket(self._burst, now)
-            bucket.tokens = min(self._burst, bucket.tokens + (now - bucket.moment) * self._per_second)
-            bucket.moment = now
-            self._buckets[client] = bucket  # at the end, as the one that asked last
-            if len(self._buckets) > self._most_clients:
-                self._buckets.popitem(last=False)
-            if bucket.tokens < needed:
-                return (needed - bucket.tokens) / self._per_second
-            bucket.tokens -= cost
-            return 0.0
-
-    def __len__(self) -> int:
-        """How many clients are remembered."""
-        return len(self._buckets)
-
-
-UPLOAD = "/gradio_api/upload"
-# Other requests carry JSON: texts, numbers and the paths of uploads.
-JSON_BYTES = 2**20
+# Requests that are no uploads carry JSON: texts, numbers and the paths of uploads.
+MAX_JSON_BYTES = 2**20
 # What is read and thrown away of a body that is too large; some clients see an answer only after sending.
-DRAINED_BYTES = 2**25
+MAX_DRAINED_BYTES = 2**25
 SHUT = re.compile(
-    r"/gradio_api/"
-    r"(?:proxy=|file[=/]\s*https?:|custom_component/|component_server|deep_link|run-history|stream/|dev/)"
-    r"|^/(?:gradio_api/)?runs/?$",
+    r"/gradio_api/(?:proxy=|file[=/]\s*https?:|custom_component/|component_server|deep_link|run-history|stream/"
+    r"|dev/|process_recording|(?:undo-)?vibe-|profiling/|startup-events)|^/(?:gradio_api/)?runs/?$",
     re.IGNORECASE,
 )
 NOT_OFFERED = "This address is not offered here."
 TOO_LARGE = "The request is too large; send fewer or smaller files."
+UPLOADS = re.compile(r"/gradio_api/upload/?")
+ASKS = re.compile(r"/gradio_api/(?:queue/join|(?:call|run|api)(?:/v2)?/(?P<endpoint>[^/]+))/?")
+ENDPOINTS = ("predict", "explain", "predict_batch", "models")
+BURST_SECONDS = 20  # how much of the limit may come at once
+WITHOUT_PHOTO = 0.1  # of a photo's cost: changing colours, listing the models
+MAX_VISITORS = 10_000  # who are remembered; one that is forgotten starts anew
+Identify = Callable[[Scope], str]
+
+
+def route(scope: Scope) -> str:
+    """The path that is asked for, without one under which a proxy offers the service and that it keeps."""
+    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
 
 
 class Gate:
@@ -103,18 +57,18 @@ class Gate:
     def __init__(self, app: ASGIApp, max_upload_mb: int) -> None:
         self.app = app
         # The page that compares sends all of its photos in one request; the rest is their wrapping.
-        self.upload_bytes = MOST_COMPARED * (max_upload_mb * 2**20 + 2**16)
+        self.max_upload_bytes = MAX_COMPARED * (max_upload_mb * 2**20 + 2**16)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        send = partial(send_plainly, send)
-        if SHUT.search(scope["path"]):
+        send, path = partial(send_plainly, send), route(scope)
+        if SHUT.search(path):
             await PlainTextResponse(NOT_OFFERED, 403)(scope, receive, send)
             return
-        limit = self.upload_bytes if scope["path"].startswith(UPLOAD) else JSON_BYTES
+        limit = self.max_upload_bytes if UPLOADS.fullmatch(path) else MAX_JSON_BYTES
         if declared_length(scope) > limit:
             await drain(receive)
             await PlainTextResponse(TOO_LARGE, 413)(scope, receive, send)
@@ -144,7 +98,7 @@ def counted(receive: Receive, limit: int) -> Receive:
 async def drain(receive: Receive) -> None:
     """Read a body, or the first part of a very large one, and keep nothing of it."""
     seen, more = 0, True
-    while more and seen < DRAINED_BYTES:
+    while more and seen < MAX_DRAINED_BYTES:
         message = await receive()
         seen += len(message.get("body", b""))
         more = message.get("more_body", False)
@@ -157,32 +111,42 @@ async def send_plainly(send: Send, message: Message) -> None:
     await send(message)
 
 
-def fetch_nothing(demo: gr.Blocks) -> None:
-    """Make every component refuse a web address in place of an upload; Gradio would download it."""
-    for block in demo.blocks.values():
-        move: Callable[[Any], Awaitable[Any]] = block.async_move_resource_to_block_cache
-        setattr(block, "async_move_resource_to_block_cache", partial(move_own, move))  # noqa: B010 - as mypy likes
+class TokenBuckets:
+    """A bucket for each visitor: it holds `burst` tokens at most and gets `per_minute` new ones a minute.
 
+    A cost may be a fraction, or more than a bucket holds: that needs a full one, and is paid off afterwards.
+    `clock` gives seconds.
+    """
 
-async def move_own(move: Callable[[Any], Awaitable[Any]], place: Any) -> Any:
-    """Take in a file that is here; raise Gradio's error, which visitors see, for a web address."""
-    if str(place).startswith(("http://", "https://")):
-        raise gr.Error(HOW_TO_SEND, print_exception=False)
-    return await move(place)
+    def __init__(
+        self, per_minute: float, burst: float, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._per_second, self._burst, self._clock = per_minute / 60, burst, clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens, and at what moment
+        self._lock = threading.Lock()
 
-
-ASKS = re.compile(r"/gradio_api/(?:queue/join|(?:call|run|api)(?:/v2)?/(?P<endpoint>\w{1,20}))/?$")
-UPLOADS = re.compile(r"/gradio_api/upload/?$")
-ENDPOINTS = ("predict", "explain", "predict_batch", "models")
-BURST_SECONDS = 20  # how much of the limit may come at once
-WITHOUT_PHOTO = 0.1  # of a photo's cost: changing colours, listing the models
-Identify = Callable[[Scope], str]
+    def take(self, visitor: str, cost: float = 1.0) -> float:
+        """Take `cost` tokens and give 0; or, where they are lacking, none, and give the seconds to wait."""
+        needed = min(cost, self._burst)
+        with self._lock:
+            now = self._clock()
+            tokens, moment = self._buckets.pop(visitor, (self._burst, now))
+            tokens = min(self._burst, tokens + (now - moment) * self._per_second)
+            wait = max(0.0, needed - tokens) / self._per_second
+            # At the end, as the one that asked last.
+            self._buckets[visitor] = (tokens if wait else tokens - cost, now)
+            if len(self._buckets) > MAX_VISITORS:
+                self._buckets.popitem(last=False)
+            return wait
 
 
 class RateLimit:
     """ASGI middleware: refuses visitors who ask more than `per_minute` photos a minute.
 
-    `identify` says who is asking; that is forgotten with the bucket, and logged nowhere.
+    Who is over the limit gets 429 and a sentence with the time to wait, before anything of theirs is queued,
+    so that nobody can fill the queue for all the others. Uploads are counted apart: a photo that is sent once
+    and asked about once costs one of each. `identify` says who is asking; that is forgotten with the bucket,
+    and logged nowhere.
     """
 
     def __init__(self, app: ASGIApp, per_minute: int, identify: Identify) -> None:
@@ -194,10 +158,8 @@ class RateLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
-        if scope["type"] != "http" or scope["method"] != "POST":
-            await self.app(scope, receive, send)
-            return
-        endpoint = endpoint_of(scope["path"])
+        is_post = scope["type"] == "http" and scope["method"] == "POST"
+        endpoint = endpoint_of(route(scope)) if is_post else None
         if endpoint is None:
             await self.app(scope, receive, send)
             return
@@ -217,9 +179,9 @@ class RateLimit:
 
 def endpoint_of(path: str) -> str | None:
     """What a POST to this address asks for: "/predict" and the like, "page" or "upload"; None if nothing."""
-    if UPLOADS.search(path):
+    if UPLOADS.fullmatch(path):
         return "upload"
-    asked = ASKS.search(path)
+    asked = ASKS.fullmatch(path)
     if asked is None:
         return None
     return f"/{asked['endpoint']}" if asked["endpoint"] in ENDPOINTS else "page"
@@ -247,18 +209,17 @@ async def read_ahead(receive: Receive) -> tuple[bytes, Receive]:
 
 
 def cost(body: bytes) -> float:
-    """How many photos a question is about; one without any costs a tenth of a photo."""
+    """How many photos a question is about, wherever in it they stand; without any, a tenth of a photo."""
     try:
-        photos = count_files(json.loads(body).get("data"))
-    except (ValueError, AttributeError, RecursionError):
+        return float(count_files(json.loads(body))) or WITHOUT_PHOTO
+    except (ValueError, RecursionError):
         return 1.0  # no question at all, which others will say
-    return float(photos) or WITHOUT_PHOTO
 
 
 def count_files(value: Any) -> int:
     """The file objects in JSON values."""
     if isinstance(value, dict):
-        return 1 if "path" in value else sum(map(count_files, value.values()))
+        return ("path" in value) + sum(map(count_files, value.values()))
     return sum(map(count_files, value)) if isinstance(value, list) else 0
 
 

@@ -1,13 +1,8 @@
-"""The page: which widgets there are, where they stand, and which event leads to what."""
+"""The page for one photo: which widgets there are, where they stand, and what each event changes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from inspect import signature
-from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import gradio as gr
@@ -16,334 +11,308 @@ from PIL import Image
 
 from pawmatch.errors import PawMatchError
 from pawmatch.heatmaps import COLORMAPS, colormap_stops, overlay
+from pawmatch.images.filetypes import refusal
+from pawmatch.results import Explanation
 from pawmatch.settings import Settings
 from pawmatch.tasks import TASKS, VARIANT_NAMES
 from pawmatch.ui import html
-from pawmatch.ui.api import MODEL_RUN, add_endpoints, worded
-from pawmatch.ui.compare import PATH, TITLE, add_compare_page
+from pawmatch.ui.api import MODEL_RUN, PRIVATE, QUICK, worded
 from pawmatch.ui.gradio_patches import keep_jpeg
 from pawmatch.ui.handlers import (
-    EXAMPLES,
     Example,
     Handlers,
-    Kept,
-    Shown,
+    PageState,
     examples_for,
     fit_for_visitors,
-    keep,
-    read_examples,
+    photo_name,
+    photo_path,
+    task_name,
 )
-from pawmatch.ui.inference import Classifiers
-
-NOTHING_TO_EXPLAIN = [(html.CHOOSE_PHOTO, "")]
-
-
-@dataclass(frozen=True)
-class Widgets:
-    """What an answer changes on the page."""
-
-    kept: gr.State
-    answer: gr.HTML
-    notice: gr.HTML
-    retry: gr.Button
-    label: gr.Dropdown
-    explained: gr.HTML
-    details: gr.HTML
-    json: gr.JSON
-    card: gr.Markdown
-    images: list[gr.Image]
-    captions: list[gr.HTML]
-
-    def all(self) -> list[Any]:
-        """Every widget, for an event that may change any of them."""
-        widgets = vars(self).values()
-        return [part for widget in widgets for part in (widget if isinstance(widget, list) else [widget])]
-
-
-Update = dict[Any, Any]
-
-
-class Updates:
-    """What the page's events give back: for each widget that changes, its new value."""
-
-    def __init__(self, handlers: Handlers, widgets: Widgets) -> None:
-        self.handlers = handlers
-        self.widgets = widgets
-
-    def look(self, image: Any, task: str, colormap: str, strength: float) -> Iterator[Update]:
-        """A new photo, or another task for it: say what is going on, then answer and explain."""
-        page = self.widgets
-        if image is not None and not self.handlers.is_ready(task):
-            yield {page.answer: html.working("Loading the models")}
-            with suppress(PawMatchError):  # which the answer will meet again, and say
-                self.handlers.prepare(task)
-        if image is not None:
-            yield {page.answer: html.working("Looking at the photo")}
-        yield self.explain(image, task, None, colormap, strength)
-
-    def explain(self, image: Any, task: str, label: str | None, colormap: str, strength: float) -> Update:
-        """The photo that is there, with the heatmaps for one label."""
-        try:
-            with fit_for_visitors():
-                if image is None:
-                    return self.blank(task, None)
-                return self.answered(self.handlers.examine(image, task, label), colormap, strength)
-        except PawMatchError as exc:
-            # In the answer's own place: a passing message would leave the last photo's answer standing.
-            return self.blank(task, str(exc))
-
-    def explain_chosen(self, image: Any, task: str, label: str, colormap: str, strength: float) -> Update:
-        """The same photo, with the heatmaps for the label that was just chosen."""
-        update = self.explain(image, task, label, colormap, strength)
-        if update[self.widgets.kept] is not None:
-            # It stands there already, and the visitor may be about to choose another one.
-            del update[self.widgets.label]
-        return update
-
-    def retry(self, task: str) -> None:
-        """Load the intended model again; whether that helped, the next answer's notice says."""
-        try:
-            self.handlers.retry(task)
-        except PawMatchError as exc:
-            gr.Warning(html.safe(exc))
-
-    def restyle(self, kept: Kept | None, colormap: str, strength: float) -> list[Any]:
-        """The overlays in other colours or strength; the models do not run for that."""
-        if kept is None:
-            return [gr.skip() for _ in VARIANT_NAMES]
-        return overlays(kept, kept.photo(), colormap, strength)
-
-    def legend(self, colormap: str) -> str:
-        """The colour bar of a colour map."""
-        return html.legend(colormap_stops(colormap))
-
-    def blank(self, task: str, problem: str | None) -> Update:
-        """A problem, or else an invitation, in the answer's place, and nothing left of the last answer."""
-        page = self.widgets
-        answer = html.problem(problem) if problem else html.empty(task)
-        return {
-            page.kept: None,
-            page.answer: answer,
-            **self.noticed(task),
-            page.label: gr.Dropdown(choices=NOTHING_TO_EXPLAIN, value="", interactive=False),
-            page.explained: html.heatmaps_title(None),
-            page.details: html.no_details(),
-            page.json: None,
-            page.card: html.CHOOSE_PHOTO,
-            **dict.fromkeys(page.images),
-            **{
-                widget: html.caption(None, variant)
-                for widget, variant in zip(page.captions, VARIANT_NAMES, strict=True)
-            },
-        }
-
-    def answered(self, shown: Shown, colormap: str, strength: float) -> Update:
-        """An answer with everything that belongs to it."""
-        page = self.widgets
-        explanation = shown.explanation
-        prediction = explanation.prediction
-        kept = keep(shown)
-        return {
-            page.kept: kept,
-            page.answer: html.answer(prediction),
-            **self.noticed(prediction.task),
-            page.label: gr.Dropdown(
-                choices=self.handlers.labels(prediction.task), value=explanation.label, interactive=True
-            ),
-            page.explained: html.heatmaps_title(explanation),
-            page.details: html.details(prediction, shown.json),
-            page.json: shown.json,
-            page.card: html.card_text(self.handlers.card(prediction.task)),
-            **dict(zip(page.images, overlays(kept, shown.photo, colormap, strength), strict=True)),
-            **{
-                widget: html.caption(explanation, variant)
-                for widget, variant in zip(page.captions, VARIANT_NAMES, strict=True)
-            },
-        }
-
-    def noticed(self, task: str) -> Update:
-        """Whether another model than the intended one answers, and the button to change that."""
-        text = self.handlers.notice(task)
-        return {self.widgets.notice: html.notice(text), self.widgets.retry: gr.Button(visible=bool(text))}
-
-
-def overlays(kept: Kept, photo: Image.Image, colormap: str, strength: float) -> list[Any]:
-    """One update per variant's image, with words for those who do not see it."""
-    updates = []
-    for variant in VARIANT_NAMES:
-        heatmap = kept.heatmaps.get(variant)
-        if heatmap is None:
-            updates.append(gr.Image(value=None))
-            continue
-        picture = overlay(photo, heatmap, colormap=colormap, strength=strength)
-        updates.append(
-            gr.Image(value=keep_jpeg(picture, variant), alt_text=html.alt_text(heatmap, kept.name))
-        )
-    return updates
-
 
 FIRST_TASK = next(iter(TASKS))
-# A visitor's photo and answer stay here half an hour at most.
-KEPT_SECONDS = 1800
-CLEAN_SECONDS = 900
+KEPT_SECONDS = 1800  # a visitor's photo and answer stay half an hour at most
+NOTHING_TO_EXPLAIN = [(html.CHOOSE_PHOTO, "")]
+COLORMAP_TITLES = {"jet": "Red is high", "cividis": "Cividis", "viridis": "Viridis"}
+# What to do about a photo as iPhones store it; None where it can be read.
+HEIC_REFUSED = refusal(b"\0\0\0\x18ftypheic", "photo.heic")
 CLICKED_EXAMPLE = """element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-index]");
   if (button) trigger("click", { index: Number(button.dataset.index) });
 });"""
 # On a phone the answer is below the question: whoever asked should see it without searching.
-SHOW_VERDICT = """() => {
-  const verdict = document.querySelector("#answer .card:not(.empty) .verdict");
+SHOW_VERDICT = """() => setTimeout(() => {
+  const verdict = document.querySelector("#answer .card:not(.empty, .working) .verdict");
   if (!verdict) return;
   const { top, bottom } = verdict.getBoundingClientRect();
   if (top >= 0 && bottom <= innerHeight) return;
   const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
   document.getElementById("answer").scrollIntoView({ behavior, block: "start" });
-}"""
-COLORMAP_TITLES = {"jet": "Red is high", "cividis": "Cividis", "viridis": "Viridis"}
+}, 50)"""
+# Of a file that cannot be sent Gradio says something in passing. Here it is the header that notices, so that
+# the answer's place can say it, and the file is kept from Gradio.
+REFUSE_FILES = """const judge = (event, files) => {
+  if (!event.target.closest?.("#photo, #photos")) return;
+  const refused = [...(files ?? [])].find((file) => file.size > LIMIT || !file.type.startsWith("image/")
+    || (REFUSE_HEIC && (/^image\\/hei[cf]/.test(file.type) || /\\.hei[cf]$/i.test(file.name))));
+  if (!refused) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  if (event.type === "change") event.target.value = "";
+  else event.target.dispatchEvent(new DragEvent("dragleave", { bubbles: true }));
+  trigger("click", { name: refused.name, size: refused.size });
+};
+document.addEventListener("change", (event) => judge(event, event.target.files), true);
+document.addEventListener("drop", (event) => judge(event, event.dataTransfer?.files), true);"""
+
+Update = dict[Any, Any]
 
 
-def build(
-    classifiers: Classifiers,
-    settings: Settings,
-    *,
-    examples: Path = EXAMPLES,
-    on_gpu: Callable[[Any], Any] | None = None,
-) -> gr.Blocks:
-    """The page and its endpoints, not yet launched."""
-    handlers = Handlers(classifiers, on_gpu)
-    drawings = read_examples(examples)
-    with gr.Blocks(
-        title=f"{html.TITLE}: {html.TAGLINE}",
-        delete_cache=(CLEAN_SECONDS, KEPT_SECONDS),
-        analytics_enabled=False,
-    ) as demo:
-        add_endpoints(handlers)
-        add_page(handlers, settings, drawings)
-    with demo.route(TITLE, PATH):
-        add_compare_page(demo, handlers, settings, drawings)
-    page: gr.Blocks = demo  # its type says Any
-    remember_signatures(page)
-    return page
-
-
-def remember_signatures(demo: gr.Blocks) -> None:
-    """Work out once what each widget is made from: Gradio does it for every widget in every new session.
-
-    A call of an endpoint is such a session, and half of what that costs goes into this.
-    """
-    for kind in {type(block) for block in demo.blocks.values()}:
-        make = kind.__init__
-        if isinstance(make, FunctionType):
-            setattr(make, "__signature__", signature(make))  # noqa: B010 - a plain assignment offends mypy
-
-
-def add_page(handlers: Handlers, settings: Settings, examples: list[Example]) -> None:
-    """Add all widgets that are seen, top to bottom, and their events."""
+def page_header(settings: Settings) -> gr.HTML:
+    """The links to both pages and the title, whose `click` says that a file was refused: see refused_file."""
     Navbar(main_page_name=html.MAIN_PAGE)
-    gr.HTML(html.header())
-    with gr.Row(elem_classes="ask"):
-        with gr.Column(elem_classes="question"):
-            task, photo = add_question()
-        with gr.Column(elem_classes="reply"):
-            notice = gr.HTML(elem_id="notice")
-            retry = gr.Button("Try the intended model again", size="sm", visible=False, elem_id="retry")
-            answer = gr.HTML(html.empty(FIRST_TASK), elem_id="answer")
-        with gr.Column(elem_classes="tryout"):
-            galleries = {name: add_gallery(name, examples) for name in TASKS}
-    explained = gr.HTML(html.heatmaps_title(None), elem_id="explained")
-    with gr.Row(elem_classes="controls"):
-        label, colormap, strength = add_controls(settings)
-    with gr.Row(elem_classes="maps"):
-        images, captions = zip(*(add_map(variant) for variant in VARIANT_NAMES), strict=True)
-    legend = gr.HTML(html.legend(colormap_stops(settings.colormap)), elem_id="legend")
-    with gr.Accordion("Details", open=False):
-        details = gr.HTML(html.no_details())
-    with gr.Accordion("The answer as JSON", open=False):
-        answer_json = gr.JSON(show_label=False)
-    with gr.Accordion("Model card", open=False):
-        card = gr.Markdown(html.CHOOSE_PHOTO)
-    gr.HTML(html.footer())
-    kept = gr.State(time_to_live=KEPT_SECONDS)
-
-    widgets = Widgets(
-        kept,
-        answer,
-        notice,
-        retry,
-        label,
-        explained,
-        details,
-        answer_json,
-        card,
-        list(images),
-        list(captions),
-    )
-    updates = Updates(handlers, widgets)
-    # Values come as they are: the photo is opened, and its file judged, by our own code.
-    quick: dict[str, Any] = {"preprocess": False, "api_visibility": "private", "show_progress": "hidden"}
-    run: dict[str, Any] = {"preprocess": False, "api_visibility": "private", **MODEL_RUN}
-    look: dict[str, Any] = {
-        "fn": updates.look,
-        "inputs": [photo, task, colormap, strength],
-        "outputs": widgets.all(),
-    }
-    # The answer's place says itself what is going on; this adds the seconds, and the place in the queue.
-    on_answer = {**run, "show_progress": "minimal", "show_progress_on": answer}
-
-    # `change` fires once for each upload, paste, capture, example and removal, and after the value has
-    # changed; `input` and `clear` may come with the value of before.
-    looked = photo.change(**look, **on_answer, trigger_mode="always_last")
-    for gallery, mine in galleries.values():
-        gallery.click(worded(chosen_from(mine)), None, photo, **quick)
-    asked_again = task.change(
-        lambda chosen: [gr.HTML(visible=chosen == name) for name in galleries],
-        task,
-        [gallery for gallery, _ in galleries.values()],
-        **quick,
-    ).then(**look, **on_answer)
-    retry.click(worded(updates.retry), task, None, **on_answer).then(**look, **on_answer)
-    for event in (looked, asked_again):
-        event.then(None, js=SHOW_VERDICT, api_visibility="private")
-    # Not `input`, which also fires when the field is left, nor `change`, which our own updates fire. The
-    # label is the field's value and not the event's: "always_last" asks again with the first event.
-    label.select(
-        worded(updates.explain_chosen),
-        [photo, task, label, colormap, strength],
-        widgets.all(),
-        **run,
-        show_progress_on=list(images),
-        trigger_mode="always_last",
-    )
-    gr.on(
-        [colormap.change, strength.change],
-        worded(updates.restyle),
-        [kept, colormap, strength],
-        list(images),
-        **quick,
-        trigger_mode="always_last",
-    )
-    colormap.change(worded(updates.legend), colormap, legend, **quick)
+    script = REFUSE_FILES.replace("LIMIT", str(settings.max_upload_mb * 2**20))
+    script = script.replace("REFUSE_HEIC", "true" if HEIC_REFUSED else "false")
+    return gr.HTML(html.header(), js_on_load=script)
 
 
-def add_question() -> tuple[gr.Radio, gr.Image]:
-    """The choice of the task, and the place for the photo."""
-    task = gr.Radio(
-        [(entry.title, entry.name) for entry in TASKS.values()],
-        value=FIRST_TASK,
-        label="What would you like to know?",
-        elem_id="task",
-    )
-    photo = gr.Image(
-        label="Photo",
-        sources=["upload", "clipboard", "webcam"],
-        placeholder="# Drop a photo here\nor click to choose one",
-        alt_text="The photo that you chose",
-        format="jpeg",
-        height=320,
-        buttons=["fullscreen"],
-        elem_id="photo",
-    )
-    return task, photo
+def refused_file(event: gr.EventData, max_upload_mb: int) -> str:
+    """What to do about a file that the page did not send, by the name and size that the browser tells."""
+    name, size = str(event.name), event.size
+    shown = photo_name({"orig_name": name}, 1)
+    if HEIC_REFUSED and name.lower().endswith((".heic", ".heif")):
+        return f"{shown}: {HEIC_REFUSED}"
+    if isinstance(size, int | float) and size > max_upload_mb * 2**20:
+        return f"{shown} is larger than {max_upload_mb} MB; save it smaller, or choose another photo."
+    return f"{shown} is no picture; choose a photo as JPEG, PNG or WebP."
+
+
+def task_choice() -> gr.Radio:
+    """The choice of the task."""
+    titles = [(entry.title, entry.name) for entry in TASKS.values()]
+    return gr.Radio(titles, value=FIRST_TASK, label="What would you like to know?", elem_id="task")
+
+
+class PhotoPage:
+    """All widgets, made from top to bottom within the Blocks being built, and the events between them.
+
+    A method that answers an event gives, for each widget that changes, its new value.
+    """
+
+    def __init__(self, handlers: Handlers, settings: Settings, examples: list[Example]) -> None:
+        self.handlers, self.settings = handlers, settings
+        self.header = page_header(settings)
+        with gr.Row(elem_classes="ask"):
+            with gr.Column(elem_classes="question"):
+                self.task = task_choice()
+                self.photo = gr.Image(
+                    label="Photo",
+                    sources=["upload", "clipboard", "webcam"],
+                    placeholder="# Drop a photo here\nor click to choose one",
+                    alt_text="The photo that you chose",
+                    format="jpeg",
+                    height=320,
+                    buttons=["fullscreen"],
+                    elem_id="photo",
+                )
+            with gr.Column(elem_classes="reply"):
+                self.notice = gr.HTML(elem_id="notice")
+                self.retry = gr.Button(
+                    "Try the intended model again", size="sm", visible=False, elem_id="retry"
+                )
+                self.answer = gr.HTML(html.empty(FIRST_TASK), elem_id="answer")
+            with gr.Column(elem_classes="tryout"):
+                self.galleries = {name: add_gallery(name, examples) for name in TASKS}
+        self.explained = gr.HTML(html.heatmaps_title(), elem_id="explained")
+        with gr.Row(elem_classes="controls"):
+            self.label, self.colormap, self.strength = add_controls(settings)
+        with gr.Row(elem_classes="maps"):
+            maps = {variant: add_map(variant) for variant in VARIANT_NAMES}
+        self.images = {variant: image for variant, (image, _) in maps.items()}
+        self.captions = {variant: caption for variant, (_, caption) in maps.items()}
+        self.legend = gr.HTML(html.legend(colormap_stops(settings.colormap)), elem_id="legend")
+        with gr.Accordion("Details", open=False):
+            self.details = gr.HTML(html.no_details())
+        with gr.Accordion("The answer as JSON", open=False):
+            self.json = gr.JSON(show_label=False)
+        with gr.Accordion("Model card", open=False):
+            self.card = gr.Markdown(html.CHOOSE_PHOTO)
+        gr.HTML(html.footer())
+        self.state = gr.State(time_to_live=KEPT_SECONDS)
+        self.outputs = [
+            *(self.state, self.answer, self.notice, self.retry, self.label, self.explained),
+            *(self.details, self.json, self.card, *self.images.values(), *self.captions.values()),
+        ]
+        self._connect()
+
+    def _connect(self) -> None:
+        colors: list[Any] = [self.colormap, self.strength]
+        look: dict[str, Any] = {
+            "fn": self.look,
+            "inputs": [self.photo, self.task, *colors],
+            "outputs": self.outputs,
+        }
+        # The answer's place says itself what is going on; this adds the seconds, and the place in the queue.
+        run = {**PRIVATE, **MODEL_RUN}
+        on_answer = {**run, "show_progress": "minimal", "show_progress_on": self.answer}
+        galleries = [gallery for gallery, _ in self.galleries.values()]
+
+        # `change` fires once for each upload, paste, capture, example and removal, and after the value has
+        # changed; `input` and `clear` may come with the value of before.
+        self.photo.change(**look, **on_answer, trigger_mode="always_last")
+        for gallery, mine in self.galleries.values():
+            gallery.click(worded(chosen_from(mine)), None, self.photo, **QUICK)
+        self.task.change(self.show_gallery, self.task, galleries, **QUICK).then(**look, **on_answer)
+        self.retry.click(worded(self.load_intended), self.task, None, **on_answer).then(**look, **on_answer)
+        self.header.click(self.refuse, self.task, self.outputs, **QUICK)
+        self.answer.change(None, js=SHOW_VERDICT, api_visibility="private")
+        # Not `input`, which also fires when the field is left, nor `change`, which our own updates fire. The
+        # label is the field's value and not the event's: "always_last" asks again with the first event.
+        self.label.select(
+            self.explain,
+            [self.photo, self.task, self.label, self.state, *colors],
+            self.outputs,
+            **run,
+            show_progress_on=list(self.images.values()),
+            trigger_mode="always_last",
+        )
+        restyled = worded(self.restyle)
+        gr.on(
+            [self.colormap.change, self.strength.change],
+            restyled,
+            [self.state, *colors],
+            list(self.images.values()),
+            **QUICK,
+            trigger_mode="always_last",
+        )
+        self.colormap.change(worded(self.show_legend), self.colormap, self.legend, **QUICK)
+
+    # --- what the events change
+
+    def look(self, image: Any, task: Any, colormap: Any, strength: Any) -> Iterator[Update]:
+        """A new photo, or another task for it: say what is going on, answer, and then explain."""
+        try:
+            with fit_for_visitors():
+                if image is None:
+                    yield self.blank(task)
+                    return
+                if not self.handlers.is_ready(task):
+                    yield {self.answer: html.working("Loading the models")}
+                    self.handlers.classifiers.get(task_name(task))
+                yield {self.answer: html.working("Looking at the photo")}
+                state = self.handlers.look(image, task)
+                yield self.answered(state)
+                yield self.painted(*self.handlers.paint(state), colormap, strength)
+        except PawMatchError as exc:
+            # In the answer's own place: a passing message would leave the last photo's answer standing.
+            yield self.blank(task, exc)
+
+    def explain(
+        self, image: Any, task: Any, label: Any, state: PageState | None, colormap: Any, strength: Any
+    ) -> Update:
+        """The same photo, with the heatmaps for the label that was just chosen.
+
+        The models run again only if what is kept is gone, or is of another photo.
+        """
+        try:
+            with fit_for_visitors():
+                update: Update = {}
+                if state is None or (state.path, state.task) != (photo_path(image), task_name(task)):
+                    state = self.handlers.look(image, task)
+                    update = self.answered(state)
+                update |= self.painted(*self.handlers.paint(state, label), colormap, strength)
+                # It stands there already, and the visitor may be about to choose another one.
+                update.pop(self.label, None)
+                return update
+        except PawMatchError as exc:
+            return self.blank(task, exc)
+
+    def refuse(self, task: Any, event: gr.EventData) -> Update:
+        """A file that the page did not send: what to do, and nothing left of the last answer."""
+        return self.blank(task, refused_file(event, self.settings.max_upload_mb))
+
+    def load_intended(self, task: Any) -> None:
+        """Load the intended model again; whether that helped, the next answer's notice says."""
+        self.handlers.classifiers.replace_fallback(task_name(task))
+
+    def show_gallery(self, task: Any) -> list[Any]:
+        """The examples of one task."""
+        return [gr.HTML(visible=task == name) for name in self.galleries]
+
+    def show_legend(self, colormap: Any) -> str:
+        """The colour bar of a colour map."""
+        return html.legend(colormap_stops(colormap))
+
+    def restyle(self, state: PageState | None, colormap: Any, strength: Any) -> list[Any]:
+        """The overlays in other colours or strength; the models do not run for that."""
+        if state is None or not state.heatmaps:
+            return [gr.skip() for _ in VARIANT_NAMES]
+        return overlays(state, state.photo(), colormap, strength)
+
+    def blank(self, task: Any, problem: object = None) -> Update:
+        """A problem, or else an invitation, in the answer's place, and nothing left of the last answer."""
+        return {
+            self.state: None,
+            self.answer: html.problem(problem) if problem else html.empty(task),
+            **self._notice(task),
+            self.label: gr.Dropdown(choices=NOTHING_TO_EXPLAIN, value="", interactive=False),
+            self.explained: html.heatmaps_title(),
+            self.details: html.no_details(),
+            self.json: None,
+            self.card: html.CHOOSE_PHOTO,
+            **dict.fromkeys(self.images.values()),
+            **{caption: html.caption(variant) for variant, caption in self.captions.items()},
+        }
+
+    def answered(self, state: PageState) -> Update:
+        """An answer with everything that belongs to it but the heatmaps, which follow."""
+        prediction, values = state.seen.prediction, state.seen.prediction.to_dict()
+        choices = self.handlers.labels(state.task)
+        return {
+            self.state: None,
+            self.answer: html.answer(prediction),
+            **self._notice(state.task),
+            self.label: gr.Dropdown(choices=choices, value=prediction.top.label, interactive=True),
+            self.explained: html.heatmaps_title(),
+            self.details: html.details(prediction, values),
+            self.json: values,
+            self.card: html.card_text(self.handlers.classifiers.get(state.task).card),
+            **dict.fromkeys(self.images.values()),
+            **{caption: html.caption(variant, prediction) for variant, caption in self.captions.items()},
+        }
+
+    def painted(self, state: PageState, found: Explanation, colormap: Any, strength: Any) -> Update:
+        """The heatmaps for one label with everything that belongs to them."""
+        drawn = overlays(state, found.photo, colormap, strength)
+        return {
+            self.state: state,
+            self.explained: html.heatmaps_title(state.task, found.name),
+            self.details: html.details(found.prediction, found.to_dict()),
+            self.json: found.to_dict(),
+            **dict(zip(self.images.values(), drawn, strict=True)),
+            **{
+                caption: html.caption(variant, found.prediction, found)
+                for variant, caption in self.captions.items()
+            },
+        }
+
+    def _notice(self, task: Any) -> Update:
+        """Whether another model than the intended one answers, and the button to change that."""
+        text = self.handlers.classifiers.notice(task) if self.handlers.is_ready(task) else None
+        return {self.notice: html.notice(text), self.retry: gr.Button(visible=bool(text))}
+
+
+def overlays(state: PageState, photo: Image.Image, colormap: Any, strength: Any) -> list[Any]:
+    """One update per variant's image, with words for those who do not see it."""
+    updates = []
+    for variant in VARIANT_NAMES:
+        heatmap = state.heatmaps.get(variant)
+        if heatmap is None:
+            updates.append(gr.Image(value=None))
+            continue
+        picture = overlay(photo, heatmap, colormap=colormap, strength=strength)
+        path = keep_jpeg(html.as_jpeg(picture), variant)
+        updates.append(gr.Image(value=path, alt_text=html.alt_text(heatmap, state.name)))
+    return updates
 
 
 def add_gallery(task: str, examples: list[Example]) -> tuple[gr.HTML, list[Example]]:
@@ -402,5 +371,5 @@ def add_map(variant: str) -> tuple[gr.Image, gr.HTML]:
             buttons=["fullscreen", "download"],
             elem_id=f"map-{variant}",
         )
-        caption = gr.HTML(html.caption(None, variant), elem_id=f"caption-{variant}")
+        caption = gr.HTML(html.caption(variant), elem_id=f"caption-{variant}")
     return image, caption

@@ -1,4 +1,4 @@
-"""Journal: one line of JSON for each request, on the logger `pawmatch.requests`.
+"""Request log: one line of JSON for each request, on the logger `pawmatch.requests`.
 
 It says what was asked and how that went, for whoever runs the service, and nothing of the visitor: no
 picture, no name of a file, no text that was typed, no address.

@@ -1,59 +1,76 @@
-"""serve: the page and the API on an address, with limits, health checks and a warm start."""
+"""serve: the pages and the API on an address, with limits, health checks and a warm start."""
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
+import shutil
+import signal
 import socket
+import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import uvicorn
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from pawmatch.errors import BadOption
 from pawmatch.settings import Settings, on_lent_gpu
 from pawmatch.ui import html, request_log
-from pawmatch.ui.handlers import EXAMPLES, is_full, sentence
-from pawmatch.ui.heap import return_freed_memory
-from pawmatch.ui.inference import Classifiers, from_settings
-from pawmatch.ui.middleware import (
-    Gate,
-    RateLimit,
-    direct_visitor,
-    endpoint_of,
-    fetch_nothing,
-    visitor_behind_proxy,
-)
-from pawmatch.ui.page import build
+from pawmatch.ui.api import add_endpoints
+from pawmatch.ui.compare import PATH, TITLE, ComparePage
+from pawmatch.ui.gradio_patches import app_of, fetch_nothing, remember_signatures
+from pawmatch.ui.handlers import EXAMPLES, HOW_TO_SEND, Handlers, is_full, read_examples, sentence
+from pawmatch.ui.inference import Classifiers, from_settings, lent_gpu
+from pawmatch.ui.middleware import Gate, RateLimit, direct_visitor, endpoint_of, route, visitor_behind_proxy
+from pawmatch.ui.page import KEPT_SECONDS, PhotoPage
 from pawmatch.ui.theme import theme
 
 log = logging.getLogger(__name__)
 
 BUSY = "Busy, please try again in a moment."
-SESSIONS = 500  # visitors whose last answer is kept, about 0.4 MB each; beyond that the oldest one goes
+MAX_SESSIONS = 500  # visitors whose last answer is kept, about 0.6 MB each; beyond that the oldest one goes
+CLEAN_SECONDS = 900  # how often uploads and answers are deleted that are older than KEPT_SECONDS
+FAREWELL_SECONDS = 3  # what answers that are being given may take when the service is stopped
 STYLES = [Path(__file__).with_name(name) for name in ("style.css", "compare.css")]
-GPU_SECONDS = 60  # what one call may take on a lent GPU; the shorter, the better the place in the queue
 
 
-def lent_gpu() -> Callable[[Any], Any] | None:
-    """The decorator that borrows a GPU for one call on Hugging Face's ZeroGPU; elsewhere None."""
-    if not on_lent_gpu():
-        return None
-    try:
-        import spaces
-    except ImportError:
-        return None
-    decorator: Callable[[Any], Any] = spaces.GPU(duration=GPU_SECONDS)
-    return decorator
+def create(
+    settings: Settings,
+    classifiers: Classifiers,
+    examples: Path = EXAMPLES,
+    on_gpu: Callable[[Any], Any] | None = None,
+) -> gr.Blocks:
+    """Both pages and the endpoints, with their queue, not yet served."""
+    handlers = Handlers(classifiers, on_gpu or lent_gpu())
+    drawings = read_examples(examples)
+    title = f"{html.TITLE}: {html.TAGLINE}"
+    with gr.Blocks(
+        title=title, delete_cache=(CLEAN_SECONDS, KEPT_SECONDS), analytics_enabled=False
+    ) as blocks:
+        add_endpoints(handlers)
+        PhotoPage(handlers, settings, drawings)
+    demo: gr.Blocks = blocks  # its type says Any
+    with demo.route(TITLE, PATH):
+        ComparePage(handlers, settings, drawings).connect(demo)
+    remember_signatures(demo)
+    fetch_nothing(demo, HOW_TO_SEND)
+    # No way around the queue: it is what keeps many visitors from running the models all at once.
+    demo.queue(max_size=settings.queue_size, default_concurrency_limit=2, api_open=False)
+    return demo
 
 
-def launch_options(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES) -> dict[str, Any]:
-    """What Gradio's launch is told."""
+def app(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES) -> ASGIApp:
+    """The whole service as an ASGI app."""
 
     async def alive(request: Request) -> Response:
         return PlainTextResponse("ok")
@@ -65,89 +82,109 @@ def launch_options(settings: Settings, classifiers: Classifiers, examples: Path 
         return PlainTextResponse("ok")
 
     async def busy(request: Request, exc: Exception) -> Response:
-        request_log.turned_away(endpoint_of(request.url.path) or "page", "Busy")
+        request_log.turned_away(endpoint_of(route(request.scope)) or "page", "Busy")
         return JSONResponse({"detail": BUSY}, status_code=503)
 
     async def failed(request: Request, exc: Exception) -> Response:
         # An upload for which there is no room, say; what visitors ask of models does not come here.
         log.error("Unexpected error", exc_info=exc)
-        request_log.turned_away(endpoint_of(request.url.path) or "page", type(exc).__name__)
+        request_log.turned_away(endpoint_of(route(request.scope)) or "page", type(exc).__name__)
         return JSONResponse({"detail": sentence(exc)}, status_code=507 if is_full(exc) else 500)
 
-    return {
-        "server_name": settings.host,
-        "server_port": settings.port,
-        "max_file_size": f"{settings.max_upload_mb}mb",
-        "theme": theme(),
-        "css_paths": STYLES,
-        "head": html.HEAD,
-        "allowed_paths": [str(examples)] if examples.is_dir() else [],
-        # Our own errors are shown all the same; others would show whatever they say.
-        "show_error": False,
-        "footer_links": ["api"],
-        "run_history": False,
-        "enable_monitoring": False,
-        "share": False,
-        "ssr_mode": False,
-        "pwa": False,
-        "mcp_server": False,
-        "quiet": True,
-        "state_session_capacity": SESSIONS,
-        "app_kwargs": {
+    middleware = [Middleware(Gate, max_upload_mb=settings.max_upload_mb)]
+    if settings.photos_per_minute:
+        identify = visitor_behind_proxy if settings.behind_proxy else direct_visitor
+        middleware.append(Middleware(RateLimit, per_minute=settings.photos_per_minute, identify=identify))
+    return app_of(
+        create(settings, classifiers, examples),
+        app_kwargs={
             "routes": [Route("/healthz", alive), Route("/readyz", ready)],
-            "middleware": [
-                Middleware(Gate, max_upload_mb=settings.max_upload_mb),
-                *middleware(settings),
-            ],
+            "middleware": middleware,
             "exception_handlers": {503: busy, OSError: failed, MemoryError: failed},
         },
-    }
+        max_file_size=f"{settings.max_upload_mb}mb",
+        theme=theme(),
+        css_paths=STYLES,
+        head=html.HEAD,
+        allowed_paths=[str(examples)] if examples.is_dir() else [],
+        # Our own errors are shown all the same; others would show whatever they say.
+        show_error=False,
+        footer_links=["api"],
+        run_history=False,
+        enable_monitoring=False,
+        share=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        state_session_capacity=MAX_SESSIONS,
+    )
 
 
-def middleware(settings: Settings) -> list[Middleware]:
-    """What requests go through before they reach Gradio."""
-    if not settings.photos_per_minute:
-        return []
-    identify = visitor_behind_proxy if settings.behind_proxy else direct_visitor
-    return [Middleware(RateLimit, per_minute=settings.photos_per_minute, identify=identify)]
-
-
-def create(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES) -> gr.Blocks:
-    """The page with its queue, ready to launch."""
-    demo = build(classifiers, settings, examples=examples, on_gpu=lent_gpu())
-    fetch_nothing(demo)
-    # No way around the queue: it is what keeps many visitors from running the models all at once.
-    demo.queue(max_size=settings.queue_size, default_concurrency_limit=2, api_open=False)
-    return demo
-
-
-def check_address(host: str, port: int) -> None:
-    """Raise BadOption if nothing can listen there: at once, and not after all has been built."""
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on an address, IPv4 or IPv6; raises BadOption if none can."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as attempt:
-            attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            attempt.bind(address)
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # "::" is every interface
+            listener.bind(address)
+            listener.listen()
+        except OSError:
+            listener.close()
+            raise
     except OSError as exc:
         raise BadOption(
             f"Nothing can listen on {host}, port {port} ({exc.strerror}); choose others with --host and "
             "--port or PAWMATCH_HOST and PAWMATCH_PORT."
         ) from exc
+    return listener
+
+
+def own_folder() -> None:
+    """Keep uploads in a folder of our own unless GRADIO_TEMP_DIR names one, and delete it at the end.
+
+    Gradio's, below the system's temporary folder, is readable for all, and another user's if they came first.
+    """
+    if os.environ.get("GRADIO_TEMP_DIR"):
+        return
+    try:
+        folder = os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="pawmatch-")
+    except OSError as exc:
+        raise BadOption(
+            f"There is no folder for uploads ({exc.strerror}); name one with GRADIO_TEMP_DIR."
+        ) from exc
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+def server_of(served: ASGIApp) -> uvicorn.Server:
+    """The server for an app; who a visitor is it says from the connection alone, and never from headers."""
+    config = uvicorn.Config(
+        served,
+        proxy_headers=False,
+        log_level="warning",
+        lifespan="on",
+        timeout_graceful_shutdown=FAREWELL_SECONDS,
+    )
+    return uvicorn.Server(config)
 
 
 def serve(settings: Settings, examples: Path = EXAMPLES) -> None:
     """Serve until interrupted. Raises BadOption if the address cannot be listened on."""
-    check_address(settings.host.strip("[]"), settings.port)
+    host = settings.host.strip("[]")
+    listener = listen(host, settings.port)
+    own_folder()
     if settings.request_log:
         request_log.start()
-    return_freed_memory()  # before there are threads, which keep the heaps that they got
     classifiers = from_settings(settings)
     if on_lent_gpu():
         classifiers.warm_up()
     elif settings.warm_up:
         # While the page is being built: reading weights is waiting, for the most part.
         threading.Thread(target=classifiers.warm_up, name="warm-up", daemon=True).start()
-    demo = create(settings, classifiers, examples)
-    demo.launch(prevent_thread_lock=True, **launch_options(settings, classifiers, examples))
-    print(f"pawmatch answers at {demo.local_url}", flush=True)
-    demo.block_thread()
+    server = server_of(app(settings, classifiers, examples))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as uvicorn hands it on in the end
+    named = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)
+    print(f"pawmatch answers at http://{named}:{settings.port}/", flush=True)
+    server.run(sockets=[listener])

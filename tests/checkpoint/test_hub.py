@@ -10,7 +10,7 @@ import pytest
 
 from pawmatch.checkpoint import hub
 from pawmatch.checkpoint.hub import HubSource
-from pawmatch.errors import AccessDenied, BadOption, HubError, HubUnavailable, NotACheckpoint, RepoNotFound
+from pawmatch.errors import AccessDenied, BadOption, HubError, HubUnavailable, RepoNotFound
 from tests.support.hub_server import Fault, HubServer
 
 pytest_plugins = ("tests.support.hub_fixture",)
@@ -31,27 +31,14 @@ def unplug(server: HubServer) -> None:
         ("hf://ann/dogs", HubSource("ann/dogs")),
         ("hf://ann/dogs@v1.0", HubSource("ann/dogs", revision="v1.0")),
         ("hf://ann/dogs/cnn", HubSource("ann/dogs", "cnn")),
-        ("hf://ann/dogs@v1.0/breed/cnn", HubSource("ann/dogs", "breed/cnn", "v1.0")),
-        ("hf://ann/dogs@refs/pr/1/breed", HubSource("ann/dogs", "breed", "refs/pr/1")),
-        ("hf://ann/dogs@feature%2Fx/breed", HubSource("ann/dogs", "breed", "feature/x")),
         ("hf://ann/dogs/breed/cnn@refs/pr/1", HubSource("ann/dogs", "breed/cnn", "refs/pr/1")),
-        ("hf://ann/dogs/cnn@feature/x", HubSource("ann/dogs", "cnn", "feature/x")),
-        ("hf://spaces/ann/app@main/best.pth", HubSource("ann/app", "best.pth", "main", "space")),
-        ("hf://spaces/ann/app/best.pth@main", HubSource("ann/app", "best.pth", "main", "space")),
+        ("hf://spaces/ann/app/best.pth", HubSource("ann/app", "best.pth", kind="space")),
         ("hf://models/ann/dogs", HubSource("ann/dogs")),
     ],
 )
-def test_a_source_names_repository_subfolder_and_revision_in_either_order(
-    text: str, source: HubSource
-) -> None:
+def test_a_source_names_repository_subfolder_and_revision(text: str, source: HubSource) -> None:
     assert hub.parse(text) == source
     assert hub.parse(str(source)) == source
-
-
-@pytest.mark.parametrize("text", ["hf://datasets/ann/dogs", "hf://datasets/ann/dogs@main/x"])
-def test_a_dataset_holds_no_checkpoint(text: str) -> None:
-    with pytest.raises(BadOption, match="is a dataset; give a model repository or a Space"):
-        hub.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +57,6 @@ def test_a_dataset_holds_no_checkpoint(text: str) -> None:
         "hf://ann/dogs@",
         "hf://ann/dogs@../../x",
         "hf://ann/dogs@a b",
-        "hf://ann/dogs@main/../x",
-        "hf://ann/dogs@main/a@b",
-        "https://huggingface.co/ann/dogs",
         "hf://ann/dogs/%2e%2e",
         "hf://ann/dogs\n",
         "hf://ann/dogs/" + "x" * 500,
@@ -281,20 +265,6 @@ def test_a_full_disk_is_told_from_a_missing_hub() -> None:
     assert isinstance(error, HubUnavailable)
     assert "No space left on device" in str(error)
     assert "/secret" not in str(error)
-
-
-def test_downloads_are_such_that_their_time_can_be_limited() -> None:
-    from huggingface_hub import constants
-
-    assert constants.HF_HUB_DISABLE_XET
-
-
-def test_a_file_above_all_measure_is_not_downloaded(hub_server: HubServer) -> None:
-    hub_server.commit(REPO, FILES)
-    hub_server.faults = [Fault("model.safetensors", method="HEAD", announced=2**34)]
-    with pytest.raises(NotACheckpoint, match="17,179,869,184 bytes"):
-        hub.fetch(SOURCE, ["model.safetensors"])
-    assert hub_server.downloads() == []
 
 
 def test_uploads_create_repository_and_branch_in_one_commit(

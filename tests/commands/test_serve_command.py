@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from types import SimpleNamespace
 
@@ -16,7 +15,6 @@ from pawmatch.settings import OPTIONS, Settings
 def served(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
     """The settings that `serve` would start the page with."""
     calls: list[Settings] = []
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
     monkeypatch.setitem(sys.modules, "pawmatch.ui.server", SimpleNamespace(serve=calls.append))
     return calls
 
@@ -28,7 +26,6 @@ def test_serve_flags_win_over_variables_and_these_over_defaults(
     monkeypatch.setenv("PAWMATCH_HOST", "0.0.0.0")
     assert main(["serve", "--port", "9000", "--warm-up", "no"]) == 0
     assert served == [Settings(port=9000, host="0.0.0.0", warm_up=False)]
-    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
 
 
 def test_serve_has_a_flag_for_every_setting(

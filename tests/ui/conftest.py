@@ -1,42 +1,88 @@
-"""The service running on this computer with tiny models, and what tests send to it."""
+"""The service running on this computer with tiny random models, and what tests send to it."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
+from pawmatch.classifier import Classifier
 from pawmatch.settings import Settings
 from pawmatch.tasks import TASKS
-from pawmatch.ui.inference import Classifiers
-from tests.ui.pretend import PretendClassifier, as_upload
+from pawmatch.ui.handlers import Handlers
+from pawmatch.ui.inference import Classifiers, from_settings
+
+T = TypeVar("T")
+
+
+def as_upload(path: Path) -> dict[str, Any]:
+    """A file as Gradio hands it over."""
+    return {"path": str(path), "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(tiny_weights: Path) -> Settings:
+    """Tiny checkpoints for all tasks, in torch on the CPU."""
+    sources: dict[str, str | None] = {task: str(tiny_weights / task) for task in TASKS}
+    return Settings(sources=sources, device="cpu", engine="torch")
+
+
+@pytest.fixture(scope="session")
+def classifiers(tiny_settings: Settings) -> Classifiers:
+    """All tasks, loaded."""
+    classifiers = from_settings(tiny_settings)
+    classifiers.warm_up()
+    return classifiers
+
+
+@pytest.fixture(scope="session")
+def breed(classifiers: Classifiers) -> Classifier:
+    return classifiers.get("breed")
 
 
 @pytest.fixture
-def pretender() -> PretendClassifier:
-    return PretendClassifier()
+def handlers(classifiers: Classifiers) -> Handlers:
+    return Handlers(classifiers)
 
 
 @pytest.fixture
-def classifiers(pretender: PretendClassifier) -> Classifiers:
-    return Classifiers(lambda task: pretender, TASKS)  # type: ignore[arg-type,return-value]
-
-
-@pytest.fixture
-def upload(tmp_path: Path) -> dict[str, Any]:
+def upload(tmp_path: Path, photo_maker: Callable[[], Image.Image]) -> dict[str, Any]:
     """A photo as Gradio hands it over."""
-    path = tmp_path / "photo.jpg"
-    Image.new("RGB", (800, 600), "tan").save(path)
+    path = tmp_path / "photo.png"
+    photo_maker().save(path)
     return as_upload(path)
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> dict[str, Any]:
+    """A text that calls itself a photo, as Gradio hands it over."""
+    path = tmp_path / "notes <b>.jpg"
+    path.write_text("no picture")
+    return as_upload(path)
+
+
+@pytest.fixture
+def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
+    """Call with an exception that the models raise from then on."""
+
+    def start(exc: Exception) -> None:
+        def raise_it(*args: Any) -> Any:
+            raise exc
+
+        monkeypatch.setattr(Classifier, "run_models", raise_it)
+
+    return start
 
 
 def free_port() -> int:
@@ -46,23 +92,34 @@ def free_port() -> int:
     return port
 
 
+def in_loop(build: Callable[[], T]) -> T:
+    """What is built in a running loop: without one, Gradio makes some and closes none of them."""
+
+    async def run() -> T:
+        return build()
+
+    return asyncio.run(run())
+
+
 @contextmanager
 def running(settings: Settings, classifiers: Classifiers, examples: Path) -> Iterator[str]:
     """The service under its settings; gives its address."""
-    from pawmatch.ui.server import create, launch_options
-
-    async def start() -> Any:
-        demo = create(at, classifiers, examples)
-        demo.launch(prevent_thread_lock=True, **launch_options(at, classifiers, examples))
-        return demo
+    from pawmatch.ui.server import app, listen, server_of
 
     at = replace(settings, port=free_port())
-    # In a running loop, or Gradio makes one for each of its locks and closes none.
-    demo = asyncio.run(start())
+    listener = listen(at.host, at.port)
+    server = server_of(in_loop(lambda: app(at, classifiers, examples)))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
     try:
-        yield str(demo.local_url)
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{at.port}/"
     finally:
-        demo.close(verbose=False)
+        server.should_exit = True
+        thread.join()
+        listener.close()
 
 
 @pytest.fixture(scope="session")
@@ -90,21 +147,15 @@ def photo_maker() -> Callable[[], Image.Image]:
 
 @pytest.fixture(scope="session")
 def service(
-    tiny_weights: Path, example_folder: Path, tmp_path_factory: pytest.TempPathFactory
+    tiny_settings: Settings,
+    classifiers: Classifiers,
+    example_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[str]:
     """The whole service with tiny random models, shared by all tests that talk to it; its address."""
-    from pawmatch.ui.inference import from_settings
-
-    settings = Settings(
-        sources={task: str(tiny_weights / task) for task in ("breed", "artist", "artist-chae")},
-        device="cpu",
-        engine="torch",
-    )
-    classifiers = from_settings(settings)
-    classifiers.warm_up()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        with running(settings, classifiers, example_folder) as address:
+        with running(tiny_settings, classifiers, example_folder) as address:
             yield address
 
 

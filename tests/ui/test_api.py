@@ -17,7 +17,7 @@ from PIL import Image
 
 from pawmatch.settings import Settings
 from pawmatch.tasks import TASKS
-from pawmatch.ui.inference import MOST_AT_ONCE, Classifiers
+from pawmatch.ui.inference import MAX_BATCH, Classifiers
 from pawmatch.ui.server import BUSY
 from tests.ui.conftest import running
 
@@ -247,7 +247,7 @@ def test_a_full_queue_says_so_and_readiness_waits_for_the_models(tmp_path: Path)
         waiting = httpx.get(f"{address}readyz")
         assert (waiting.status_code, waiting.text) == (503, "loading breed")
         refusals = []
-        for _ in range(MOST_AT_ONCE + 6):
+        for _ in range(MAX_BATCH + 6):
             response = httpx.post(f"{address}gradio_api/call/models", json={"data": []})
             if response.status_code != 200:
                 refusals.append((response.status_code, response.json()["detail"]))

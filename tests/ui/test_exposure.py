@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from pawmatch.ui.middleware import JSON_BYTES, NOT_OFFERED
-from pawmatch.ui.page import CLEAN_SECONDS, KEPT_SECONDS
-from pawmatch.ui.server import SESSIONS
+from pawmatch.ui.middleware import MAX_JSON_BYTES, NOT_OFFERED
+from pawmatch.ui.page import KEPT_SECONDS
+from pawmatch.ui.server import CLEAN_SECONDS, MAX_SESSIONS
 from tests.ui.raw import ask_page, gives_nothing_away
 
 # --- limits
@@ -24,7 +24,7 @@ def test_an_upload_is_capped(http: httpx.Client) -> None:
 
 @pytest.mark.parametrize("path", ["call/predict", "queue/join", "run/predict", "cancel", "call/v2/predict"])
 def test_a_question_is_capped(http: httpx.Client, path: str) -> None:
-    text = json.dumps({"data": ["x" * JSON_BYTES, "breed", 5], "session_hash": "s", "fn_index": 0})
+    text = json.dumps({"data": ["x" * MAX_JSON_BYTES, "breed", 5], "session_hash": "s", "fn_index": 0})
     response = http.post(f"/gradio_api/{path}", content=text.encode())
     assert response.status_code == 413
     assert response.text.endswith("send fewer or smaller files.")
@@ -32,7 +32,7 @@ def test_a_question_is_capped(http: httpx.Client, path: str) -> None:
 
 def test_uploads_and_answers_are_deleted_within_the_hour() -> None:
     assert CLEAN_SECONDS + KEPT_SECONDS <= 3600
-    assert SESSIONS <= 1000
+    assert MAX_SESSIONS <= 1000
 
 
 # --- what is on offer

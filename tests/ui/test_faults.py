@@ -17,11 +17,11 @@ from pawmatch.settings import Settings
 from pawmatch.ui.api import worded
 from pawmatch.ui.gradio_patches import keep_jpeg
 from pawmatch.ui.handlers import NO_ROOM
+from pawmatch.ui.html import as_jpeg
 from pawmatch.ui.inference import Classifiers
 from tests.ui.conftest import running
-from tests.ui.pretend import PretendClassifier
 
-PICTURE = Image.new("RGB", (40, 30), "tan")
+DATA = as_jpeg(Image.new("RGB", (40, 30), "tan"))
 
 
 @pytest.fixture
@@ -59,23 +59,22 @@ def test_a_full_disk_keeps_no_half_of_a_picture(kept: Path, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "NamedTemporaryFile", HalfWritten)
         with pytest.raises(Error) as caught:
-            worded(keep_jpeg)(PICTURE, "cnn")
+            worded(keep_jpeg)(DATA, "cnn")
     assert caught.value.message == NO_ROOM
     assert not [path for path in kept.rglob("*") if path.is_file()]
-    assert Path(keep_jpeg(PICTURE, "cnn")).is_file()  # once there is room again
+    assert Path(keep_jpeg(DATA, "cnn")).is_file()  # once there is room again
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
 def test_a_folder_that_takes_nothing_is_said(kept: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     monkeypatch.setattr(Path, "mkdir", full(code))
     with pytest.raises(Error) as caught:
-        worded(keep_jpeg)(PICTURE, "cnn")
+        worded(keep_jpeg)(DATA, "cnn")
     assert caught.value.message == NO_ROOM
 
 
 @pytest.fixture
-def address(kept: Path, tmp_path: Path) -> Iterator[str]:
-    classifiers = Classifiers(lambda task: PretendClassifier(), ("breed", "artist"))  # type: ignore[arg-type,return-value]
+def address(kept: Path, tmp_path: Path, classifiers: Classifiers) -> Iterator[str]:
     with running(Settings(rate_limit=3), classifiers, tmp_path) as address:
         yield address
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import logging
-import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from pawmatch.classifier import Classifier
 from pawmatch.errors import (
     BadOption,
     CheckpointNotFound,
     ImageError,
     ImageNotFound,
-    PawMatchError,
     UnknownLabel,
     UnknownTask,
 )
@@ -24,52 +24,68 @@ from pawmatch.tasks import TASKS
 from pawmatch.ui.handlers import (
     CHOOSE_AGAIN,
     CHOOSE_PHOTO,
+    EXAMPLES,
     HOW_TO_SEND,
-    MOST_PHOTOS,
+    MAX_PHOTOS,
     NO_MODEL,
     OUR_FAULT,
-    SHOWN_SIDE,
+    Example,
     Handlers,
     Unavailable,
+    examples_for,
+    photo_name,
+    public_info,
+    read_examples,
 )
 from pawmatch.ui.inference import Classifiers
-from tests.ui.pretend import PretendClassifier, as_upload
+from tests.ui.conftest import as_upload
 
 
-@pytest.fixture
-def handlers(classifiers: Classifiers) -> Handlers:
-    return Handlers(classifiers)
-
-
-def test_predict_gives_the_json_of_the_design(handlers: Handlers, upload: dict[str, Any]) -> None:
-    answer = handlers.predict(upload)
+def test_predict_gives_the_json_of_the_design(
+    handlers: Handlers, breed: Classifier, upload: dict[str, Any]
+) -> None:
+    answer = handlers.predict(upload, "breed", 3.0)
     assert list(answer) == [
         *("task", "model", "verdict", "predictions", "review", "candidates_90", "group", "looks_like"),
         *("boxes", "variants", "timing_ms", "warnings"),
     ]
-    assert answer["verdict"] == {"code": "answer", "text": "Border Collie"}
-    assert answer["predictions"][0] == {"label": "Border_Collie", "name": "Border Collie", "confidence": 0.7}
+    expected = breed.predict(upload["path"], 3)
+    assert answer["verdict"] == expected.verdict.to_dict()
+    assert [one["label"] for one in answer["predictions"]] == [one.label for one in expected.predictions]
     json.dumps(answer)
 
 
-def test_no_folder_of_the_server_gets_out(handlers: Handlers, upload: dict[str, Any]) -> None:
-    answers = [handlers.predict(upload), handlers.explain(upload)[0], *handlers.predict_batch([upload])]
-    answers += handlers.models()
-    answers.append(handlers.examine(upload, "breed", None).json)
-    for answer in answers:
-        assert answer["model"]["source"] == "breed/cnn"
-        assert "/srv" not in json.dumps(answer)
-
-
-@pytest.mark.parametrize("top_k", [3, 3.0])
-def test_top_k_reaches_the_classifier(
-    handlers: Handlers, pretender: PretendClassifier, upload: dict[str, Any], top_k: float
+def test_no_folder_of_the_server_gets_out(
+    handlers: Handlers, breed: Classifier, upload: dict[str, Any], tiny_weights: Path
 ) -> None:
-    handlers.predict(upload, "breed", top_k)
-    assert pretender.calls == [("predict", 3)]
+    answers = [handlers.predict(upload), handlers.explain(upload)[0], *handlers.predict_batch([upload])]
+    answers.append(handlers.models()[0])
+    state = handlers.look(upload, "breed")
+    answers += [state.seen.prediction.to_dict(), handlers.paint(state)[1].to_dict()]
+    for answer in answers:
+        assert answer["model"]["source"] == "/".join(Path(breed.info.source).parts[-2:])
+        assert str(tiny_weights) not in json.dumps(answer)
 
 
-@pytest.mark.parametrize("top_k", ["3", 2.5, True, [], float("nan"), float("inf"), {"a": 1}])
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/srv/secret/breed/cnn", "breed/cnn"),
+        ("~/secret/breed/cnn", "breed/cnn"),
+        ("~ann/breed", "breed"),
+        ("../../secret/runs/breed", "runs/breed"),
+        ("weights/../../secret/runs/breed", "runs/breed"),
+        ("weights/breed/cnn", "weights/breed/cnn"),
+        ("hf://ann/dogs@main/breed", "hf://ann/dogs@main/breed"),
+        ("..", "local weights"),
+        ("/", "local weights"),
+    ],
+)
+def test_of_a_local_source_only_the_last_names_are_shown(breed: Classifier, source: str, shown: str) -> None:
+    assert public_info(replace(breed.info, source=source)).source == shown
+
+
+@pytest.mark.parametrize("top_k", ["3", 2.5, True, [], float("nan"), float("inf"), {"a": 1}, 0])
 def test_a_top_k_that_is_no_count_is_refused(handlers: Handlers, upload: dict[str, Any], top_k: Any) -> None:
     with pytest.raises(BadOption, match=r"^top_k is "):
         handlers.predict(upload, "breed", top_k)
@@ -77,18 +93,16 @@ def test_a_top_k_that_is_no_count_is_refused(handlers: Handlers, upload: dict[st
 
 @pytest.mark.parametrize("task", ["cat", "", 3, ["breed"], {"task": "breed"}])
 def test_an_unknown_task_is_named(handlers: Handlers, upload: dict[str, Any], task: Any) -> None:
-    for ask in (handlers.predict, handlers.explain):
+    for ask in (handlers.predict, handlers.explain, handlers.look):
         with pytest.raises(UnknownTask, match="use breed, artist or artist-chae"):
             ask(upload, task)
 
 
 def test_nothing_chosen_asks_for_a_photo(handlers: Handlers) -> None:
-    for ask in (handlers.predict, handlers.explain, handlers.predict_batch):
+    for ask, nothing in ((handlers.predict, None), (handlers.explain, ""), (handlers.predict_batch, [])):
         with pytest.raises(ImageNotFound) as caught:
-            ask(None)
+            ask(nothing)
         assert str(caught.value) == CHOOSE_PHOTO
-    with pytest.raises(ImageNotFound, match=CHOOSE_PHOTO):
-        handlers.predict_batch([])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +119,9 @@ def test_nothing_chosen_asks_for_a_photo(handlers: Handlers) -> None:
     ],
 )
 def test_only_what_gradio_has_checked_is_opened(handlers: Handlers, image: Any) -> None:
-    for ask in (handlers.predict, handlers.explain, lambda it: handlers.predict_batch([it])):
+    asks: list[Callable[[Any], Any]] = [handlers.predict, handlers.explain]
+    asks += [lambda it: handlers.predict_batch([it]), lambda it: handlers.look(it, "breed")]
+    for ask in asks:
         with pytest.raises(ImageNotFound) as caught:
             ask(image)
         assert str(caught.value) == HOW_TO_SEND
@@ -117,44 +133,31 @@ def test_an_upload_that_was_cleaned_up_is_asked_for_again(handlers: Handlers, tm
     assert str(caught.value) == CHOOSE_AGAIN
 
 
-def test_a_file_that_is_no_picture_is_refused_without_its_path(handlers: Handlers, tmp_path: Path) -> None:
-    path = tmp_path / "notes.jpg"
-    path.write_text("hello")
+def test_a_file_that_is_no_picture_is_refused_without_its_path(
+    handlers: Handlers, text_file: dict[str, Any]
+) -> None:
     with pytest.raises(ImageError) as caught:
-        handlers.predict(as_upload(path))
-    assert str(tmp_path) not in str(caught.value)
+        handlers.predict(text_file)
+    assert str(Path(text_file["path"]).parent) not in str(caught.value)
 
 
-def test_a_batch_keeps_order_and_reports_failures(
-    handlers: Handlers, upload: dict[str, Any], tmp_path: Path
+def test_a_batch_keeps_order_reports_failures_and_has_an_end(
+    handlers: Handlers, upload: dict[str, Any], text_file: dict[str, Any]
 ) -> None:
-    bad = tmp_path / "bad.jpg"
-    bad.write_bytes(b"\xff\xd8\xff\xe0nothing")
-    results = handlers.predict_batch([upload, as_upload(bad), upload], "breed", 2)
+    results = handlers.predict_batch([upload, text_file, upload], "breed", 2)
     assert [next(iter(result)) for result in results] == ["task", "error", "task"]
-    error = results[1]["error"]
-    assert set(error) == {"code", "message"}
-    assert str(tmp_path) not in error["message"]
+    assert set(results[1]["error"]) == {"code", "message"}
+    with pytest.raises(BadOption, match=f"at most {MAX_PHOTOS}"):
+        handlers.predict_batch([upload] * (MAX_PHOTOS + 1))
 
 
-def test_a_batch_has_an_end(handlers: Handlers, upload: dict[str, Any]) -> None:
-    with pytest.raises(BadOption, match=f"at most {MOST_PHOTOS}"):
-        handlers.predict_batch([upload] * (MOST_PHOTOS + 1))
-
-
-def test_explain_gives_one_overlay_per_variant_and_none_for_one_that_is_missing(
-    handlers: Handlers, upload: dict[str, Any]
-) -> None:
-    answer, cnn, transformer, mfe = handlers.explain(upload, "breed", "Akita")
-    assert answer["explanation"]["label"] == "Akita"
-    assert isinstance(cnn, Image.Image)
-    assert isinstance(transformer, Image.Image)
-    assert mfe is None
-
-
-@pytest.mark.parametrize("label", [None, ""])
-def test_no_label_means_the_first_choice(handlers: Handlers, upload: dict[str, Any], label: Any) -> None:
-    assert handlers.explain(upload, "breed", label)[0]["explanation"]["label"] == "Border_Collie"
+def test_explain_gives_one_overlay_per_variant(handlers: Handlers, upload: dict[str, Any]) -> None:
+    answer, *overlays = handlers.explain(upload, "breed", "collie")
+    assert answer["explanation"]["label"] == "Collie"
+    assert all(isinstance(picture, Image.Image) for picture in overlays)
+    for label in (None, ""):
+        answer = handlers.explain(upload, "breed", label)[0]
+        assert answer["explanation"]["label"] == answer["predictions"][0]["label"]
 
 
 @pytest.mark.parametrize("label", ["Wolpertinger", 7, ["Akita"]])
@@ -164,16 +167,18 @@ def test_an_unknown_label_is_named(handlers: Handlers, upload: dict[str, Any], l
 
 
 def test_unexpected_errors_are_logged_and_say_nothing(
-    handlers: Handlers, pretender: PretendClassifier, upload: dict[str, Any], caplog: pytest.LogCaptureFixture
+    handlers: Handlers,
+    upload: dict[str, Any],
+    fail: Callable[[Exception], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    pretender.failure = RuntimeError("cannot open /srv/secret/weights")
-    asks = (
+    fail(RuntimeError("cannot open /srv/secret/weights"))
+    for ask in (
         lambda: handlers.predict(upload),
         lambda: handlers.explain(upload),
         lambda: handlers.predict_batch([upload]),
-        lambda: handlers.examine(upload, "breed", None),
-    )
-    for ask in asks:
+        lambda: handlers.look(upload, "breed"),
+    ):
         caplog.clear()
         with pytest.raises(Unavailable) as caught:
             ask()
@@ -184,10 +189,10 @@ def test_unexpected_errors_are_logged_and_say_nothing(
 def test_a_model_that_cannot_be_loaded_is_the_operators_business(
     upload: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(task: str) -> Any:
+    def refuse(task: str) -> Any:
         raise CheckpointNotFound(f"There is no checkpoint in /srv/secret/{task}.")
 
-    handlers = Handlers(Classifiers(fail, TASKS))
+    handlers = Handlers(Classifiers(refuse, TASKS))
     with pytest.raises(Unavailable) as caught:
         handlers.predict(upload)
     assert str(caught.value) == NO_MODEL
@@ -197,26 +202,14 @@ def test_a_model_that_cannot_be_loaded_is_the_operators_business(
     ]
 
 
-def test_models_lists_what_is_on_offer(handlers: Handlers, pretender: PretendClassifier) -> None:
-    pretender.notice = "The bundled weights answer."
+def test_models_lists_what_is_on_offer(handlers: Handlers, breed: Classifier) -> None:
     found = handlers.models()
     assert [(entry["task"], entry["name"]) for entry in found] == [
         (task.name, task.title) for task in TASKS.values()
     ]
-    breed = found[0]
-    assert breed["labels"] == list(pretender.labels)
-    assert breed["variants"] == ["cnn", "cnn_transformer"]
-    assert breed["notice"] == "The bundled weights answer."
-
-
-def test_the_page_holds_a_small_copy_and_no_overlays(handlers: Handlers, tmp_path: Path) -> None:
-    path = tmp_path / "large.jpg"
-    Image.new("RGB", (2000, 1500), "tan").save(path)
-    shown = handlers.examine(as_upload(path), "breed", None)
-    assert max(shown.photo.size) == SHOWN_SIDE
-    assert shown.explanation.overlays == {}
-    assert {heatmap.size for heatmap in shown.explanation.heatmaps.values()} == {shown.photo.size}
-    assert shown.json["explanation"]["label"] == "Border_Collie"
+    assert found[0]["labels"] == list(breed.labels)
+    assert found[0]["variants"] == list(breed.variants)
+    assert found[0]["notice"] is None
 
 
 def test_the_page_says_how_the_file_was_read(handlers: Handlers, tmp_path: Path) -> None:
@@ -224,87 +217,54 @@ def test_the_page_says_how_the_file_was_read(handlers: Handlers, tmp_path: Path)
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (80, 60)).save(path, exif=exif)
-    prediction = handlers.examine(as_upload(path), "breed", None).explanation.prediction
-    assert prediction.warnings == ("Image was rotated according to its EXIF tag",)
-    assert prediction.timing_ms["decode"] >= 0
+    state, explanation = handlers.paint(handlers.look(as_upload(path), "breed"))
+    assert explanation.prediction.warnings == ("Image was rotated according to its EXIF tag",)
+    assert explanation.photo.size == state.photo().size == (60, 80)
 
 
-def test_a_lent_gpu_wraps_the_computing_and_passes_errors_through(
-    classifiers: Classifiers, pretender: PretendClassifier, upload: dict[str, Any], tmp_path: Path
-) -> None:
-    """The wrapped function runs elsewhere: what goes in and out must survive pickling, errors too."""
-    import pickle
-
-    results: list[Any] = []
-
-    def on_gpu(compute: Any) -> Any:
-        def call(*arguments: Any) -> Any:
-            results.append(pickle.loads(pickle.dumps(compute(*pickle.loads(pickle.dumps(arguments))))))
-            return results[-1]
-
-        return call
-
-    handlers = Handlers(classifiers, on_gpu)
-    handlers.predict(upload)
-    handlers.explain(upload)
-    handlers.predict_batch([upload])
-    handlers.examine(upload, "breed", None)
-    text = tmp_path / "text.jpg"
-    text.write_text("no picture")
-    with pytest.raises(ImageError):
-        handlers.predict(as_upload(text))
-    assert len(results) == 5
-    assert isinstance(results[-1], PawMatchError)
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ({"orig_name": "dog.jpg"}, "dog.jpg"),
+        ({"orig_name": "/srv/secret/dog.jpg"}, "dog.jpg"),
+        ({"orig_name": "C:\\secret\\dog.jpg"}, "dog.jpg"),
+        ({"orig_name": " "}, "Photo 3"),
+        ({"orig_name": 7}, "Photo 3"),
+        ("dog.jpg", "Photo 3"),
+        ({"orig_name": "x" * 99}, "x" * 59 + "…"),
+    ],
+)
+def test_a_photo_is_called_by_its_last_name(image: Any, name: str) -> None:
+    assert photo_name(image, 3) == name
 
 
-def test_two_visitors_wait_for_one_load() -> None:
-    loads: list[str] = []
-    begun = threading.Event()
-    finish = threading.Event()
-
-    def load(task: str) -> Any:
-        loads.append(task)
-        begun.set()
-        finish.wait(5)
-        return PretendClassifier()
-
-    classifiers = Classifiers(load, ("breed",))
-    found: list[Any] = []
-    visitors = [threading.Thread(target=lambda: found.append(classifiers.get("breed"))) for _ in range(4)]
-    for visitor in visitors:
-        visitor.start()
-    begun.wait(5)
-    assert not classifiers.is_ready("breed")
-    finish.set()
-    for visitor in visitors:
-        visitor.join(5)
-    assert loads == ["breed"]
-    assert len({id(classifier) for classifier in found}) == 1
+# --- examples
 
 
-def test_a_failed_load_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
-    failures = [CheckpointNotFound("Not yet.")]
-
-    def load(task: str) -> Any:
-        if failures:
-            raise failures.pop()
-        return PretendClassifier()
-
-    classifiers = Classifiers(load, ("breed",))
-    with caplog.at_level(logging.ERROR):
-        classifiers.warm_up()
-    assert "Not yet." in caplog.text
-    assert not classifiers.is_ready("breed")
-    classifiers.warm_up()
-    assert classifiers.is_ready("breed")
+def test_every_task_has_examples_of_its_subject() -> None:
+    examples = read_examples(EXAMPLES)
+    assert {example.task for example in examples} == {"breed", "artist"}
+    assert len(examples[0].thumbnail()) < 30_000
+    shown = {task: [example.path.name for example in examples_for(task, examples)] for task in TASKS}
+    assert all(shown.values())
+    assert shown["artist-chae"] == shown["artist"]
+    assert not set(shown["artist"]) & set(shown["breed"])
+    assert examples_for("breed", [Example(EXAMPLES / "x.jpg", "garden_bird", "A bird")]) == []
 
 
-def test_retry_replaces_a_fallback() -> None:
-    notices = [None, "The bundled weights answer."]
-    classifiers = Classifiers(lambda task: PretendClassifier(notice=notices.pop()), ("breed",))  # type: ignore[arg-type,return-value]
-    handlers = Handlers(classifiers)
-    assert handlers.notice("breed") is None  # not loaded yet
-    classifiers.warm_up()
-    assert handlers.notice("breed") == "The bundled weights answer."
-    handlers.retry("breed")
-    assert handlers.notice("breed") is None
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[",
+        "{}",
+        "[1]",
+        '[{"file": "x.jpg"}]',
+        '["file"]',
+        '[{"file": "x", "task": "breed", "alt": "Gone"}]',
+    ],
+)
+def test_a_broken_list_of_examples_costs_only_the_examples(tmp_path: Path, text: str) -> None:
+    assert read_examples(tmp_path) == []
+    (tmp_path / "index.json").write_text(text)
+    assert read_examples(tmp_path) == []

@@ -10,9 +10,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from pawmatch.results import Group, LookAlike, ReviewReason, Verdict
+from pawmatch.evaluation.compare import ImageAnswers, compare
+from pawmatch.results import Group, LookAlike, Review, ReviewReason, VariantAnswer, Verdict
 from pawmatch.ui import html
-from tests.ui.pretend import make_explanation, make_prediction
+from tests.ui.made import make_explanation, make_prediction
 
 
 def spaced(shown: str) -> str:
@@ -67,7 +68,7 @@ def test_a_group_that_the_verdict_cannot_hold_is_listed() -> None:
 
 
 def test_bars_show_calibrated_confidence_and_what_is_left() -> None:
-    shown = spaced(html.bars(make_prediction(0.7, 0.2, 0.05)))
+    shown = spaced(html.answer(make_prediction(0.7, 0.2, 0.05)))
     assert re.findall(r'class="value">([^<]+)<', shown) == ["70 %", "20 %", "5 %"]
     assert "width:70.0%" in shown
     assert "The other 7 breeds together: 5 %." in shown
@@ -76,25 +77,26 @@ def test_bars_show_calibrated_confidence_and_what_is_left() -> None:
 def test_no_other_classes_need_no_line() -> None:
     prediction = make_prediction(0.7, 0.2, 0.1)
     whole = replace(prediction, model=replace(prediction.model, classes=3))
-    assert "together" not in html.bars(whole)
+    assert "together" not in html.answer(whole)
     one_left = replace(prediction, model=replace(prediction.model, classes=4))
-    assert "The other breed together: under 1 %." in spaced(html.bars(one_left))
+    assert "The other breed together: under 1 %." in spaced(html.answer(one_left))
 
 
 def test_a_caption_gives_the_variants_own_answer_and_its_view_of_the_label() -> None:
-    explanation = make_explanation(make_prediction(0.7))
-    shown = spaced(html.caption(explanation, "cnn"))
+    prediction = make_prediction(0.7)
+    explanation = make_explanation(prediction)
+    shown = spaced(html.caption("cnn", prediction, explanation))
     assert "<h3>CNN</h3>" in shown
     assert "Akita <b>56 %</b>" in shown
     assert "Border Collie: 30 %" in shown
-    assert "Border Collie: " not in html.caption(explanation, "cnn_transformer")
-    assert "without this model" in html.caption(explanation, "cnn_transformer_mfe")
-    assert "appear here" in html.caption(None, "cnn")
+    assert "Border Collie: " not in html.caption("cnn_transformer", prediction, explanation)
+    assert "without this model" in html.caption("cnn_transformer_mfe", prediction, explanation)
+    assert "appear here" in html.caption("cnn")
 
 
 def test_a_map_of_nothing_is_called_that() -> None:
     explanation = make_explanation(make_prediction(0.7), raw_max=0.0)
-    assert "No region speaks for Border Collie." in html.caption(explanation, "cnn")
+    assert "No region speaks for Border Collie." in html.caption("cnn", explanation.prediction, explanation)
     assert "no region that speaks for Pug" in html.alt_text(explanation.heatmaps["cnn"], "Pug")
 
 
@@ -147,8 +149,8 @@ def everything_shown() -> list[str]:
         html.answer(replace(prediction, verdict=Verdict("group", EVIL), group=group)),
         html.problem(EVIL),
         html.notice(EVIL),
-        html.caption(explanation, "cnn"),
-        html.heatmaps_title(explanation),
+        html.caption("cnn", prediction, explanation),
+        html.heatmaps_title("breed", EVIL),
         html.details(prediction, {"x": EVIL}),
         html.gallery([(EVIL, EVIL)]),
         html.legend([EVIL]),
@@ -157,16 +159,6 @@ def everything_shown() -> list[str]:
         html.header(),
         html.footer(),
     ]
-
-
-@pytest.mark.parametrize("shown", everything_shown())
-def test_nothing_from_strangers_is_taken_for_html_or_a_template(shown: str) -> None:
-    tags = Tags(shown)
-    assert not tags.open
-    assert not {"script", "iframe"} & set(tags.names)
-    assert not [name for name, _ in tags.attributes if name.startswith("on")]
-    assert "<img src=x" not in shown
-    assert not any(sign in shown for sign in "{}`$")
 
 
 def test_images_have_alt_text() -> None:
@@ -196,3 +188,78 @@ def test_a_card_loses_front_matter_html_and_pictures() -> None:
 def test_a_broken_notice_takes_no_place() -> None:
     assert html.notice(None) == ""
     assert 'role="status"' in html.notice("The Hub could not be reached.")
+
+
+# --- the page "Compare"
+
+
+def answers(labels: str, truth: str | None = None) -> ImageAnswers:
+    names = ("cnn", "cnn_transformer", "cnn_transformer_mfe")
+    found = tuple(VariantAnswer(names[i], label, label, 0.25 * (i + 1)) for i, label in enumerate(labels))
+    return ImageAnswers(EVIL, found, truth, tuple(0.1 for _ in labels) if truth else ())
+
+
+@pytest.mark.parametrize(
+    ("images", "sentence"),
+    [
+        (["AAA", "AAB", "BBB"], "The three models agree on 2 of 3 photos"),
+        (["AAA", "BBB"], "The three models agree on both photos"),
+        (["AAA"] * 3, "The three models agree on all 3 photos"),
+        (["AAB", "ABC"], "The three models never all agree on these 2 photos"),
+        (["AAB"], "The three models disagree on this photo"),
+        (["AA"], "The two models agree on this photo"),
+        (["A", "B"], "One model looked at 2 photos"),
+    ],
+)
+def test_the_verdict_says_where_the_models_agree(images: list[str], sentence: str) -> None:
+    assert html.verdict(compare([answers(image) for image in images])) == sentence
+
+
+def test_a_surest_model_is_not_called_the_best() -> None:
+    sentence = html.surest(compare([answers("ABC")]))
+    assert sentence.startswith("CNN + Transformer + MFE is the surest, 75 % on average.")
+    assert html.CAUTION in sentence
+    assert html.surest(compare([answers("A")])) == html.CAUTION
+
+
+def test_a_photo_that_a_person_should_check_is_flagged_with_its_reasons() -> None:
+    review = Review(True, (ReviewReason("close_call", "It is a close call."),), 0.5)
+    flagged = replace(answers("AAB"), review=review)
+    rows = [("", flagged), ("", answers("AAA"))]
+    table = html.photo_table(rows, "")
+    assert table.count("A person should check this") == 1
+    assert "<li>It is a close call.</li>" in table
+    assert flagged.to_dict()["review"] == review.to_dict()
+
+
+def everything_compared() -> list[str]:
+    images = [answers("AAB", truth="A"), answers("BBB")]
+    evil = [ImageAnswers(EVIL, tuple(VariantAnswer(a.variant, EVIL, EVIL, 0.5) for a in images[0].answers))]
+    return [
+        html.comparison_introduction(),
+        html.comparison_empty("artist"),
+        html.comparing(EVIL, EVIL, 0.5),
+        html.comparison(compare(images), [(EVIL, EVIL)], EVIL),
+        html.nothing_usable([(EVIL, EVIL)]),
+        html.histograms(compare(images)),
+        html.photo_table([(EVIL, image) for image in [*images, *evil]], EVIL),
+        html.sheets_title(),
+        html.comparison_file({"x": EVIL}, "breed"),
+    ]
+
+
+def test_columns_are_as_high_as_their_counts() -> None:
+    figure = html.histograms(compare([answers("AAA"), answers("AAA"), answers("AAB")]))
+    heights = re.findall(r"height:(\d+)%", figure)
+    assert [heights.index("100"), heights.count("100")] == [2, 3]  # 25, 50 and 75 %, three photos each
+    assert figure.count('class="high"') == 15
+
+
+@pytest.mark.parametrize("shown", everything_shown() + everything_compared())
+def test_nothing_from_strangers_is_taken_for_html_or_a_template(shown: str) -> None:
+    tags = Tags(shown)
+    assert not tags.open
+    assert not {"script", "iframe"} & set(tags.names)
+    assert not [name for name, _ in tags.attributes if name.startswith("on")]
+    assert "<img src=x" not in shown
+    assert not any(sign in shown for sign in "{}`$")

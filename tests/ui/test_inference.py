@@ -1,30 +1,116 @@
-"""Answering: the same answer alone and in company, and an error that stays the one request's own."""
+"""Inference: the same answer alone and in company, and an error that stays the one request's own."""
 
 from __future__ import annotations
 
+import logging
+import pickle
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from pawmatch.classifier import Examined
-from pawmatch.errors import BrokenImage, UnknownLabel
+from pawmatch.classifier import Classifier, ModelOutputs
+from pawmatch.errors import BrokenImage, CheckpointNotFound, ImageError, PawMatchError, UnknownLabel
 from pawmatch.results import Prediction
+from pawmatch.settings import on_lent_gpu
+from pawmatch.ui import inference
 from pawmatch.ui.handlers import NO_MEMORY, OUR_FAULT, Handlers, Unavailable
-from pawmatch.ui.inference import MOST_AT_ONCE, Classifiers, Here, Lent, Question
-from tests.ui.pretend import PretendClassifier, as_upload
+from pawmatch.ui.inference import MAX_BATCH, Classifiers, Collector, Here, Lent, lent_gpu
+from tests.ui.conftest import as_upload
+
+# --- the collector
 
 
-@pytest.fixture(scope="module")
-def tiny(tiny_checkpoints: Callable[..., Path]) -> Classifiers:
-    from pawmatch.classifier import load
+@pytest.fixture
+def thread() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
 
-    return Classifiers(lambda task: load(task, tiny_checkpoints(task), device="cpu"), ("breed", "artist"))
+
+class Doubler:
+    """Doubles numbers; records its batches; waits, if told to, before it begins."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.begun = threading.Event()
+        self.go_on = threading.Event()
+
+    def __call__(self, questions: Sequence[int]) -> list[int]:
+        self.batches.append(list(questions))
+        self.begun.set()
+        assert self.go_on.wait(10)
+        if 13 in questions:
+            raise MemoryError("13 is too much")
+        return [2 * question for question in questions]
+
+
+@pytest.fixture
+def doubler() -> Doubler:
+    return Doubler()
+
+
+@pytest.fixture
+def busy(doubler: Doubler, thread: ThreadPoolExecutor) -> Collector[int, int]:
+    """A collector of batches of four that has begun with one question, 0, and waits there."""
+    collector = Collector(doubler, 4, thread)
+    collector.hand_in([0])
+    assert doubler.begun.wait(10)
+    return collector
+
+
+def test_what_piles_up_is_answered_together_in_order_and_no_more_than_fits(
+    busy: Collector[int, int], doubler: Doubler, thread: ThreadPoolExecutor
+) -> None:
+    futures = [future for number in range(1, 7) for future in busy.hand_in([number])]
+    other = thread.submit(lambda: len(doubler.batches))
+    doubler.go_on.set()
+    assert [future.result(10) for future in futures] == [2, 4, 6, 8, 10, 12]
+    assert doubler.batches == [[0], [1, 2, 3, 4], [5, 6]]
+    assert other.result(10) == 2  # another job got its turn between batches
+
+
+def test_an_exception_is_that_question_s_own(busy: Collector[int, int], doubler: Doubler) -> None:
+    futures = busy.hand_in([12, 13, 14])
+    doubler.go_on.set()
+    assert (futures[0].result(10), futures[2].result(10)) == (24, 28)
+    with pytest.raises(MemoryError, match="13 is too much"):
+        futures[1].result(10)
+    (again,) = busy.hand_in([1])
+    assert again.result(10) == 2
+
+
+def test_a_cancelled_question_is_left_out(busy: Collector[int, int], doubler: Doubler) -> None:
+    first, second = busy.hand_in([1, 2])
+    assert first.cancel()
+    doubler.go_on.set()
+    assert second.result(10) == 4
+    assert doubler.batches == [[0], [2]]
+
+
+def test_too_few_answers_are_an_error_and_no_hang(thread: ThreadPoolExecutor) -> None:
+    collector: Collector[int, int] = Collector(lambda questions: [], 4, thread)
+    (future,) = collector.hand_in([1])
+    with pytest.raises(ValueError, match="zip"):
+        future.result(10)
+
+
+def test_many_threads_get_their_own_answers(doubler: Doubler, thread: ThreadPoolExecutor) -> None:
+    doubler.go_on.set()
+    collector = Collector(doubler, 8, thread)
+    with ThreadPoolExecutor(16) as pool:
+        answers = pool.map(lambda number: collector.hand_in([number])[0].result(10), range(14, 514))
+        assert list(answers) == list(range(28, 1028, 2))
+
+
+# --- in this process
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +126,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def confidences(answer: Prediction) -> list[float]:
     """Those of the choices, then those of the variants."""
-    return [
-        *(entry.confidence for entry in answer.predictions),
-        *(entry.confidence for entry in answer.variants),
-    ]
+    choices = [entry.confidence for entry in answer.predictions]
+    return choices + [entry.confidence for entry in answer.variants]
 
 
 def close(answer: Prediction, lone: Prediction) -> bool:
@@ -52,44 +136,42 @@ def close(answer: Prediction, lone: Prediction) -> bool:
     return same and all(abs(one - other) <= 1e-6 for one, other in pairs)
 
 
-def test_every_answer_equals_its_lone_answer(tiny: Classifiers, photos: list[str]) -> None:
-    here = Here(tiny)
+def test_every_answer_equals_its_lone_answer(classifiers: Classifiers, photos: list[str]) -> None:
+    here = Here(classifiers)
     batches: list[int] = []
-    examine = here._collector._answer
+    run = here._collector._answer
 
-    def counted(questions: Sequence[Question]) -> Sequence[Examined]:
+    def counted(questions: Sequence[inference.Question]) -> Sequence[ModelOutputs]:
         batches.append(len(questions))
-        return examine(questions)
+        return run(questions)
 
     here._collector._answer = counted
     asked = [(task, path) for path in photos for task in ("breed", "artist")]
-    lone = [tiny.get(task).predict(path) for task, path in asked]
+    lone = [classifiers.get(task).predict(path) for task, path in asked]
     hold = threading.Event()
-    tiny.thread.submit(hold.wait, 10)  # so that they pile up
+    classifiers.thread.submit(hold.wait, 10)  # so that they pile up
     with ThreadPoolExecutor(len(asked)) as pool:
         futures = [pool.submit(here.predict, task, path, 5) for task, path in asked]
         explained = pool.submit(here.explain, "breed", photos[0], "Collie", 5)
         hold.set()
         answers = [future.result(60) for future in futures]
     assert all(map(close, answers, lone))
-    assert max(batches) > 1
-    assert max(batches) <= MOST_AT_ONCE
-    expected = tiny.get("breed").explain(photos[0], "Collie")
+    assert 1 < max(batches) <= MAX_BATCH
+    expected = classifiers.get("breed").explain(photos[0], "Collie")
     assert close(explained.result().prediction, lone[0])
-    assert explained.result().label == "Collie"
     for variant, heatmap in expected.heatmaps.items():
         np.testing.assert_allclose(explained.result().heatmaps[variant].cam, heatmap.cam, atol=1e-3)
 
 
 def test_a_long_list_keeps_its_order_and_its_errors(
-    tiny: Classifiers, photos: list[str], tmp_path: Path
+    classifiers: Classifiers, photos: list[str], text_file: dict[str, Any]
 ) -> None:
-    bad = tmp_path / "bad.jpg"
+    bad = Path(text_file["path"])
     bad.write_bytes(b"\xff\xd8\xff\xe0nothing")
     paths = [*photos, str(bad), *photos]
-    assert len(paths) > MOST_AT_ONCE
-    answers = Here(tiny).predict_all("breed", paths, 2)
-    lone = [tiny.get("breed").predict(path, 2) for path in photos]
+    assert len(paths) > MAX_BATCH
+    answers = Here(classifiers).predict_all("breed", paths, 2)
+    lone = [classifiers.get("breed").predict(path, 2) for path in photos]
     assert isinstance(answers.pop(12), BrokenImage)
     assert all(
         isinstance(answer, Prediction) and close(answer, expected)
@@ -97,39 +179,59 @@ def test_a_long_list_keeps_its_order_and_its_errors(
     )
 
 
-def test_a_label_that_does_not_exist_is_said_before_the_models_run() -> None:
-    pretender = PretendClassifier(failure=AssertionError("the models ran"))
-    with pytest.raises(UnknownLabel):
-        Here(Classifiers(lambda task: pretender, ("breed",))).explain("breed", "x.jpg", "Cat", 5)  # type: ignore[arg-type,return-value]
-
-
-class Failing(PretendClassifier):
-    """Fails for wide photos: those that are wide alone, batches that are long and hold one with them."""
-
-    def examine(self, prepared: Any) -> Any:
-        if any(entry.width > 1000 for entry in prepared) and self.failure:
-            raise self.failure
-        return list(prepared)
-
-
-def out_of_memory(kind: str) -> Exception:
-    import torch
-
-    return {
-        "python": MemoryError(),
-        "accelerator": torch.OutOfMemoryError("CUDA out of memory."),
-        "cpu": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
-    }[kind]
-
-
-@pytest.mark.parametrize("kind", ["python", "accelerator", "cpu"])
-def test_out_of_memory_costs_only_the_photo_that_needs_it(
-    kind: str, upload: dict[str, Any], tmp_path: Path
+def test_heatmaps_come_from_what_was_kept_without_pixels(
+    classifiers: Classifiers, breed: Classifier, photos: list[str], fail: Callable[[Exception], None]
 ) -> None:
-    failure = out_of_memory(kind)
+    here, photo = Here(classifiers), Image.open(photos[0]).convert("RGB")
+    seen = here.look("breed", photos[0], 5)
+    assert close(seen.prediction, breed.predict(photos[0]))
+    assert len(pickle.dumps(seen)) < 300_000
+    expected = breed.explain(photos[0], "Collie")
+    fail(AssertionError("the backbone ran again"))
+    found = here.heatmaps("breed", photos[0], seen, photo, "collie")
+    assert (found.label, found.name) == ("Collie", "Collie")
+    for variant, heatmap in expected.heatmaps.items():
+        np.testing.assert_allclose(found.heatmaps[variant].cam, heatmap.cam, atol=1e-5)
+        assert (found.heatmaps[variant].box, found.heatmaps[variant].size) == (heatmap.box, heatmap.size)
+    assert here.heatmaps("breed", photos[0], seen, photo, None).label == seen.prediction.top.label
+    with pytest.raises(UnknownLabel):
+        here.heatmaps("breed", photos[0], seen, photo, "Wolpertinger")
+
+
+def test_a_label_that_does_not_exist_is_said_before_the_models_run(
+    classifiers: Classifiers, photos: list[str], fail: Callable[[Exception], None]
+) -> None:
+    fail(AssertionError("the models ran"))
+    with pytest.raises(UnknownLabel):
+        Here(classifiers).explain("breed", photos[0], "Cat", 5)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+    ids=["python", "accelerator", "cpu"],
+)
+def test_out_of_memory_costs_only_the_photo_that_needs_it(
+    failure: Exception,
+    classifiers: Classifiers,
+    upload: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    examine = Classifier.run_models
+
+    def fail_for_wide_ones(self: Classifier, prepared: Any) -> Any:
+        if any(entry.width > 1000 for entry in prepared):
+            raise failure
+        return examine(self, prepared)
+
+    monkeypatch.setattr(Classifier, "run_models", fail_for_wide_ones)
     wide = tmp_path / "wide.jpg"
     Image.new("RGB", (1600, 900), "tan").save(wide)
-    classifiers = Classifiers(lambda task: Failing(failure=failure), ("breed",))  # type: ignore[arg-type,return-value]
     handlers = Handlers(classifiers)
     hold = threading.Event()
     classifiers.thread.submit(hold.wait, 10)
@@ -142,51 +244,139 @@ def test_out_of_memory_costs_only_the_photo_that_needs_it(
             bad.result(30)
     assert str(caught.value) == NO_MEMORY
     assert handlers.predict(upload)["predictions"]
-    with pytest.raises(Unavailable) as caught:
-        handlers.explain(as_upload(wide))
-    assert str(caught.value) == NO_MEMORY
 
 
-def test_another_error_is_ours(upload: dict[str, Any]) -> None:
-    classifiers = Classifiers(lambda task: PretendClassifier(failure=RuntimeError("x")), ("breed",))  # type: ignore[arg-type,return-value]
+def test_another_error_is_ours(
+    handlers: Handlers, upload: dict[str, Any], fail: Callable[[Exception], None]
+) -> None:
+    fail(RuntimeError("x"))
     with pytest.raises(Unavailable) as caught:
-        Handlers(classifiers).predict(upload)
+        handlers.predict(upload)
     assert str(caught.value) == OUR_FAULT
 
 
-def test_no_more_photos_are_decoded_at_a_time_than_there_are_places(upload: dict[str, Any]) -> None:
-    now, most, lock = 0, 0, threading.Lock()
+def test_no_more_photos_are_decoded_at_a_time_than_there_are_places(
+    classifiers: Classifiers, upload: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, highest, lock, prepare = 0, 0, threading.Lock(), Classifier.prepare
 
-    class Counting(PretendClassifier):
-        def prepare(self, image: Any) -> Any:
-            nonlocal now, most
-            with lock:
-                now += 1
-                most = max(most, now)
-            prepared = super().prepare(image)
-            with lock:
-                now -= 1
-            return prepared
+    def counting(self: Classifier, image: Any) -> Any:
+        nonlocal now, highest
+        with lock:
+            now += 1
+            highest = max(highest, now)
+        prepared = prepare(self, image)
+        with lock:
+            now -= 1
+        return prepared
 
-    here = Here(Classifiers(lambda task: Counting(), ("breed",)))  # type: ignore[arg-type,return-value]
+    monkeypatch.setattr(Classifier, "prepare", counting)
+    here = Here(classifiers)
     here._decoding = threading.BoundedSemaphore(2)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: here.predict("breed", upload["path"], 5), range(24)))
-    assert 1 <= most <= 2
+        list(pool.map(lambda _: here.predict("breed", upload["path"], 5), range(16)))
+    assert 1 <= highest <= 2
 
 
-def test_a_lent_accelerator_is_asked_in_the_visitor_s_own_thread(upload: dict[str, Any]) -> None:
-    threads: list[int] = []
+# --- a lent accelerator
+
+
+def test_a_lent_accelerator_takes_and_gives_plain_values_in_the_visitor_s_own_thread(
+    classifiers: Classifiers, upload: dict[str, Any], text_file: dict[str, Any]
+) -> None:
+    threads: set[int] = set()
+    results: list[Any] = []
 
     def on_gpu(compute: Any) -> Any:
         def call(*arguments: Any) -> Any:
-            threads.append(threading.get_ident())
-            return compute(*arguments)
+            threads.add(threading.get_ident())
+            results.append(pickle.loads(pickle.dumps(compute(*pickle.loads(pickle.dumps(arguments))))))
+            return results[-1]
 
         return call
 
-    lent = Lent(Classifiers(lambda task: PretendClassifier(), ("breed",)), on_gpu)  # type: ignore[arg-type,return-value]
-    lent.predict("breed", upload["path"], 5)
-    assert len(lent.predict_all("breed", [upload["path"]] * 2, 5)) == 2
-    assert lent.explain("breed", upload["path"], "Akita", 5).label == "Akita"
-    assert set(threads) == {threading.get_ident()}
+    lent, path = Lent(classifiers, on_gpu), upload["path"]
+    alone = classifiers.get("breed").predict(path)
+    assert close(lent.predict("breed", path, 5), alone)
+    assert len(lent.predict_all("breed", [path] * 2, 5)) == 2
+    assert lent.explain("breed", path, "Collie", 5).label == "Collie"
+    seen = lent.look("breed", path, 5)
+    assert close(seen.prediction, alone)
+    paid, photo = len(results), Image.open(path).convert("RGB")
+    first = lent.heatmaps("breed", path, seen, photo, None)
+    assert first.label == alone.top.label
+    assert len(results) == paid  # they came with the answer
+    assert lent.heatmaps("breed", path, seen, photo, "Collie").label == "Collie"
+    with pytest.raises(ImageError):
+        lent.predict("breed", text_file["path"], 5)
+    assert isinstance(results[-1], PawMatchError)
+    assert threads == {threading.get_ident()}
+
+
+def test_a_gpu_is_borrowed_on_zero_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    assert lent_gpu() is None
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+
+    def gpu(duration: int) -> Any:
+        asked.append(duration)
+        return id
+
+    monkeypatch.setitem(sys.modules, "spaces", SimpleNamespace(GPU=gpu))
+    assert lent_gpu() is id
+    assert asked[0] <= 60
+    monkeypatch.setitem(sys.modules, "spaces", None)
+    assert on_lent_gpu()
+    assert lent_gpu() is None
+
+
+# --- loading
+
+
+def test_two_visitors_wait_for_one_load(breed: Classifier) -> None:
+    loads: list[str] = []
+    begun, finish = threading.Event(), threading.Event()
+
+    def load(task: str) -> Classifier:
+        loads.append(task)
+        begun.set()
+        finish.wait(5)
+        return breed
+
+    classifiers = Classifiers(load, ("breed",))
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(classifiers.get, "breed") for _ in range(4)]
+        begun.wait(5)
+        assert not classifiers.is_ready("breed")
+        finish.set()
+        assert {id(future.result(5)) for future in found} == {id(breed)}
+    assert loads == ["breed"]
+
+
+def test_a_failed_load_is_tried_again(breed: Classifier, caplog: pytest.LogCaptureFixture) -> None:
+    failures = [CheckpointNotFound("Not yet.")]
+
+    def load(task: str) -> Classifier:
+        if failures:
+            raise failures.pop()
+        return breed
+
+    classifiers = Classifiers(load, ("breed",))
+    with caplog.at_level(logging.ERROR):
+        classifiers.warm_up()
+    assert "Not yet." in caplog.text
+    assert not classifiers.is_ready("breed")
+    classifiers.warm_up()
+    assert classifiers.is_ready("breed")
+
+
+def test_a_fallback_is_replaced_and_what_was_meant_to_serve_is_not() -> None:
+    loads: list[Any] = [SimpleNamespace(notice=None), SimpleNamespace(notice="The bundled weights answer.")]
+    classifiers = Classifiers(lambda task: loads.pop(), ("breed",))
+    classifiers.replace_fallback("breed")  # nothing is loaded yet
+    assert classifiers.notice("breed") is None
+    classifiers.get("breed")
+    assert classifiers.notice("breed") == "The bundled weights answer."
+    classifiers.replace_fallback("breed")
+    assert classifiers.notice("breed") is None
+    classifiers.replace_fallback("breed")  # would find nothing to load

@@ -2,144 +2,216 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
+import numpy as np
 import pytest
+from PIL import Image
 
+from pawmatch.classifier import Classifier, load
 from pawmatch.errors import CheckpointNotFound
-from pawmatch.tasks import VARIANT_NAMES
-from pawmatch.ui.handlers import NO_MODEL, OUR_FAULT, Handlers
-from pawmatch.ui.inference import Classifiers
-from pawmatch.ui.page import Updates, Widgets
-from tests.ui.pretend import PretendClassifier, as_upload
+from pawmatch.settings import Settings
+from pawmatch.ui.handlers import EXAMPLES, NO_MODEL, OUR_FAULT, Handlers
+from pawmatch.ui.inference import SHOWN_SIDE, Classifiers
+from pawmatch.ui.page import PhotoPage, refused_file
+from tests.ui.conftest import as_upload, in_loop
 
 
-@pytest.fixture
-def widgets() -> Widgets:
-    return Widgets(
-        kept=gr.State(),
-        answer=gr.HTML(),
-        notice=gr.HTML(),
-        retry=gr.Button(),
-        label=gr.Dropdown(),
-        explained=gr.HTML(),
-        details=gr.HTML(),
-        json=gr.JSON(),
-        card=gr.Markdown(),
-        images=[gr.Image() for _ in VARIANT_NAMES],
-        captions=[gr.HTML() for _ in VARIANT_NAMES],
-    )
-
-
-@pytest.fixture
-def updates(classifiers: Classifiers, widgets: Widgets, tmp_path: Path, monkeypatch: Any) -> Updates:
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    return Updates(Handlers(classifiers), widgets)
 
 
-def test_a_photo_leads_over_two_steps_to_an_answer(updates: Updates, upload: dict[str, Any]) -> None:
-    page = updates.widgets
-    first, second, last = updates.look(upload, "breed", "jet", 0.5)
-    assert "Loading the models" in first[page.answer]
-    assert "Looking at the photo" in second[page.answer]
-    assert list(first) == list(second) == [page.answer]
-    assert set(last) == set(page.all())
-    assert 'Border Collie <span class="figure">70&nbsp;%</span>' in last[page.answer]
-    assert last[page.label].value == "Border_Collie"
-    assert last[page.label].interactive
-    assert last[page.json]["explanation"]["label"] == "Border_Collie"
-    assert last[page.card] == "### A card"
-    drawn = [last[image] for image in page.images]
-    assert [Path(image.value["path"]).name for image in drawn[:2]] == [
-        "pawmatch-cnn.jpg",
-        "pawmatch-cnn_transformer.jpg",
-    ]
-    assert drawn[0].alt_text.startswith("The photo with a heatmap")
-    assert drawn[2].value is None  # this source lacks the third variant
-    # Once the models are there, nothing is said about loading them.
-    assert len(list(updates.look(upload, "breed", "jet", 0.5))) == 2
+def page_of(classifiers: Classifiers) -> PhotoPage:
+    def build() -> PhotoPage:
+        with gr.Blocks():
+            return PhotoPage(Handlers(classifiers), Settings(), [])
+
+    return in_loop(build)
 
 
-def test_no_photo_is_an_invitation(updates: Updates) -> None:
-    page = updates.widgets
-    (only,) = updates.look(None, "artist", "jet", 0.5)
+@pytest.fixture
+def page(classifiers: Classifiers) -> PhotoPage:
+    return page_of(classifiers)
+
+
+def look(page: PhotoPage, image: Any, task: Any = "breed") -> list[dict[Any, Any]]:
+    return list(page.look(image, task, "jet", 0.5))
+
+
+def test_the_answer_comes_before_the_heatmaps(
+    page: PhotoPage, upload: dict[str, Any], breed: Classifier
+) -> None:
+    working, answer, maps = look(page, upload)
+    assert "Looking at the photo" in working[page.answer]
+    assert list(working) == [page.answer]
+    assert set(answer) == set(page.outputs)
+    expected = breed.predict(upload["path"])
+    assert expected.verdict.text in answer[page.answer]
+    assert (answer[page.label].value, answer[page.label].interactive) == (expected.top.label, True)
+    assert [answer[image] for image in page.images.values()] == [None] * 3
+    assert "is being painted" in answer[page.captions["cnn"]]
+    assert "explanation" not in answer[page.json]
+
+    assert page.answer not in maps  # it stands, and what a visitor chose meanwhile stays chosen
+    assert page.label not in maps
+    assert maps[page.json]["explanation"]["label"] == expected.top.label
+    drawn = {variant: maps[image] for variant, image in page.images.items()}
+    for variant, image in drawn.items():
+        assert Path(image.value["path"]).name == f"pawmatch-{variant}.jpg"
+        assert image.alt_text.startswith("The photo")
+        assert "painted" not in maps[page.captions[variant]]
+
+
+def test_models_that_are_not_there_yet_are_loaded_and_that_is_said(
+    breed: Classifier, upload: dict[str, Any]
+) -> None:
+    page = page_of(Classifiers(lambda task: breed, ("breed",)))
+    assert "Loading the models" in look(page, upload)[0][page.answer]
+    assert len(look(page, upload)) == 3
+
+
+def test_a_source_without_one_of_the_models_leaves_its_place_empty(
+    tiny_checkpoints: Callable[..., Path], tmp_path: Path, upload: dict[str, Any]
+) -> None:
+    for variant in ("cnn", "cnn_transformer"):
+        (tmp_path / variant).symlink_to(tiny_checkpoints("breed") / variant)
+    page = page_of(Classifiers(lambda task: load(task, tmp_path, "cpu", "torch"), ("breed",)))
+    *_, maps = look(page, upload)
+    assert maps[page.images["cnn"]].value
+    assert maps[page.images["cnn_transformer_mfe"]].value is None
+    assert "without this model" in maps[page.captions["cnn_transformer_mfe"]]
+
+
+def test_no_photo_is_an_invitation(page: PhotoPage) -> None:
+    (only,) = look(page, None, "artist")
     assert "a painting" in only[page.answer]
-    assert set(only) == set(page.all())
-    assert [only[image] for image in page.images] == [None] * 3
-    assert only[page.kept] is None
+    assert set(only) == set(page.outputs)
+    assert [only[image] for image in page.images.values()] == [None] * 3
+    assert only[page.state] is None
 
 
-@pytest.mark.parametrize("task", ["breed", "cat", None, 7])
-def test_an_error_leaves_nothing_of_the_last_answer(updates: Updates, tmp_path: Path, task: Any) -> None:
-    page = updates.widgets
-    text = tmp_path / "notes.jpg"
-    text.write_text("no picture")
-    *_, last = updates.look(as_upload(text), task, "jet", 0.5)
+@pytest.mark.parametrize("task", ["breed", "cat", None, 7, ["breed"]])
+def test_an_error_leaves_nothing_of_the_last_answer(
+    page: PhotoPage, text_file: dict[str, Any], task: Any
+) -> None:
+    *_, last = look(page, text_file, task)
     assert "That did not work" in last[page.answer]
-    assert set(last) == set(page.all())
-    assert [last[image] for image in page.images] == [None] * 3
+    assert set(last) == set(page.outputs)
+    assert [last[image] for image in page.images.values()] == [None] * 3
 
 
 @pytest.mark.parametrize(("colormap", "strength"), [("rainbow", 0.5), ("jet", 7), ("jet", None), ([], 0.5)])
 def test_bad_colours_are_errors_like_others(
-    updates: Updates, upload: dict[str, Any], colormap: Any, strength: Any
+    page: PhotoPage, upload: dict[str, Any], colormap: Any, strength: Any
 ) -> None:
-    *_, last = updates.look(upload, "breed", colormap, strength)
-    assert "That did not work" in last[updates.widgets.answer]
+    *_, last = page.look(upload, "breed", colormap, strength)
+    assert "That did not work" in last[page.answer]
 
 
-def test_a_model_that_cannot_be_loaded_is_said_once(widgets: Widgets, upload: dict[str, Any]) -> None:
+def test_a_model_that_cannot_be_loaded_is_said(upload: dict[str, Any]) -> None:
     def fail(task: str) -> Any:
         raise CheckpointNotFound("There is no checkpoint in /srv/secret.")
 
-    *_, last = Updates(Handlers(Classifiers(fail, ("breed",))), widgets).look(upload, "breed", "jet", 0.5)
-    assert NO_MODEL in last[widgets.answer]
+    page = page_of(Classifiers(fail, ("breed",)))
+    *_, last = look(page, upload)
+    assert NO_MODEL in last[page.answer]
 
 
-def test_restyling_does_not_run_the_models(
-    updates: Updates, pretender: PretendClassifier, upload: dict[str, Any]
+def test_an_unexpected_error_stays_inside(
+    page: PhotoPage, upload: dict[str, Any], fail: Callable[[Exception], None]
 ) -> None:
-    page = updates.widgets
-    *_, last = updates.look(upload, "breed", "jet", 0.5)
-    calls = len(pretender.calls)
-    restyled = updates.restyle(last[page.kept], "viridis", 0.9)
-    assert len(pretender.calls) == calls
-    assert restyled[0].value["path"] != last[page.images[0]].value["path"]
-    assert restyled[0].alt_text == last[page.images[0]].alt_text
-    assert len(updates.restyle(None, "viridis", 0.9)) == 3
+    fail(RuntimeError("cannot open /srv/secret"))
+    *_, last = look(page, upload)
+    assert OUR_FAULT in last[page.answer]
 
 
-def test_a_chosen_label_is_explained_and_not_written_back(
-    updates: Updates, pretender: PretendClassifier, upload: dict[str, Any]
+def test_another_label_and_other_colours_do_not_run_the_models_again(
+    page: PhotoPage,
+    upload: dict[str, Any],
+    breed: Classifier,
+    fail: Callable[[Exception], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    page = updates.widgets
-    update = updates.explain_chosen(upload, "breed", "Akita", "jet", 0.5)
-    assert update[page.kept].name == "Akita"
-    assert set(update) == set(page.all()) - {page.label}
-    problem = updates.explain_chosen(upload, "breed", "Wolpertinger", "jet", 0.5)
+    state = look(page, upload)[-1][page.state]
+    fail(AssertionError("the models ran again"))
+    monkeypatch.setattr(Classifier, "prepare", lambda *_: pytest.fail("the upload was decoded again"))
+    monkeypatch.setattr("pawmatch.ui.handlers.shown_photo", lambda *_: pytest.fail("and again"))
+    for label in breed.labels:
+        chosen = page.explain(upload, "breed", label, state, "jet", 0.5)
+        assert chosen[page.json]["explanation"]["label"] == label
+        assert page.label not in chosen  # the visitor may be about to choose another one
+    restyled = page.restyle(chosen[page.state], "viridis", 0.9)
+    drawn = [chosen[image] for image in page.images.values()]
+    assert [image.alt_text for image in restyled] == [image.alt_text for image in drawn]
+    assert restyled[0].value["path"] != drawn[0].value["path"]
+    assert page.restyle(None, "viridis", 0.9) == [gr.skip()] * 3
+    problem = page.explain(upload, "breed", "Wolpertinger", state, "jet", 0.5)
     assert "Wolpertinger" in problem[page.answer]
     assert not problem[page.label].interactive
 
 
+def test_what_is_kept_of_another_photo_is_not_explained(
+    page: PhotoPage, upload: dict[str, Any], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.png"
+    Image.new("RGB", (90, 60), "tan").save(other)
+    state = look(page, as_upload(other))[-1][page.state]
+    for kept in (state, None):
+        chosen = page.explain(upload, "breed", "Collie", kept, "jet", 0.5)
+        assert chosen[page.state].path == upload["path"]
+        assert chosen[page.answer]
+        assert page.label not in chosen
+
+
+def test_little_is_kept_of_a_photo_and_it_looks_the_same(page: PhotoPage, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    with Image.open(EXAMPLES / "beagle.jpg") as picture:
+        picture.resize((2000, 1500)).save(large)
+    state = look(page, as_upload(large))[-1][page.state]
+    photo = state.photo()
+    assert (photo.size, photo.mode) == ((SHOWN_SIDE, SHOWN_SIDE * 3 // 4), "RGB")
+    assert {heatmap.size for heatmap in state.heatmaps.values()} == {photo.size}
+    with Image.open(large) as picture:
+        expected = np.asarray(picture.resize(photo.size), dtype=float)
+    assert np.abs(np.asarray(photo, dtype=float) - expected).mean() < 5
+    assert len(pickle.dumps(state)) < 500_000
+
+
 def test_a_fallback_shows_its_notice_and_the_button(
-    updates: Updates, pretender: PretendClassifier, upload: dict[str, Any]
+    page: PhotoPage, upload: dict[str, Any], breed: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = updates.widgets
-    pretender.notice = "The bundled weights answer."
-    *_, last = updates.look(upload, "breed", "jet", 0.5)
-    assert "The bundled weights answer." in last[page.notice]
-    assert last[page.retry].visible
-    pretender.notice = None
-    *_, last = updates.look(upload, "breed", "jet", 0.5)
-    assert last[page.notice] == ""
-    assert not last[page.retry].visible
+    answer = look(page, upload)[1]
+    assert (answer[page.notice], answer[page.retry].visible) == ("", False)
+    page.load_intended("breed")
+    assert page.handlers.classifiers.get("breed") is breed  # nothing was wrong
+    monkeypatch.setattr(breed, "notice", "The bundled weights answer.")
+    answer = look(page, upload)[1]
+    assert "The bundled weights answer." in answer[page.notice]
+    assert answer[page.retry].visible
 
 
-def test_an_unexpected_error_stays_inside(
-    updates: Updates, pretender: PretendClassifier, upload: dict[str, Any]
+@pytest.mark.parametrize(
+    ("name", "size", "sentence"),
+    [
+        ("IMG_1.HEIC", 900, "IMG_1.HEIC: This is a HEIC photo; export it."),
+        ("/home/ann/large.jpg", 30 * 2**20, "large.jpg is larger than 20 MB; save it smaller, or choose"),
+        ("notes.pdf", 900, "notes.pdf is no picture; choose a photo as JPEG, PNG or WebP."),
+        ({"x": 1}, None, "is no picture"),
+    ],
+)
+def test_a_file_that_was_not_sent_is_explained_in_place(
+    page: PhotoPage, name: Any, size: Any, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pretender.failure = RuntimeError("cannot open /srv/secret")
-    *_, last = updates.look(upload, "breed", "jet", 0.5)
-    assert OUR_FAULT in last[updates.widgets.answer]
+    # As where the extra that reads them is not installed.
+    monkeypatch.setattr("pawmatch.ui.page.HEIC_REFUSED", "This is a HEIC photo; export it.")
+    event: Any = SimpleNamespace(name=name, size=size)
+    assert sentence in refused_file(event, 20)
+    update = page.refuse("breed", event)
+    assert 'role="alert"' in update[page.answer]
+    assert set(update) == set(page.outputs)

@@ -1,10 +1,10 @@
-"""The journal: one line for each request, with how it went and nothing of the visitor."""
+"""The request log: one line for each request, with how it went and nothing of the visitor."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,6 @@ import pytest
 from pawmatch.errors import PawMatchError
 from pawmatch.ui import request_log
 from pawmatch.ui.handlers import Handlers
-from pawmatch.ui.inference import Classifiers
-from tests.ui.pretend import PretendClassifier, as_upload
 
 
 class Kept(logging.Handler):
@@ -38,15 +36,10 @@ def kept() -> Iterator[Kept]:
     request_log.log.propagate = True
 
 
-@pytest.fixture
-def handlers(classifiers: Classifiers) -> Handlers:
-    return Handlers(classifiers)
-
-
 def test_an_answer_is_one_line_with_all_that_an_operator_asks(
     handlers: Handlers, upload: dict[str, Any], kept: Kept
 ) -> None:
-    handlers.predict(upload, "breed", 2)
+    answer = handlers.predict(upload, "breed", 2)
     (line,) = map(json.loads, kept.lines)
     assert line.pop("time").endswith("+00:00")
     assert line["timing_ms"].pop("total") >= 0
@@ -55,30 +48,29 @@ def test_an_answer_is_one_line_with_all_that_an_operator_asks(
         "task": "breed",
         "photos": 1,
         "bytes": Path(upload["path"]).stat().st_size,
-        "pixels": 800 * 600,
-        "timing_ms": {"decode": 9.0, "features": 41.2},
-        "review": [],
+        "pixels": 240 * 180,
+        "timing_ms": answer["timing_ms"],
+        "review": sorted({reason["code"] for reason in answer["review"]["reasons"]}),
         "errors": [],
     }
 
 
-def test_each_endpoint_and_the_page_has_its_line(
-    handlers: Handlers, upload: dict[str, Any], tmp_path: Path, kept: Kept
+def test_each_endpoint_and_each_step_of_the_page_has_its_line(
+    handlers: Handlers, upload: dict[str, Any], text_file: dict[str, Any], kept: Kept
 ) -> None:
-    bad = tmp_path / "private name.jpg"
-    bad.write_bytes(b"\xff\xd8\xff\xe0nothing")
+    Path(text_file["path"]).write_bytes(b"\xff\xd8\xff\xe0nothing")
     handlers.explain(upload, "artist")
-    handlers.predict_batch([upload, as_upload(bad), upload])
-    handlers.examine(upload, "breed", None)
-    explained, batch, page = map(json.loads, kept.lines)
+    handlers.predict_batch([upload, text_file, upload])
+    handlers.paint(handlers.look(upload, "breed"))
+    explained, batch, page, maps = map(json.loads, kept.lines)
     assert (explained["endpoint"], explained["task"]) == ("/explain", "artist")
     assert (batch["endpoint"], batch["photos"], batch["errors"]) == ("/predict_batch", 2, ["BrokenImage"])
-    assert batch["timing_ms"]["features"] == 82.4
-    assert page["endpoint"] == "page"
+    assert (page["endpoint"], page["photos"]) == ("page", 1)
+    assert (maps["endpoint"], maps["photos"], set(maps["timing_ms"])) == ("heatmaps", 0, {"explain", "total"})
 
 
 def test_errors_have_a_code_and_nothing_that_the_visitor_wrote(
-    handlers: Handlers, pretender: PretendClassifier, upload: dict[str, Any], kept: Kept
+    handlers: Handlers, upload: dict[str, Any], fail: Callable[[Exception], None], kept: Kept
 ) -> None:
     private = "my secret"
     asks = (
@@ -86,20 +78,19 @@ def test_errors_have_a_code_and_nothing_that_the_visitor_wrote(
         lambda: handlers.predict(upload, "breed", private),
         lambda: handlers.explain(upload, "breed", private),
         lambda: handlers.predict({"path": private}),
+        lambda: handlers.predict(upload),
     )
+    fail(ValueError(private))
     for ask in asks:
         with pytest.raises(PawMatchError):
             ask()
-    pretender.failure = ValueError(private)
-    with pytest.raises(PawMatchError):
-        handlers.predict(upload)
     lines = [json.loads(line) for line in kept.lines]
     codes = [line["errors"] for line in lines]
     assert codes == [["UnknownTask"], ["BadOption"], ["UnknownLabel"], ["ImageNotFound"], ["Unavailable"]]
     assert lines[-1]["cause"] == "ValueError"
     text = "\n".join(kept.lines)
     assert private not in text
-    assert "photo.jpg" not in text
+    assert "photo.png" not in text
     assert Path(upload["path"]).parent.name not in text
 
 

@@ -1,25 +1,25 @@
-"""Starting the service: one-line errors, a cheap import, a lent GPU where there is one."""
+"""Starting the service: one-line errors, a cheap import, and every address that people listen on."""
 
 from __future__ import annotations
 
-import json
+import os
+import signal
 import socket
+import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
+import httpx
 import pytest
 
 import app
 from pawmatch.errors import BadOption
-from pawmatch.settings import Settings, on_lent_gpu
-from pawmatch.tasks import TASKS
+from pawmatch.settings import Settings
 from pawmatch.ui import server
-from pawmatch.ui.handlers import EXAMPLES, Example, examples_for, read_examples
 from pawmatch.ui.inference import Classifiers
-from tests.ui.pretend import PretendClassifier
+from tests.ui.conftest import free_port, running
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +47,7 @@ def test_a_port_in_use_is_named(host: str) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(BadOption, match=f"^Nothing can listen on {host}, port {port} "):
-            server.serve(Settings(host=host, port=port))
+            server.listen(host, port)
 
 
 def test_a_host_that_is_not_here_is_named() -> None:
@@ -55,66 +55,99 @@ def test_a_host_that_is_not_here_is_named() -> None:
         server.serve(Settings(host="192.0.2.1"))
 
 
-def test_a_lent_gpu_is_borrowed_for_the_computing_alone(
-    monkeypatch: pytest.MonkeyPatch, upload: dict[str, Any]
+@pytest.mark.parametrize("host", ["::", "::1"])
+def test_it_listens_on_ipv6(host: str) -> None:
+    if not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    with server.listen(host, 0) as listener:
+        with socket.create_connection(("::1", listener.getsockname()[1]), 5):
+            pass
+        if host == "::":  # every interface
+            with socket.create_connection(("127.0.0.1", listener.getsockname()[1]), 5):
+                pass
+
+
+def test_uploads_get_a_folder_that_nobody_else_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    server.own_folder()
+    folder = Path(os.environ["GRADIO_TEMP_DIR"])
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    server.own_folder()
+    assert os.environ["GRADIO_TEMP_DIR"] == str(folder)  # one that is named stays
+    folder.rmdir()
+
+
+def test_no_folder_for_uploads_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
+    with pytest.raises(BadOption, match="name one with GRADIO_TEMP_DIR"):
+        server.own_folder()
+
+
+def test_it_starts_whatever_proxy_the_variables_name_and_leaves_nothing_behind(
+    tiny_weights: Path, tmp_path: Path
 ) -> None:
-    calls: list[str] = []
-
-    def gpu(duration: int) -> Any:
-        def decorate(function: Any) -> Any:
-            def call(*arguments: Any) -> Any:
-                calls.append(arguments[1])
-                return function(*arguments)
-
-            return call
-
-        assert duration <= 60
-        return decorate
-
-    assert server.lent_gpu() is None  # no Space, or one with hardware of its own
-    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    monkeypatch.setitem(sys.modules, "spaces", SimpleNamespace(GPU=gpu))
-    from pawmatch.ui.handlers import Handlers
-
-    classifiers = Classifiers(lambda task: PretendClassifier(), ("breed",))  # type: ignore[arg-type,return-value]
-    handlers = Handlers(classifiers, server.lent_gpu())
-    handlers.predict(upload)
-    handlers.models()
-    assert calls == ["predict"]
+    port, dead = free_port(), f"127.0.0.1:{free_port()}"
+    proxies = {"http_proxy": f"http://{dead}", "ALL_PROXY": f"socks5://{dead}"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRADIO")}
+    environment |= {"PAWMATCH_WEIGHTS": str(tiny_weights), "PAWMATCH_PORT": str(port), **proxies}
+    environment |= {"TMPDIR": str(tmp_path), "PAWMATCH_WARM_UP": "no"}
+    service = subprocess.Popen(
+        [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert service.stdout
+        assert service.stdout.readline() == f"pawmatch answers at http://127.0.0.1:{port}/\n"
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as http:
+            assert http.get("/healthz").text == "ok"
+            assert http.post("/gradio_api/upload", files={"files": ("a.jpg", b"x")}).status_code == 200
+        assert len(list(tmp_path.glob("pawmatch-*"))) == 1
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(30) == 0
+    finally:
+        service.kill()
+        service.communicate()
+    assert not list(tmp_path.glob("pawmatch-*"))
 
 
-def test_without_the_package_nothing_is_borrowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "spaces", None)
-    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    assert on_lent_gpu()
-    assert server.lent_gpu() is None
+def test_under_a_path_that_the_proxy_keeps_photos_are_not_too_large(
+    classifiers: Classifiers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_ROOT_PATH", "/dogs")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    photo = {"files": ("dog.jpg", b"\xff\xd8" + bytes(3 * 2**20))}
+    with running(Settings(), classifiers, tmp_path) as address, httpx.Client(base_url=address) as http:
+        for place in ("gradio_api/upload", "dogs/gradio_api/upload"):
+            assert http.post(place, files=photo).status_code == 200
 
 
-def test_examples_are_listed_with_task_and_words() -> None:
-    examples = read_examples(EXAMPLES)
-    assert {example.task for example in examples} == {"breed", "artist"}
-    assert all(example.alt for example in examples)
-    assert len(examples[0].thumbnail()) < 30_000
+def test_an_invented_header_does_not_make_another_visitor(
+    classifiers: Classifiers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    with running(Settings(rate_limit=3), classifiers, tmp_path) as address:
+        # Who comes from this computer itself is believed by servers that trust their proxies by its address.
+        said = [
+            httpx.post(
+                f"{address}gradio_api/upload",
+                files={"files": ("a.jpg", b"x")},
+                headers={"X-Forwarded-For": f"1.2.3.{number}"},
+            ).status_code
+            for number in range(2)
+        ]
+    assert said == [200, 429]
 
 
-def test_every_task_has_examples_of_its_subject() -> None:
-    examples = read_examples(EXAMPLES)
-    shown = {task: [example.path.name for example in examples_for(task, examples)] for task in TASKS}
-    assert all(shown.values())
-    assert shown["artist-chae"] == shown["artist"]
-    assert not set(shown["artist"]) & set(shown["breed"])
-    strange = Example(EXAMPLES / "x.jpg", "garden_bird", "A bird")
-    assert examples_for("breed", [strange]) == []
-
-
-@pytest.mark.parametrize("text", ["", "[", "{}", "[1]", '[{"file": "x.jpg"}]', '["file"]'])
-def test_a_broken_list_of_examples_costs_only_the_examples(tmp_path: Path, text: str) -> None:
-    assert read_examples(tmp_path) == []
-    (tmp_path / "index.json").write_text(text)
-    assert read_examples(tmp_path) == []
-
-
-def test_an_example_that_is_gone_is_left_out(tmp_path: Path) -> None:
-    entries = [{"file": "gone.jpg", "task": "breed", "alt": "Gone"}]
-    (tmp_path / "index.json").write_text(json.dumps(entries))
-    assert read_examples(tmp_path) == []
+def test_a_stop_does_not_wait_for_pages_that_stay_open(
+    classifiers: Classifiers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    with (
+        httpx.Client(timeout=60) as http,
+        running(Settings(), classifiers, tmp_path) as address,
+        http.stream("GET", f"{address}gradio_api/heartbeat/visitor") as stream,
+    ):
+        assert stream.status_code == 200
+        next(stream.iter_lines())
+        started = time.monotonic()
+    assert time.monotonic() - started < 10 * server.FAREWELL_SECONDS

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pawmatch.heatmaps import GAP, LONG_SIDE, SQUARE_BOX, draw_sheet, draw_square_sheet, fitting, font, found
 from pawmatch.results import Explanation
-from tests.ui.pretend import make_explanation, make_prediction
+from tests.ui.made import make_explanation, make_prediction
 
 
 def coloured(size: tuple[int, int]) -> Explanation:

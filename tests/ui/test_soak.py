@@ -19,11 +19,11 @@ from PIL import Image
 
 from benchmarks.service import Reply, Visitor
 from benchmarks.soak import Soak, Tally, after, alike, crowd
+from pawmatch.classifier import Classifier
 from pawmatch.settings import Settings
-from pawmatch.ui.inference import MOST_AT_ONCE, Classifiers
+from pawmatch.ui.inference import MAX_BATCH, Classifiers
 from pawmatch.ui.server import BUSY
 from tests.ui.conftest import running
-from tests.ui.pretend import PretendClassifier
 
 
 @pytest.fixture(scope="module")
@@ -53,19 +53,23 @@ def test_a_soak_notices_another_answer() -> None:
     assert not alike({"a": 0.5}, {"b": 0.5})
 
 
-class Held(PretendClassifier):
-    """Looks at nothing until it is let go; `begun` counts the photos that wait for it."""
+class Held:
+    """Models that look at nothing until they are let go; `begun` counts the photos that wait for them."""
 
-    go = threading.Event()
-    begun: list[int]
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go, self.begun = threading.Event(), 0
+        prepare, examine = Classifier.prepare, Classifier.run_models
 
-    def prepare(self, image: Any) -> Any:
-        self.begun.append(1)
-        return super().prepare(image)
+        def counted(classifier: Classifier, image: Any) -> Any:
+            self.begun += 1
+            return prepare(classifier, image)
 
-    def examine(self, prepared: Any) -> Any:
-        assert self.go.wait(60)
-        return super().examine(prepared)
+        def held(classifier: Classifier, prepared: Any) -> Any:
+            assert self.go.wait(60)
+            return examine(classifier, prepared)
+
+        monkeypatch.setattr(Classifier, "prepare", counted)
+        monkeypatch.setattr(Classifier, "run_models", held)
 
 
 @pytest.fixture
@@ -75,19 +79,19 @@ def stack() -> Iterator[ExitStack]:
 
 
 @pytest.fixture
-def held() -> Iterator[Held]:
+def held(classifiers: Classifiers, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     """Models that stand still; in the end they go on, or the service would wait for them."""
-    model = Held()
-    model.begun, model.go = [], threading.Event()
+    model = Held(monkeypatch)
     yield model
     model.go.set()
 
 
 @pytest.fixture
-def full(held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def full(
+    classifiers: Classifiers, held: Held, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """A service with two places to wait."""
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    classifiers = Classifiers(lambda task: held, ("breed", "artist"))  # type: ignore[arg-type,return-value]
     with running(Settings(queue_size=2), classifiers, tmp_path) as address:
         yield address
         held.go.set()
@@ -114,12 +118,12 @@ def test_who_hangs_up_frees_a_place_and_who_finds_none_is_told(
         with closing(Visitor(full)) as visitor:
             return visitor.ask("predict", photo, "breed", 5)
 
-    with ThreadPoolExecutor(MOST_AT_ONCE + 2) as pool:
+    with ThreadPoolExecutor(MAX_BATCH + 2) as pool:
         try:
             asked: list[Future[Reply]] = []
-            while len(asked) < MOST_AT_ONCE:  # one by one, since all at once would find two places
+            while len(asked) < MAX_BATCH:  # one by one, since all at once would find two places
                 asked.append(pool.submit(ask))
-                assert until(lambda: len(held.begun) == len(asked))
+                assert until(lambda: held.begun == len(asked))
             for _ in range(3):  # more than there are places, one after the other
                 assert observer.leave("predict", photo, "breed", 5) == 200
                 assert until(lambda: waiting() == 0)
@@ -136,5 +140,5 @@ def test_who_hangs_up_frees_a_place_and_who_finds_none_is_told(
         finally:
             held.go.set()
         assert all(future.result(60).value["predictions"] for future in asked)
-    assert len(held.begun) == MOST_AT_ONCE + 2  # nothing was done for those who had left
+    assert held.begun == MAX_BATCH + 2  # nothing was done for those who had left
     assert ask().value["predictions"]
