@@ -22,6 +22,7 @@ from pawmatch.checkpoint import Checkpoint, CheckpointConfig
 from pawmatch.classifier import Classifier, Member
 from pawmatch.engines import openvino
 from pawmatch.engines.openvino import OpenVinoEngine
+from pawmatch.engines.torch import has_bfloat16
 from pawmatch.heatmaps import grad_cam
 from pawmatch.images import InputSpec, Prepared
 from pawmatch.models import VARIANTS, ImageModel, build_model
@@ -121,7 +122,7 @@ def main() -> None:
     }
     correlations = []
     if openvino.is_installed():
-        for precision in ("float32", "bfloat16")[: 1 + openvino.has_fast_bfloat16()]:
+        for precision in ("float32", "bfloat16")[: 1 + has_bfloat16("cpu")]:
             fast = Classifier("breed", ours, engine="torch")
             for variant, member in classifier.members.items():
                 engine = OpenVinoEngine(member.model, spec.size, precision=precision)
@@ -138,7 +139,7 @@ def main() -> None:
             print(f"{name}: {result.ratio(name, BARE):.2f} x bare, {faster:.1f} x faster than {LIBRARY}")
     if correlations:
         print(f"lowest correlation of an openvino heatmap with torch's: {min(correlations):.6f}")
-        if not openvino.has_fast_bfloat16():
+        if not has_bfloat16("cpu"):
             print("This CPU has no bfloat16 arithmetic, so openvino ran in float32 only.")
     if options.json:
         result.write_json(options.json, backbone=options.backbone, correlations=correlations)

@@ -270,6 +270,7 @@ class Classifier:
                     rows[of.owners.argsort(stable=True)] = together
                 else:
                     rows = member.model.forward_head(of.maps)
+                _check_finite(rows, member)
                 logits[variant] = of.mean(rows)
             pooled = {extractor: of.mean(of.maps.mean(dim=(2, 3))) for extractor, of in views.items()}
             imagenet = main.mean(self.imagenet_head.probabilities(main.maps)) if self.imagenet_head else None
@@ -308,6 +309,7 @@ class Classifier:
         spec, count, views = member.spec, len(prepared), len(member.spec.fixed_views)
         pixels = np.concatenate([entry.pixels[spec] for entry in prepared])
         maps = member.engine.features(spec.normalise(torch.from_numpy(pixels)))
+        _check_finite(maps, member)
         owners = [row for row in range(count) for _ in range(views)]
         plain = list(range(0, len(maps), views))
         subjects: list[Subject | None] = [None] * count
@@ -491,6 +493,15 @@ def load(
 def _check_top_k(top_k: int) -> None:
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1:
         raise BadOption(f"top_k is {top_k!r}; give a whole number from 1 on.")
+
+
+def _check_finite(values: Tensor, member: Member) -> None:
+    """Raise NotACheckpoint where a map or logits hold NaN or infinity: no answer can be read off them."""
+    if not torch.isfinite(values).all():
+        raise NotACheckpoint(
+            f"The variant {member.variant} of {member.checkpoint.source} computes NaN or infinity; "
+            "train it again, or give other weights."
+        )
 
 
 def _extractor(checkpoint: Checkpoint) -> object:

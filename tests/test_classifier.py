@@ -140,6 +140,21 @@ def test_unknown_task_device_and_engine_are_named(tiny_checkpoints: Callable[...
         load("breed", source, engine="warp")
 
 
+@pytest.mark.parametrize("where", ["stem", "classifier"])
+def test_numbers_that_overflow_are_an_error_and_never_an_answer(
+    where: str, tiny_checkpoints: Callable[..., Path], photo: Image.Image
+) -> None:
+    classifier = load("artist", tiny_checkpoints("artist") / "cnn", engine="torch")
+    module = classifier.main.model.get_submodule(where)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(torch.finfo(torch.float32).max)  # finite itself, as in a file that passes
+    with pytest.raises(NotACheckpoint, match="computes NaN or infinity; train it again"):
+        classifier.predict(photo)
+    with pytest.raises(NotACheckpoint, match="computes NaN or infinity"):
+        classifier.explain(photo)
+
+
 def test_variants_must_share_their_labels(tiny_checkpoints: Callable[..., Path]) -> None:
     checkpoints = [
         load_checkpoint(tiny_checkpoints("breed") / "cnn"),

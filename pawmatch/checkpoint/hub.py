@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from huggingface_hub import (
     CommitOperationAdd,
@@ -30,11 +31,40 @@ from huggingface_hub import (
     hf_hub_url,
 )
 from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import parse_hf_uri
 
-from pawmatch.errors import AccessDenied, BadOption, HubError, HubUnavailable, RepoNotFound
+from pawmatch.errors import (
+    AccessDenied,
+    BadOption,
+    HubError,
+    HubUnavailable,
+    NotACheckpoint,
+    RepoNotFound,
+)
+from pawmatch.files import replace_file
 
-until: ContextVar[float] = ContextVar("until", default=math.inf)
+PREFIX = "hf://"
+ANSWER_TIMEOUT = 5.0  # seconds until the Hub's first answer
+ANSWER_SECONDS = 15.0  # seconds until the last byte of it
+# A file may take this many seconds, and as many more as it would at the slowest speed worth waiting for.
+FILE_SECONDS = 30.0
+MIN_SPEED = 200_000  # bytes a second
+MAX_FILE = 2**33  # bytes; twice what the largest model may have in float32
 TOO_MANY = 429
+DEFAULT_REVISION = "main"
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
+REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]{0,199}")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+Result = TypeVar("Result")
+
+# Xet downloads over connections of its own, to which the limits below do not reach. Set here, since the
+# library may have been imported, and have read its environment, long before.
+constants.HF_HUB_DISABLE_XET = True
+
+_until: ContextVar[float] = ContextVar("until", default=math.inf)
 
 
 class TookTooLong(Exception):
@@ -52,18 +82,18 @@ def within(seconds: float) -> Iterator[None]:
     What is silent altogether is left to the library's own limits.
     """
     hooks = get_session().event_hooks["response"]
-    if watch not in hooks:
-        hooks.append(watch)
-    token = until.set(time.monotonic() + seconds)
+    if _watch not in hooks:
+        hooks.append(_watch)
+    token = _until.set(time.monotonic() + seconds)
     try:
         yield
     finally:
-        until.reset(token)
+        _until.reset(token)
 
 
-def watch(response: Any) -> None:
+def _watch(response: Any) -> None:
     """Let an answer under a limit be read up to the limit. Its type differs from version to version."""
-    end = until.get()
+    end = _until.get()
     if end == math.inf:
         return
     if response.status_code == TOO_MANY:
@@ -79,23 +109,6 @@ def watch(response: Any) -> None:
     response.iter_raw = iter_raw
 
 
-PREFIX = "hf://"
-KINDS = {"models": "model", "spaces": "space"}
-ANSWER_TIMEOUT = 5.0  # seconds until the Hub's first answer
-ANSWER_SECONDS = 15.0  # seconds until the last byte of it
-# A file may take this many seconds, and as many more as it would at the slowest speed worth waiting for.
-FILE_SECONDS = 30.0
-SLOWEST = 200_000  # bytes a second
-DEFAULT_REVISION = "main"
-
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
-REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]{0,199}")
-COMMIT = re.compile(r"[0-9a-f]{40}")
-SHA256 = re.compile(r"[0-9a-f]{64}")
-
-Result = TypeVar("Result")
-
-
 @dataclass(frozen=True)
 class HubSource:
     """A place on the Hub: `subfolder` is a folder, or for imports a file, inside the repository."""
@@ -108,8 +121,10 @@ class HubSource:
     def __str__(self) -> str:
         kind = "spaces/" if self.kind == "space" else ""
         place = f"/{self.subfolder}" if self.subfolder else ""
-        revision = f"@{self.revision}" if self.revision else ""
-        return f"{PREFIX}{kind}{self.repo}{place}{revision}"
+        revision = self.revision or ""
+        if not revision.startswith("refs/"):
+            revision = quote(revision, safe="")
+        return f"{PREFIX}{kind}{self.repo}{f'@{revision}' if revision else ''}{place}"
 
     def path(self, name: str = "") -> str:
         """The path inside the repository of the file or folder `name` below this place."""
@@ -141,20 +156,31 @@ def is_hub_source(source: str) -> bool:
 
 
 def parse(source: str) -> HubSource:
-    """The place that `hf://user/repo`, `hf://user/repo/subfolder@revision` or `hf://spaces/...` names.
+    """The place that a source names: `hf://user/repo[@revision][/subfolder]`, as the Hub writes it.
 
-    Raises BadOption for anything else, `..` and backslashes in particular.
+    The revision may also stand at the end, `hf://user/repo/subfolder@revision`; a Space is
+    `hf://spaces/user/repo`. Raises BadOption for anything else, `..` and backslashes in particular.
     """
-    place, at, revision = source.removeprefix(PREFIX).partition("@")
-    parts = place.split("/")
-    kind = KINDS.get(parts[0], "model")
-    if parts[0] in KINDS:
-        parts = parts[1:]
-    names_are_plain = all(NAME.fullmatch(part) and ".." not in part for part in parts)
-    revision_is_plain = not at or (REVISION.fullmatch(revision) and ".." not in revision)
-    if not is_hub_source(source) or len(parts) < 2 or not names_are_plain or not revision_is_plain:
-        raise BadOption(f"{source[:200]!r} is no place on the Hub; write hf://user/repo/subfolder@revision.")
-    return HubSource("/".join(parts[:2]), "/".join(parts[2:]), revision or None, kind)
+    body, at, last = source.partition("@")
+    at_the_end = body.removeprefix(PREFIX).removeprefix("models/").removeprefix("spaces/").count("/") > 1
+    try:
+        found = parse_hf_uri(body if at and at_the_end else source)
+    except ValueError as exc:
+        raise _no_place(source) from exc
+    if found.type not in ("model", "space"):
+        raise BadOption(f"{source[:200]!r} is a {found.type}; give a model repository or a Space.")
+    revision = last if at and at_the_end else found.revision
+    names = f"{found.id}/{found.path_in_repo}".removesuffix("/").split("/")
+    plain = all(NAME.fullmatch(name) and ".." not in name for name in names)
+    if revision is not None:
+        plain = plain and bool(REVISION.fullmatch(revision)) and ".." not in revision
+    if not is_hub_source(source) or source.startswith(f"{PREFIX}/") or not plain:
+        raise _no_place(source)
+    return HubSource(found.id, found.path_in_repo, revision, found.type)
+
+
+def _no_place(source: str) -> BadOption:
+    return BadOption(f"{source[:200]!r} is no place on the Hub; write hf://user/repo@revision/subfolder.")
 
 
 def with_commit(source: HubSource, use: Callable[[Commit], Result]) -> Result:
@@ -172,17 +198,6 @@ def with_commit(source: HubSource, use: Callable[[Commit], Result]) -> Result:
         return use(last)
     remember(commit)
     return result
-
-
-def newest_commit(source: HubSource) -> Commit:
-    """The current commit, or the one that served last if the Hub cannot be reached."""
-    try:
-        return look_up(source)
-    except HubUnavailable:
-        last = cached_commit(source)
-        if last is None:
-            raise
-        return last
 
 
 def fetch(source: HubSource, names: Sequence[str]) -> tuple[Path, Commit]:
@@ -233,23 +248,26 @@ def download(commit: Commit, place: HubSource, names: Sequence[str]) -> Path:
     for name in names:
         path = place.path(name)
         if not (snapshot / path).is_file() or not intact(snapshot / path):
-            fetch_file(commit, place, path)
+            _fetch_file(commit, place, path)
         if not intact(snapshot / path):
             raise HubUnavailable(f"{name} of {place} arrived damaged and was thrown away; try again later.")
     return snapshot / place.subfolder
 
 
-def fetch_file(commit: Commit, place: HubSource, path: str) -> None:
+def _fetch_file(commit: Commit, place: HubSource, path: str) -> None:
     """Download one file into the cache, within a time that its size allows for."""
     url = hf_hub_url(place.repo, path, repo_type=place.kind, revision=commit.sha)
     with mapped(place):
         with within(ANSWER_SECONDS):
             # hf_hub_download waits for minutes where the Hub is silent: ask once, briefly, before.
             size = get_hf_file_metadata(url, timeout=ANSWER_TIMEOUT).size or 0
-        with within(FILE_SECONDS + size / SLOWEST):
-            hf_hub_download(
-                place.repo, path, repo_type=place.kind, revision=commit.sha, etag_timeout=ANSWER_TIMEOUT
-            )
+        if size <= MAX_FILE:
+            with within(FILE_SECONDS + size / MIN_SPEED):
+                hf_hub_download(
+                    place.repo, path, repo_type=place.kind, revision=commit.sha, etag_timeout=ANSWER_TIMEOUT
+                )
+    if size > MAX_FILE:
+        raise NotACheckpoint(f"{path} of {place} has {size:,} bytes; {MAX_FILE:,} are the limit.")
 
 
 def intact(file: Path) -> bool:
@@ -261,12 +279,12 @@ def intact(file: Path) -> bool:
     if not file.is_symlink():
         return True  # a cache without links, which keeps no hashes
     blob = file.parent / file.readlink()
-    if not COMMIT.fullmatch(blob.name) and not SHA256.fullmatch(blob.name):
-        return True
     if SHA256.fullmatch(blob.name):
         digest = hashlib.sha256()
-    else:
+    elif COMMIT.fullmatch(blob.name):
         digest = hashlib.sha1(f"blob {blob.stat().st_size}\0".encode(), usedforsecurity=False)
+    else:
+        return True
     with blob.open("rb") as content:
         while chunk := content.read(2**20):
             digest.update(chunk)
@@ -294,11 +312,9 @@ def remember(commit: Commit) -> None:
     if COMMIT.fullmatch(revision):
         return
     path = cache_folder(commit.source) / "refs" / revision
-    temporary = path.with_name(f".{path.name}.tmp")
     with suppress(OSError):  # a read-only cache serves as well, only not for the next commit
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(commit.sha)
-        temporary.replace(path)
+        replace_file(path, commit.sha)
 
 
 def upload(folder: Path, place: HubSource, names: Sequence[str], *, private: bool, message: str) -> str:

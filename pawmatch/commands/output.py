@@ -246,7 +246,7 @@ def write_manifest(out: Path, settings: dict[str, Any]) -> None:
 def engines_of(out: Path) -> dict[str, str] | None:
     """The engines that a run to `out` was begun with, by variant, or None where that is not known.
 
-    "auto" judges by the clock too, and may choose another when the run goes on.
+    "auto" may choose another where the run goes on with other packages or on another computer.
     """
     try:
         engines = json.loads(manifest_path(out).read_text(encoding="utf-8"))["engines"]

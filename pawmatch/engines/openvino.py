@@ -33,9 +33,25 @@ from pawmatch.models import ImageModel
 if TYPE_CHECKING:
     import openvino
 
+log = logging.getLogger(__name__)
+
 TELEMETRY = "openvino_telemetry"
+MODEL_FILE = "model.xml"
+DIGESTS_FILE = "digests.json"
+# What a conversion depends on beside the model's structure and weights.
+PACKAGES = ("openvino", "torch", "timm", "pawmatch")
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+# What is run at once: 16 images of 256 pixels a side, 64 of 128. A request keeps the memory of the largest
+# batch that it ever had, 11 MB for each image of 256 pixels; 64 of them at once would be an eighth faster.
+MAX_PIXELS = 2**20
 
 _importing = threading.Lock()
+_converting = threading.Lock()  # tracing silences warnings for the whole process
+
+
+def is_installed() -> bool:
+    """Whether the openvino package is there."""
+    return find_spec("openvino") is not None
 
 
 def import_openvino() -> ModuleType:
@@ -55,12 +71,6 @@ def import_openvino() -> ModuleType:
             del sys.modules[TELEMETRY]
             if before is not None:
                 sys.modules[TELEMETRY] = before
-
-
-log = logging.getLogger(__name__)
-
-MODEL_FILE = "model.xml"
-DIGESTS_FILE = "digests.json"
 
 
 def default_folder() -> Path | None:
@@ -142,26 +152,6 @@ def discard(path: Path) -> None:
     shutil.rmtree(path.parent, ignore_errors=True)
 
 
-# What a conversion depends on beside the model's structure and weights.
-PACKAGES = ("openvino", "torch", "timm", "pawmatch")
-PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
-# What is run at once: 16 images of 256 pixels a side, 64 of 128. A request keeps the memory of the largest
-# batch that it ever had, 11 MB for each image of 256 pixels; 64 of them at once would be an eighth faster.
-MOST_PIXELS = 2**20
-
-_converting = threading.Lock()  # tracing silences warnings for the whole process
-
-
-def is_installed() -> bool:
-    """Whether the openvino package is there."""
-    return find_spec("openvino") is not None
-
-
-def has_fast_bfloat16() -> bool:
-    """Whether OpenVINO finds bfloat16 arithmetic in this CPU."""
-    return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
 class OpenVinoEngine:
     """Runs `model.forward_features` for images of one size, in batches of any length.
 
@@ -191,7 +181,7 @@ class OpenVinoEngine:
                 "INFERENCE_NUM_THREADS": threads or min(torch.get_num_threads(), usable_cores()),
             },
         )
-        self._most = max(1, MOST_PIXELS // size**2)
+        self._max_images = max(1, MAX_PIXELS // size**2)
         # A request holds its tensors, so it serves one caller at a time; as it uses all cores, a second
         # one would only take them from the first.
         self._request = compiled.create_infer_request()
@@ -200,7 +190,7 @@ class OpenVinoEngine:
     def features(self, images: Tensor) -> Tensor:
         """Prepared images (N, 3, H, W) on the CPU -> float32 feature map (N, C, h, w), no gradient."""
         array = images.detach().contiguous().numpy()
-        parts = [array[start : start + self._most] for start in range(0, len(array), self._most)]
+        parts = [array[start : start + self._max_images] for start in range(0, len(array), self._max_images)]
         with self._turn:
             # Each result is a copy of the request's own tensor.
             found = [self._request.infer({0: part}, share_inputs=True)[0] for part in parts]
@@ -222,7 +212,7 @@ def convert_once(core: openvino.Core, model: ImageModel, size: int, folder: Path
     """The converted model: from `folder` if it is there and whole, else made and kept there."""
     if folder is None:
         return convert(model, size)
-    module = getattr(model, model.features_module)
+    module = model.features()
     # The precision is chosen when the model is compiled; what is kept is float32.
     name = digest_of(module, [type(model).__name__, str(size), *map(version_of, PACKAGES)])
     if kept := _read(core, find(folder, name)):

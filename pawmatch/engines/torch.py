@@ -29,22 +29,6 @@ class Engine(Protocol):
         ...
 
 
-def limit_torch_threads() -> None:
-    """Have torch use no more threads than there are cores to run them; fewer, if so chosen, stay fewer."""
-    cores = usable_cores()
-    if torch.get_num_threads() > cores:
-        torch.set_num_threads(cores)
-
-
-def has_bfloat16(device: str) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; elsewhere it would be slower, not faster."""
-    if torch.device(device).type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    # Not there in every version that we allow, that of ZeroGPU among them.
-    found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(found.get(name) for name in ("amx_bf16", "avx512_bf16", "arm_bf16"))
-
-
 class TorchEngine:
     """Runs `model.forward_features` on the model's device.
 
@@ -77,3 +61,19 @@ class TorchEngine:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             feature_map: Tensor = self._run(images)
         return feature_map.float()
+
+
+def limit_torch_threads() -> None:
+    """Have torch use no more threads than there are cores to run them; fewer, if so chosen, stay fewer."""
+    cores = usable_cores()
+    if torch.get_num_threads() > cores:
+        torch.set_num_threads(cores)
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the device has units that multiply matrices in bfloat16; elsewhere it is hardly faster."""
+    if torch.device(device).type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # Not there in every version that we allow, that of ZeroGPU among them.
+    found: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(found.get("amx_bf16"))

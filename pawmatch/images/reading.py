@@ -112,8 +112,10 @@ def hold_file(source: ImageSource) -> ImageFile | Image.Image:
         return source
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
-            form = f"{source.dtype} of shape {source.shape}"
-            raise UnsupportedFormat(f"An array is given as uint8 (height, width, 3) in RGB, not as {form}.")
+            raise UnsupportedFormat(
+                "An image is given as a uint8 array of shape (height, width, 3) in RGB, not as one of "
+                f"{source.dtype.name} and shape {source.shape}."
+            )
         return Image.fromarray(source)
     data, name = _read(source)
     if reason := refusal(data, name):

@@ -68,7 +68,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short limits, so that the tests need not wait."""
     monkeypatch.setattr(hub, "ANSWER_SECONDS", 1.5)
     monkeypatch.setattr(hub, "FILE_SECONDS", 1.5)
-    monkeypatch.setattr(hub, "SLOWEST", 1e9)
+    monkeypatch.setattr(hub, "MIN_SPEED", 1e9)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
 
 
@@ -197,7 +197,7 @@ def test_files_may_come_from_another_host_which_never_sees_the_token(
         assert elsewhere.downloads()
         assert all("authorization" not in headers for headers in elsewhere.headers)
         hub_server.faults = [Fault("/api/", redirect=elsewhere.url)]
-        hub.newest_commit(PLACE)
+        hub.look_up(PLACE)
         assert all("authorization" not in headers for headers in elsewhere.headers)
     assert f"Bearer {TOKEN}" in {headers.get("authorization") for headers in hub_server.headers}
 

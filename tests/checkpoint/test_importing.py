@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import struct
 import zipfile
@@ -240,37 +239,3 @@ def test_files_come_from_model_repositories_and_spaces(
     assert checkpoint.config.training["file"] == "best.pth"
     with pytest.raises(RepoNotFound, match=r"other\.pth"):
         import_checkpoint(f"hf://{repo}/other.pth", tmp_path / "out", **OPTIONS)
-
-
-@pytest.mark.shared_data
-def test_the_published_network_is_computed_exactly(tmp_path: Path, shared_reference: Path) -> None:
-    parity = json.loads((shared_reference / "pawmatchai_parity.json").read_text())
-    state = {key: filled(parity, key, i) for i, key in enumerate(sorted(parity["shapes"]))}
-    path = saved(tmp_path, {"base_model": state})
-    checkpoint = import_checkpoint(path, tmp_path / "out", backbone=parity["backbone"], half=False)
-    assert checkpoint.config.variant == "cnn_transformer_mfe"
-    assert len(checkpoint.config.labels) == parity["num_classes"]
-    pixels = torch.arange(3 * 224 * 224, dtype=torch.float64)
-    images = torch.sin(0.001 * pixels + 0.5).reshape(1, 3, 224, 224)
-    logits = checkpoint.model.double()(images)[0]
-    expected = torch.tensor(parity["checks"]["logits[0,:16]"], dtype=torch.float64)
-    torch.testing.assert_close(logits[:16], expected, atol=1e-6, rtol=0)
-    assert int(logits.argmax()) == parity["checks"]["argmax"]
-
-
-def filled(parity: dict[str, dict[str, list[int]]], key: str, index: int) -> Tensor:
-    """The parameter `key` after the reference's rule."""
-    shape = parity["shapes"][key]
-    if key.endswith("num_batches_tracked"):
-        return torch.zeros(shape, dtype=torch.int64)
-    count = int(torch.tensor(shape).prod()) if shape else 1
-    wave = torch.sin(0.7 * torch.arange(count, dtype=torch.float64) + 1.3 * index).reshape(shape)
-    if key.endswith("running_var"):
-        wave = 1 + 0.5 * wave
-    elif len(shape) >= 2:
-        wave = wave * (1.5 / wave[0].numel()) ** 0.5
-    elif key.endswith("weight"):
-        wave = 1 + 0.1 * wave
-    else:
-        wave = 0.1 * wave
-    return wave.float()

@@ -8,17 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 from pawmatch.checkpoint import load_checkpoint, load_task, push
 from pawmatch.checkpoint.load import CACHED_NOTICE, Stored
 from pawmatch.errors import (
-    AccessDenied,
     BadOption,
     CheckpointNotFound,
-    HubUnavailable,
     NotACheckpoint,
-    RepoNotFound,
     TruncatedFile,
     UnknownTask,
 )
@@ -179,37 +175,6 @@ def test_a_set_that_cannot_be_completed_falls_back_as_a_whole(hub_server: HubSer
     assert {(c.revision, c.notice) for c in checkpoints} == {(first, CACHED_NOTICE)}
 
 
-@pytest.mark.parametrize(
-    ("fault", "error", "said"),
-    [
-        (Fault(reset=True), HubUnavailable, "The Hub could not be reached"),
-        (Fault(status=500), HubUnavailable, "The Hub could not be reached"),
-        (Fault(WEIGHTS, method="GET", keep=0), HubUnavailable, "The Hub could not be reached"),
-        (Fault(status=404, code="RepoNotFound"), RepoNotFound, "hf://ann/art was not found on the Hub"),
-        (
-            Fault("resolve", status=403, code="GatedRepo"),
-            AccessDenied,
-            "does not give access to hf://ann/art",
-        ),
-    ],
-)
-def test_without_a_cached_copy_the_bundled_starter_answers(
-    hub_server: HubServer, bundled: Path, fault: Fault, error: type[Exception], said: str
-) -> None:
-    hub_server.commit("ann/art", files(bundled / "artist"))
-    hub_server.faults = [fault]
-    checkpoints = load_task("hf://ann/art", "artist")
-    assert [checkpoint.source for checkpoint in checkpoints] == [f"weights/artist/{v}" for v in VARIANTS]
-    (notice,) = {checkpoint.notice for checkpoint in checkpoints}
-    assert notice is not None
-    assert said in notice
-    assert notice.endswith("so the bundled starter model answers.")
-    with pytest.raises(error):
-        load_task("hf://ann/art", "artist", strict=True)
-    with pytest.raises(error):
-        load_checkpoint("hf://ann/art/cnn")
-
-
 def test_weights_on_the_hub_that_cannot_be_used_do_not_stop_a_service(
     hub_server: HubServer, bundled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -225,17 +190,6 @@ def test_weights_on_the_hub_that_cannot_be_used_do_not_stop_a_service(
     monkeypatch.setenv("PAWMATCH_WEIGHTS", str(tmp_path / "none"))
     with pytest.raises(TruncatedFile):
         load_task("hf://ann/art", "artist")
-
-
-def test_offline_mode_uses_the_cache(
-    hub_server: HubServer, bundled: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    hub_server.commit("ann/art", files(bundled / "artist" / "cnn"))
-    load_checkpoint("hf://ann/art")
-    asked = len(hub_server.requests)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert load_checkpoint("hf://ann/art").notice == CACHED_NOTICE
-    assert len(hub_server.requests) == asked
 
 
 def test_a_pushed_checkpoint_can_be_loaded_from_where_it_went(

@@ -94,14 +94,14 @@ def test_32_bit_integers_of_any_range(values: list[int], expected: list[int]) ->
 
 def samples_tiff(bits: int, code: bytes, *, white_is_zero: bool = False, signed: bool = False) -> bytes:
     """A gray TIFF of one row of two pixels."""
-    entries = [
-        (256, 4, 1, 2),
-        (257, 4, 1, 1),
-        (258, 3, 1, bits),
-        (259, 3, 1, 1),
+    entries = [*((256, 4, 1, 2), (257, 4, 1, 1), (258, 3, 1, bits), (259, 3, 1, 1))]
+    entries += [
         (262, 3, 1, 1 - white_is_zero),
+        (273, 4, 1, 8 + 2 + 12 * 10 + 4),
+        (277, 3, 1, 1),
+        (278, 4, 1, 1),
+        (279, 4, 1, len(code)),
     ]
-    entries += [(273, 4, 1, 8 + 2 + 12 * 10 + 4), (277, 3, 1, 1), (278, 4, 1, 1), (279, 4, 1, len(code))]
     return tiff(*entries, (339, 3, 1, 2 if signed else 1), tail=code)
 
 

@@ -367,11 +367,3 @@ def test_many_frames_cost_one(image_format: str) -> None:
     with Image.open(BytesIO(strip(data, image_format).data)) as stripped:
         # A film in WebP stays whole, but only its first frame is decoded.
         assert image_format == "WEBP" or getattr(stripped, "n_frames", 1) == 1
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1)])
-@pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "PNG", "JPEG"])
-def test_the_narrowest_pictures_open(image_format: str, size: tuple[int, int]) -> None:
-    opened = open_image(encode(Image.new("RGB", size, "red"), image_format))
-    assert max(opened.size) == min(2048, max(size))
-    assert seen(opened) == RED

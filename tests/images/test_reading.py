@@ -67,16 +67,9 @@ def test_an_array_is_a_picture(photo: Image.Image) -> None:
     "array", [np.zeros((4, 4)), np.zeros((3, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32), np.array("x")]
 )
 def test_other_arrays_say_what_is_accepted(array: np.ndarray) -> None:
-    with pytest.raises(UnsupportedFormat, match=r"given as uint8 \(height, width, 3\) in RGB, not as"):
-        open_image(array)
-
-
-def test_the_name_says_nothing_about_the_content(tmp_path: Path) -> None:
-    path = tmp_path / "picture.heic"
-    path.write_bytes(encode(quarters(), "PNG"))
-    loaded = read_image(path)
-    assert loaded.format == "PNG"
-    assert seen_quarters(loaded.image) == QUARTERS
+    assert "uint8 array of shape (height, width, 3) in RGB, not as one of" in failure(
+        array, UnsupportedFormat
+    )
 
 
 def test_a_pillow_image_is_not_changed_and_not_shared() -> None:
@@ -223,7 +216,7 @@ def test_the_pixel_limit_holds_before_decoding(megapixels: int) -> None:
         ((3000, 1500), (2048, 1024)),
     ],
 )
-@pytest.mark.parametrize("image_format", ["PNG", "JPEG"])
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "BMP", "TIFF"])
 def test_results_are_bounded(given: tuple[int, int], expected: tuple[int, int], image_format: str) -> None:
     loaded = read_image(encode(Image.new("RGB", given, "red"), image_format))
     assert loaded.image.size == expected
