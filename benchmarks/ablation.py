@@ -24,8 +24,8 @@ from pawmatch import load
 from pawmatch.errors import PawMatchError
 from pawmatch.evaluation.folders import labelled_files
 from pawmatch.heatmaps import grad_cam
+from pawmatch.labels import VARIANT_NAMES
 from pawmatch.models import ImageModel
-from pawmatch.tasks import VARIANT_NAMES
 
 
 class _Zeros(nn.Module):
@@ -96,7 +96,7 @@ def main() -> None:
         pair: [] for pair in itertools.combinations(classifier.variants, 2)
     }
     truths: list[str] = []
-    for file, entry in zip(files, classifier.examine_batch(f.path for f in files), strict=True):
+    for file, entry in zip(files, classifier.run_batches(f.path for f in files), strict=True):
         if isinstance(entry, PawMatchError):
             continue
         truth = classifier.labels[file.target]

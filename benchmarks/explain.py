@@ -25,8 +25,8 @@ from pawmatch.engines.openvino import OpenVinoEngine
 from pawmatch.engines.torch import has_bfloat16
 from pawmatch.heatmaps import grad_cam
 from pawmatch.images import InputSpec, Prepared
+from pawmatch.labels import new_task
 from pawmatch.models import VARIANTS, ImageModel, build_model
-from pawmatch.tasks import new_task
 
 CLASSES = 124
 BARE = "three bare forward passes"
@@ -58,8 +58,8 @@ def photo(size: int) -> Image.Image:
 
 def explain(classifier: Classifier, prepared: Prepared) -> list[np.ndarray]:
     """What `classifier.explain` does between the prepared photo and the overlays."""
-    examined = classifier.examine([prepared])[0]
-    index = classifier.labels.index(classifier.conclude(examined).top.label)
+    examined = classifier.run_models([prepared])[0]
+    index = classifier.labels.index(classifier.to_prediction(examined).top.label)
     return [
         grad_cam(member.model, examined.feature_maps[variant], index).values
         for variant, member in classifier.members.items()

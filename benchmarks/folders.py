@@ -87,8 +87,8 @@ def write_checkpoint(folder: Path, backbone: str, size: int) -> None:
     """A breed checkpoint with random weights, a backbone and one linear layer, that sees size x size."""
     from pawmatch.checkpoint import CheckpointConfig, save_checkpoint
     from pawmatch.images import InputSpec
+    from pawmatch.labels import new_task
     from pawmatch.models import build_model
-    from pawmatch.tasks import new_task
 
     architecture = {"backbone": backbone}
     labels = tuple(f"breed_{number}" for number in range(CLASSES))

@@ -103,7 +103,7 @@ class ModelOutputs:
     heads: Mapping[str, HeadOutput] = field(default_factory=dict)
 
 
-Examined = ModelOutputs
+Examined = ModelOutputs  # until the page calls it by its name
 
 
 class Classifier:
@@ -424,12 +424,9 @@ class Classifier:
             overlays=Overlays(photo, heatmaps, colormap=colormap, strength=strength),
         )
 
-    examine, examine_batch, conclude, explain_examined = (
-        run_models,
-        run_batches,
-        to_prediction,
-        explain_outputs,
-    )
+    # Until the page calls them by their names.
+    examine, examine_batch = run_models, run_batches
+    conclude, explain_examined = to_prediction, explain_outputs
 
     def probabilities(self, variant: str, logits: NDArray[np.float32]) -> NDArray[np.float64]:
         """Calibrated probabilities (classes,) of one variant's logits (classes,)."""

@@ -103,8 +103,8 @@ def write_tiny_checkpoint(folder: Path, task: str, variant: str) -> None:
 
     from pawmatch.checkpoint import CheckpointConfig, save_checkpoint
     from pawmatch.images import InputSpec
+    from pawmatch.labels import new_task
     from pawmatch.models import build_model
-    from pawmatch.tasks import new_task
 
     labels, family = LABELS[task], FAMILIES[task]
     architecture = ARCHITECTURES[family]

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pawmatch.labels import VARIANT_NAMES
 from pawmatch.settings import OPTIONS
-from pawmatch.tasks import TASKS, VARIANT_NAMES
+from pawmatch.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

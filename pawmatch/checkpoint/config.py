@@ -20,9 +20,10 @@ from pydantic import AfterValidator, JsonValue
 from pawmatch.calibration import Calibration
 from pawmatch.errors import NotACheckpoint, UnknownFormatVersion
 from pawmatch.images import InputSpec
+from pawmatch.labels import new_task
 from pawmatch.models import FAMILIES, MAX_CLASSES, VARIANTS
+from pawmatch.results import Task
 from pawmatch.strict import MAX_SHOWN, Name, Refused, Text, decode, encode
-from pawmatch.tasks import Task, new_task
 
 CONFIG_FILE = "config.json"
 FORMAT_VERSION = 2

@@ -23,8 +23,7 @@ from pawmatch.checkpoint.load import empty_model
 from pawmatch.checkpoint.weights import check_sane, compare, describe, file_digest
 from pawmatch.errors import BadOption, CheckpointNotFound, KeyMismatch, NotACheckpoint
 from pawmatch.images import InputSpec
-from pawmatch.labels import read_labels
-from pawmatch.tasks import new_task
+from pawmatch.labels import new_task, read_labels
 
 ORIGINAL = "hf://spaces/DawnC/PawMatchAI/ConvNextV2Base_best_model.pth"
 STATE_KEYS = ("base_model", "model_state_dict")

@@ -150,7 +150,9 @@ def answer(
         shown = not sys.stdout.isatty() or (args.out is not None and not args.json)
         count = lambda: sum(1 for _ in find_images(args.images))  # noqa: E731
         for file, entry in progress(examined, "classify", count=count, done=done) if shown else examined:
-            result = entry if isinstance(entry, PawMatchError) else classifier.conclude(entry, args.top_k)
+            result = (
+                entry if isinstance(entry, PawMatchError) else classifier.to_prediction(entry, args.top_k)
+            )
             for sink in sinks:
                 sink(file, result)
             failed += isinstance(result, PawMatchError)

@@ -20,7 +20,7 @@ from pawmatch.labels import VARIANT_NAMES, display_name, find_label
 from pawmatch.phrasing import percent
 
 if TYPE_CHECKING:
-    from pawmatch.classifier import Classifier, Examined
+    from pawmatch.classifier import Classifier, ModelOutputs
     from pawmatch.evaluation.compare import Comparison, ImageAnswers, Spread
 
 SUMMARY = "Compare the three variants on the same images."
@@ -174,23 +174,20 @@ class Walk:
         """Write one line of the table."""
         self.write_row(csv_line([row.get(column) for column in self.columns]))
 
-    def answered(self, file: str, examined: Examined, truth: str | None) -> ImageAnswers:
+    def answered(self, file: str, examined: ModelOutputs, truth: str | None) -> ImageAnswers:
         """What each variant answered, and how sure it is of the truth where that is known."""
         from pawmatch.evaluation.compare import ImageAnswers
 
         classifier = self.classifier
-        prediction = classifier.conclude(examined, top_k=1)
+        prediction = classifier.to_prediction(examined, top_k=1)
         answers = prediction.variants
         if truth is None:
             return ImageAnswers(file, answers, review=prediction.review)
         index = classifier.labels.index(truth)
-        in_truth = tuple(
-            float(classifier.probabilities(answer.variant, examined.logits[answer.variant])[index])
-            for answer in answers
-        )
+        in_truth = tuple(float(examined.probabilities[answer.variant][index]) for answer in answers)
         return ImageAnswers(file, answers, truth, in_truth, prediction.review)
 
-    def write_sheet(self, file: str, examined: Examined, truth: str | None) -> str:
+    def write_sheet(self, file: str, examined: ModelOutputs, truth: str | None) -> str:
         """Write one image's sheet, if it is among the first; gives its name below `out`, or nothing."""
         if self.out is None or self.sheets >= self.max_sheets:
             return ""
@@ -203,7 +200,7 @@ class Walk:
         path = self.out / name
         path.parent.mkdir(exist_ok=True)
         photo = open_image(file)
-        explanation = self.classifier.explain_examined(examined, photo, truth)
+        explanation = self.classifier.explain_outputs(examined, photo, truth)
         draw_square_sheet(photo, explanation, is_truth=truth is not None).save(path, quality=QUALITY)
         return name
 

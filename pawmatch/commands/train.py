@@ -10,8 +10,8 @@ from typing import Any
 
 from pawmatch.commands.console import Listing, say
 from pawmatch.errors import BadOption
+from pawmatch.labels import VARIANT_NAMES
 from pawmatch.settings import whole
-from pawmatch.tasks import VARIANT_NAMES
 
 SUMMARY = "Train one variant, or all of them, on a folder of images."
 EPILOG = """\

@@ -17,7 +17,7 @@ from pawmatch.calibration.decide import Observed, know
 from pawmatch.calibration.decide import judge as judge_known
 from pawmatch.calibration.fit import MAX_UNKNOWN_ANSWERED, REVIEW_TARGET, Evidence
 from pawmatch.calibration.measure import judge_halves
-from pawmatch.classifier import Classifier, Examined
+from pawmatch.classifier import Classifier, ModelOutputs
 from pawmatch.errors import BadOption, NotACheckpoint, PawMatchError, UnknownVariant
 from pawmatch.evaluation.faithfulness import measure_faithfulness, spread
 from pawmatch.evaluation.folders import evaluated_folder, examine_files, labelled_files
@@ -197,7 +197,7 @@ def collect(
                     f"Variant {variant} gives values that are no numbers; use other weights."
                 )
         rows.append(row)
-        examined.append((entry.logits, classifier.conclude(entry, top_k=1)))
+        examined.append((entry.logits, classifier.to_prediction(entry, top_k=1)))
         for variant in scope:
             scope[variant].append(
                 float(scope_margin(calibrations[variant].scope_gates, entry.pooled[variant]))
@@ -220,7 +220,7 @@ def collect(
     )
 
 
-def _score(classifier: Classifier, examined: Examined) -> float | None:
+def _score(classifier: Classifier, examined: ModelOutputs) -> float | None:
     """The main variant's unknown score of one image."""
     main = classifier.main
     imagenet = None if examined.imagenet is None else examined.imagenet[None]

@@ -24,7 +24,7 @@ from pawmatch.labels import find_label
 
 # pawmatch.images is imported where it is needed: --help does without numpy and Pillow.
 if TYPE_CHECKING:
-    from pawmatch.classifier import Classifier, Examined
+    from pawmatch.classifier import Classifier, ModelOutputs
     from pawmatch.images.pool import Read, Readers
 
 Found = tuple[str, PawMatchError | None]
@@ -199,7 +199,7 @@ def label_below(root: str, file: str, folder_label: Callable[[str], str | None])
 
 def examine_files(
     classifier: Classifier, found: Iterable[Found], readers: Readers | None = None
-) -> Generator[tuple[str, Examined | PawMatchError]]:
+) -> Generator[tuple[str, ModelOutputs | PawMatchError]]:
     """Each file with what the models make of it or its error, in order, in constant memory.
 
     The readers, if there are any, read the next images while the models answer. A batch is BATCH entries of
@@ -215,18 +215,18 @@ def examine_files(
 
 def _examine_ahead(
     classifier: Classifier, read: Iterator[Read]
-) -> Generator[tuple[list[Read], Iterator[Examined]]]:
+) -> Generator[tuple[list[Read], Iterator[ModelOutputs]]]:
     """Each batch with what the models make of its images.
 
     The models have the next batch before one is given out. Else cores would idle while rows are written.
     """
-    begun: tuple[list[Read], Future[list[Examined]]] | None = None
+    begun: tuple[list[Read], Future[list[ModelOutputs]]] | None = None
     models = ThreadPoolExecutor(1)
     try:
         while True:
             batch = list(islice(read, BATCH))
             prepared = [entry for _, entry in batch if not isinstance(entry, PawMatchError)]
-            following = (batch, models.submit(classifier.examine, prepared)) if batch else None
+            following = (batch, models.submit(classifier.run_models, prepared)) if batch else None
             if begun is not None:
                 yield begun[0], iter(begun[1].result())
             if following is None:

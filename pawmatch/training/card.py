@@ -18,9 +18,8 @@ from pawmatch.calibration.measure import Halves
 from pawmatch.checkpoint import CheckpointConfig
 from pawmatch.checkpoint.load import CARD_FILE
 from pawmatch.evaluation.figures import COLORS, INK, MUTED, headline, percent_axis, style
-from pawmatch.labels import display_name
+from pawmatch.labels import VARIANT_NAMES, display_name
 from pawmatch.metrics import calibration_bins, expected_calibration_error, wilson_interval
-from pawmatch.tasks import VARIANT_NAMES
 
 NO_PROOF = {"dog": ". It is no pedigree test", "painting": ". It is no attribution of a painting"}
 

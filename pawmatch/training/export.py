@@ -138,7 +138,7 @@ def run_models(
     ]
     classifier = Classifier(checkpoints[0].config.task.name, checkpoints, engine=engine, device=device)
     examined = []
-    for entry in classifier.examine_batch(Image.fromarray(image) for image in data.images):
+    for entry in classifier.run_batches(Image.fromarray(image) for image in data.images):
         if isinstance(entry, PawMatchError):  # decoded before, so that it is no image's fault
             raise entry
         examined.append((entry.logits, entry.pooled, entry.imagenet))

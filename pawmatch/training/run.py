@@ -16,8 +16,8 @@ from torch import nn
 from pawmatch.checkpoint import CheckpointConfig
 from pawmatch.errors import TrainingError, UnknownVariant
 from pawmatch.images import InputSpec
+from pawmatch.labels import new_task
 from pawmatch.models import VARIANTS
-from pawmatch.tasks import new_task
 from pawmatch.training.data import (
     ANSWERED_SIDE,
     DECODED_SIDE,

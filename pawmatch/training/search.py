@@ -20,7 +20,7 @@ from torch import Tensor
 from pawmatch.checkpoint import load_checkpoint
 from pawmatch.checkpoint.config import CONFIG_FILE
 from pawmatch.errors import PawMatchError, TrainingError
-from pawmatch.tasks import VARIANT_NAMES
+from pawmatch.labels import VARIANT_NAMES
 from pawmatch.training.loop import Settings
 from pawmatch.training.recipe import STRICT, Count, Recipe, parse, read_recipe, read_toml
 from pawmatch.training.run import run_training

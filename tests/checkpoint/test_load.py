@@ -33,8 +33,8 @@ from pawmatch.errors import (
     UnsupportedBackbone,
 )
 from pawmatch.images import InputSpec
+from pawmatch.labels import new_task
 from pawmatch.models import build_model
-from pawmatch.tasks import new_task
 from tests.support.checkpoints import CHAE, change_config, name_digests
 from tests.support.checkpoints import change_weights as change_file
 

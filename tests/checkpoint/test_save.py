@@ -38,7 +38,7 @@ from pawmatch.errors import (
 )
 from pawmatch.images import InputSpec
 from pawmatch.models import VARIANTS
-from pawmatch.tasks import Task
+from pawmatch.results import Task
 from tests.support.checkpoints import build, change_config, change_weights, trio, write_format_1
 from tests.support.hub_server import Fault, HubServer
 

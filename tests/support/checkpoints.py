@@ -15,8 +15,8 @@ from pawmatch.calibration import Calibration, LabelGroup, OutsideRule, ScopeGate
 from pawmatch.checkpoint import Answers, CheckpointConfig, WeightsFile
 from pawmatch.checkpoint.config import config_values
 from pawmatch.images import InputSpec
+from pawmatch.labels import new_task
 from pawmatch.models import ImageModel, build_model
-from pawmatch.tasks import new_task
 
 # Every key of a config, with values that no other test relies on.
 CHAE = CheckpointConfig(
