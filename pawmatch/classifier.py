@@ -103,9 +103,6 @@ class ModelOutputs:
     heads: Mapping[str, HeadOutput] = field(default_factory=dict)
 
 
-Examined = ModelOutputs  # until the page calls it by its name
-
-
 class Classifier:
     """The variants of one task; `main` is the one whose answer is given, by what the checkpoints say.
 
@@ -423,14 +420,6 @@ class Classifier:
             heatmaps=heatmaps,
             overlays=Overlays(photo, heatmaps, colormap=colormap, strength=strength),
         )
-
-    # Until the page calls them by their names.
-    examine, examine_batch = run_models, run_batches
-    conclude, explain_examined = to_prediction, explain_outputs
-
-    def probabilities(self, variant: str, logits: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Calibrated probabilities (classes,) of one variant's logits (classes,)."""
-        return calibrated(logits, self.members[variant].checkpoint.config.calibration)
 
     def heatmaps(self, outputs: ModelOutputs, label: str, size: tuple[int, int]) -> dict[str, Heatmap]:
         """Each variant's evidence for one of `labels`, over a picture of this size (width, height).

@@ -1,16 +1,33 @@
-"""Names that have moved to pawmatch.labels and pawmatch.results, until nobody imports them from here."""
+"""The tasks that this process serves, as PAWMATCH_SOURCES and its short forms name them."""
 
 from __future__ import annotations
 
-from pawmatch.labels import VARIANT_NAMES, bundled_tasks, find_task, new_task
+import os
+
+from pawmatch import labels
+from pawmatch.errors import BadOption
 from pawmatch.phrasing import listed
 from pawmatch.results import Task
+from pawmatch.settings import Settings
 
-__all__ = ["TASKS", "VARIANT_NAMES", "Task", "find_task", "new_task", "task_names"]
 
-TASKS = {name: find_task(name) for name in bundled_tasks()}
+def _served() -> dict[str, Task]:
+    try:
+        given = {name: text for name, text in os.environ.items() if name.endswith(("_SOURCES", "_SOURCE"))}
+        return Settings.from_environ(given).tasks
+    except BadOption:  # told by whoever reads all settings
+        return Settings().tasks
+
+
+TASKS = _served()
+
+
+def find_task(name: str) -> Task:
+    """The task of that name among those served; raises UnknownTask, which lists them."""
+    labels.find_task(name, TASKS)
+    return TASKS[name]
 
 
 def task_names() -> str:
     """The names of all tasks as a sentence has them."""
-    return listed(bundled_tasks())
+    return listed(tuple(TASKS))

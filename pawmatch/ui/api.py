@@ -10,7 +10,8 @@ from typing import Any, ParamSpec, TypeVar
 import gradio as gr
 
 from pawmatch.errors import PawMatchError
-from pawmatch.tasks import VARIANT_NAMES, task_names
+from pawmatch.labels import VARIANT_NAMES
+from pawmatch.tasks import TASKS, task_names
 from pawmatch.ui.gradio_patches import keep_jpeg, left_alone
 from pawmatch.ui.handlers import Handlers, fit_for_visitors
 from pawmatch.ui.html import as_jpeg
@@ -44,7 +45,7 @@ def add_endpoints(handlers: Handlers) -> None:
     """Add /predict, /explain, /predict_batch and /models to the Blocks being built."""
     image = left_alone(gr.Image(label="Photo", visible=False))
     images = left_alone(gr.File(label="Photos", file_count="multiple", visible=False))
-    task = gr.Textbox("breed", label=f"Task: {task_names()}", visible=False)
+    task = gr.Textbox(next(iter(TASKS)), label=f"Task: {task_names()}", visible=False)
     top_k = gr.Number(5, label="How many labels", precision=0, visible=False)
     label = gr.Textbox(label="Label to explain; the first choice if empty", visible=False)
     answer = gr.JSON(label="Answer", visible=False)

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pawmatch.evaluation.compare import Comparison, ImageAnswers, VariantSummary
-from pawmatch.labels import display_name
+from pawmatch.labels import VARIANT_NAMES, display_name, words_of
 from pawmatch.phrasing import MAX_NAMES, percent, thing, verdict_confidence, with_article
 from pawmatch.results import Explanation, Heatmap, Prediction
-from pawmatch.tasks import TASKS, VARIANT_NAMES
+from pawmatch.tasks import TASKS
 
 TITLE = "pawmatch"
 TAGLINE = "Which breed? Which painter?"
@@ -171,7 +171,7 @@ def listed(prediction: Prediction) -> tuple[str, list[str]]:
 
 def above_bars(prediction: Prediction) -> str:
     """What the confidences below a verdict mean where the verdict is none of them."""
-    task = TASKS[prediction.task]
+    task = words_of(prediction)
     if prediction.verdict.code == "unknown":
         return f"The closest {task.plural} that the model knows:"
     if prediction.verdict.code in ("outside", "poor_image"):
@@ -181,7 +181,7 @@ def above_bars(prediction: Prediction) -> str:
 
 def below_bars(prediction: Prediction) -> str:
     """How much confidence is left for the labels without a bar."""
-    task = TASKS[prediction.task]
+    task = words_of(prediction)
     left = prediction.model.classes - len(prediction.predictions)
     if left <= 0:
         return ""
@@ -250,7 +250,7 @@ def place(cam: NDArray[Any]) -> str:
 
 def details(prediction: Prediction, answer_json: Mapping[str, Any]) -> str:
     """The 90 % candidates, the timings, the model, and the whole answer as a file."""
-    plural, model = TASKS[prediction.task].plural, prediction.model
+    plural, model = words_of(prediction).plural, prediction.model
     coverage = (
         f"On photos like those it was checked with, the truth is among these {plural} nine times in ten."
     )

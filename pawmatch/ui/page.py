@@ -12,9 +12,10 @@ from PIL import Image
 from pawmatch.errors import PawMatchError
 from pawmatch.heatmaps import COLORMAPS, colormap_stops, overlay
 from pawmatch.images.filetypes import refusal
+from pawmatch.labels import VARIANT_NAMES
 from pawmatch.results import Explanation
 from pawmatch.settings import Settings
-from pawmatch.tasks import TASKS, VARIANT_NAMES
+from pawmatch.tasks import TASKS
 from pawmatch.ui import html
 from pawmatch.ui.api import MODEL_RUN, PRIVATE, QUICK, worded
 from pawmatch.ui.gradio_patches import keep_jpeg

@@ -13,7 +13,7 @@ import pytest
 
 from pawmatch import load
 from pawmatch.calibration import Calibration, ScopeGate, UnknownRule
-from pawmatch.calibration.apply import tempered
+from pawmatch.calibration.apply import calibrated, tempered
 from pawmatch.calibration.decide import Observed
 from pawmatch.calibration.fit import Evidence, fit_calibration
 from pawmatch.checkpoint import load_checkpoint
@@ -115,7 +115,10 @@ def test_answers_are_those_of_serving(tiny_checkpoints: Callable[..., Path], ken
     for row, prediction in enumerate(served):
         assert answers.reasons[row] == tuple(reason.code for reason in prediction.review.reasons)
         for answer in prediction.variants:
-            probabilities = classifier.probabilities(answer.variant, answers.logits[answer.variant][row])
+            probabilities = calibrated(
+                answers.logits[answer.variant][row],
+                classifier.members[answer.variant].checkpoint.config.calibration,
+            )
             assert probabilities.max() == pytest.approx(answer.confidence)
     assert answers.scope == {}
 

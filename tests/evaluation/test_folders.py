@@ -145,7 +145,7 @@ class Sizes:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def examine(self, prepared: Sequence[Prepared]) -> list[str]:
+    def run_models(self, prepared: Sequence[Prepared]) -> list[str]:
         self.batches.append(len(prepared))
         return [f"{entry.width}x{entry.height}" for entry in prepared]
 
@@ -172,12 +172,12 @@ def test_the_models_have_the_next_batch_before_one_is_given_out(
     sizes: Any = Sizes()
     second = threading.Event()
 
-    def examine(prepared: Sequence[Prepared]) -> list[str]:
+    def run_models(prepared: Sequence[Prepared]) -> list[str]:
         if len(sizes.batches) == 1:
             second.set()
-        return Sizes.examine(sizes, prepared)
+        return Sizes.run_models(sizes, prepared)
 
-    sizes.examine = examine
+    sizes.run_models = run_models
     results = examine_files(sizes, iter([(str(album / "a.jpg"), None)] * 6))
     next(results)
     assert second.wait(10)
