@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from pawmatch.errors import BadOption, UnknownLabel, UnknownTask
 from pawmatch.phrasing import listed
@@ -95,7 +96,7 @@ def words_of(prediction: Prediction) -> Task:
 
 
 @cache
-def _known() -> dict[str, dict[str, str]]:
+def _known() -> dict[str, dict[str, Any]]:
     """The words of the tasks in the data, by name."""
     return tomllib.loads((files("pawmatch") / "labels" / "tasks.toml").read_text(encoding="utf-8"))
 
