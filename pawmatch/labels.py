@@ -39,9 +39,14 @@ VARIANT_NAMES: dict[str, str] = {
 
 
 def bundled_weights() -> Path:
-    """The folder of the bundled weights: PAWMATCH_WEIGHTS if set, else the project's own."""
-    given = os.environ.get("PAWMATCH_WEIGHTS")
-    return Path(given) if given else Path(__file__).parents[1] / "weights"
+    """The folder of the bundled weights: PAWMATCH_WEIGHTS if set, else the project's own.
+
+    That is inside of the package where it was installed from a wheel, and beside it in a checkout.
+    """
+    if given := os.environ.get("PAWMATCH_WEIGHTS"):
+        return Path(given)
+    installed = Path(__file__).parent / "weights"
+    return installed if installed.is_dir() else Path(__file__).parents[1] / "weights"
 
 
 def bundled_tasks() -> tuple[str, ...]:
