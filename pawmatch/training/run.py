@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from pawmatch.checkpoint import CheckpointConfig
+from pawmatch.checkpoint.config import WeightsFile, config_bytes
 from pawmatch.errors import TrainingError, UnknownVariant
 from pawmatch.images import InputSpec
 from pawmatch.labels import new_task
@@ -171,10 +172,10 @@ def run_training(
 def _configs(
     recipe: Recipe, names: Sequence[str], labels: tuple[str, ...], spec: InputSpec
 ) -> dict[str, CheckpointConfig]:
-    """What the checkpoint will say of each variant; building it checks every value that is known before."""
+    """What the checkpoint will say of each variant, checked as far as it is known before the run."""
     if odd := sorted(set(recipe.words) - set(WORDS)):
         raise TrainingError(f"Recipe key 'words.{odd[0]}' is unknown; use {', '.join(WORDS)}.")
-    return {
+    configs = {
         name: CheckpointConfig(
             task=replace(new_task(recipe.task), **recipe.words),  # type: ignore[arg-type]
             family=recipe.family,
@@ -186,6 +187,11 @@ def _configs(
         )
         for name in names
     }
+    # Raises as writing it in the end would; the files are yet to come.
+    config_bytes(
+        [replace(config, files=(WeightsFile("later.safetensors", "0" * 64),)) for config in configs.values()]
+    )
+    return configs
 
 
 @contextmanager
