@@ -125,7 +125,7 @@ def api(checkout: Path) -> Any:
         while True:
             try:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/gradio_api/info", timeout=60) as reply:
-                    return json.load(reply)
+                    return json.loads(reply.read().replace(f"127.0.0.1:{port}".encode(), b"HOST"))
             except urllib.error.URLError:
                 if service.poll() is not None or time.monotonic() > end:
                     raise
@@ -137,23 +137,22 @@ def api(checkout: Path) -> Any:
 
 def differences(one: Path, other: Path, tolerance: float) -> Iterator[str]:
     """A line for each difference of two dumps."""
-    names = [{path.relative_to(root) for path in root.rglob("*") if path.is_file()} for root in (one, other)]
-    yield from (
-        f"{name}: in {root} only"
-        for root, own, theirs in ((one, *names), (other, *reversed(names)))
-        for name in sorted(own - theirs)
+    own, theirs = (
+        {path.relative_to(root) for path in root.rglob("*") if path.is_file()} for root in (one, other)
     )
-    for name in sorted(names[0] & names[1]):
-        paths = one / name, other / name
+    yield from (f"{name}: in {one} only" for name in sorted(own - theirs))
+    yield from (f"{name}: in {other} only" for name in sorted(theirs - own))
+    for name in sorted(own & theirs):
+        first, second = one / name, other / name
         if name.suffix == ".json":
-            found: Iterator[str] = of_values(
-                *(json.loads(path.read_text("utf-8")) for path in paths), tolerance
-            )
+            values = json.loads(first.read_text("utf-8")), json.loads(second.read_text("utf-8"))
+            found = of_values(values[0], values[1], tolerance)
         elif name.suffix == ".npz":
-            found = of_maps(*(dict(np.load(path)) for path in paths), tolerance)
+            found = of_maps(dict(np.load(first)), dict(np.load(second)), tolerance)
         else:
-            lines = (path.read_text("utf-8").splitlines() for path in paths)
-            found = (line for line in difflib.unified_diff(*lines, "", "", "", "", 0, "") if line[:2] != "@@")
+            old, new = first.read_text("utf-8").splitlines(), second.read_text("utf-8").splitlines()
+            changed = list(difflib.unified_diff(old, new, n=0, lineterm=""))[2:]  # without the head
+            found = (line for line in changed if not line.startswith("@@"))
         yield from (f"{name}: {line}" for line in found)
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.pictures import make_photos
 from benchmarks.side_by_side import arguments, compare
 from pawmatch.cli import main as pawmatch
-from pawmatch.commands.classify import BATCH
+from pawmatch.evaluation.folders import BATCH
 
 # Processes that read images import this file again; torch, which they do not need, is left to functions.
 if TYPE_CHECKING:

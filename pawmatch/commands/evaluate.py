@@ -147,8 +147,6 @@ MEASURED_CALIBRATION = {
 }
 NONE = "none"
 
-Row = tuple[str, Callable[[Any], str]]
-
 
 def shares(estimate: Estimate | None) -> str:
     """A share with its interval: "41.4 % (39.4 to 43.4)"."""
@@ -157,75 +155,66 @@ def shares(estimate: Estimate | None) -> str:
     return f"{tenths(estimate.value)} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
-def numbers(estimate: Estimate, digits: int = 3) -> str:
+def numbers(estimate: Estimate | None, digits: int = 3) -> str:
     """A number with its interval: "0.034 (0.021 to 0.047)"."""
+    if estimate is None:
+        return NONE
     value, low, high = (f"{n:.{digits}f}" for n in (estimate.value, estimate.low, estimate.high))
     return f"{value} ({low} to {high})"
 
 
-MEASURED: dict[str, tuple[Row, ...]] = {
-    "Answers": (
-        ("top-1", lambda r: shares(r.top1)),
-        ("top-5", lambda r: shares(r.top5)),
-        ("macro-F1", lambda r: shares(r.macro_f1)),
-    ),
-    "Confidence": (
-        ("calibration error, 15 bins", lambda r: numbers(r.ece)),
-        ("  before calibration", lambda r: numbers(r.ece_before)),
-        ("  of a perfect model, by chance", lambda r: f"{r.ece_floor:.3f}"),
-        ("  chance that it shows as much", lambda r: f"{100 * r.ece_p_value:.0f} %"),
-        ("negative log-likelihood", lambda r: numbers(r.nll)),
-        ("  before calibration", lambda r: numbers(r.nll_before)),
-        ("Brier score", lambda r: numbers(r.brier)),
-        ("  before calibration", lambda r: numbers(r.brier_before)),
-        ("temperature of the checkpoint", lambda r: f"{r.temperature:.3f}"),
-    ),
-    "90 % candidate sets": (
-        ("hold the truth", lambda r: shares(r.set_coverage)),
-        ("labels in a set", lambda r: numbers(r.set_size, 1)),
-    ),
-    "Answering only when sure": (
-        ("area of risk and coverage", lambda r: numbers(r.aurc)),
-        ("confidence at the threshold or above", lambda r: shares(r.kept)),
-        ("  of these right", lambda r: shares(r.kept_accuracy)),
-    ),
-}
-SCOPE: tuple[Row, ...] = (
-    ("AUROC", lambda r: numbers(r.scope.auroc) if r.scope else NONE),
-    ("  of confidence alone", lambda r: numbers(r.scope.auroc_of_confidence) if r.scope else NONE),
-    ("own images turned away", lambda r: shares(r.scope.own_flagged) if r.scope else NONE),
-    ("outside images turned away", lambda r: shares(r.scope.outside_flagged) if r.scope else NONE),
-)
-
-
 def compared(measure: str) -> tuple[Row, ...]:
     """The rows of a measure of which the rivals have values as well."""
-
-    def row(name: str) -> Callable[[Any], str]:
-        return lambda f: numbers(getattr(getattr(f, measure), name))
-
     return (
-        ("heatmap", row("heatmap")),
-        ("random map", row("random")),
-        ("centred blob", row("centre")),
-        ("gain over a random map", row("over_random")),
-        ("gain over a centred blob", row("over_centre")),
+        ("heatmap", f"{measure}.heatmap", numbers),
+        ("random map", f"{measure}.random", numbers),
+        ("centred blob", f"{measure}.centre", numbers),
+        ("gain over a random map", f"{measure}.over_random", numbers),
+        ("gain over a centred blob", f"{measure}.over_centre", numbers),
     )
 
 
+Row = tuple[str, str, Callable[[Any], str]]  # what it says, where the value is, how it is written
+MEASURED: dict[str, tuple[Row, ...]] = {
+    "Answers": (("top-1", "top1", shares), ("top-5", "top5", shares), ("macro-F1", "macro_f1", shares)),
+    "Confidence": (
+        ("calibration error, 15 bins", "ece", numbers),
+        ("  before calibration", "ece_before", numbers),
+        ("  of a perfect model, by chance", "ece_floor", "{:.3f}".format),
+        ("  chance that it shows as much", "ece_p_value", lambda p: f"{100 * p:.0f} %"),
+        ("negative log-likelihood", "nll", numbers),
+        ("  before calibration", "nll_before", numbers),
+        ("Brier score", "brier", numbers),
+        ("  before calibration", "brier_before", numbers),
+        ("temperature of the checkpoint", "temperature", "{:.3f}".format),
+    ),
+    "90 % candidate sets": (
+        ("hold the truth", "set_coverage", shares),
+        ("labels in a set", "set_size", lambda size: numbers(size, 1)),
+    ),
+    "Answering only when sure": (
+        ("area of risk and coverage", "aurc", numbers),
+        ("confidence at the threshold or above", "kept", shares),
+        ("  of these right", "kept_accuracy", shares),
+    ),
+}
+SCOPE: tuple[Row, ...] = (
+    ("AUROC", "scope.auroc", numbers),
+    ("  of confidence alone", "scope.auroc_of_confidence", numbers),
+    ("own images turned away", "scope.own_flagged", shares),
+    ("outside images turned away", "scope.outside_flagged", shares),
+)
 HEATMAPS: dict[str, tuple[Row, ...]] = {
     "Deletion, lower is better": compared("deletion"),
     "Insertion, higher is better": compared("insertion"),
     "ROAD, higher is better": compared("road"),
-    "Heatmap of a random head": (
-        ("rank correlation with the true one", lambda f: numbers(f.after_randomisation)),
-    ),
+    "Heatmap of a random head": (("rank correlation with the true one", "after_randomisation", numbers),),
 }
 POINTING: tuple[Row, ...] = (
-    ("heat inside its box", lambda f: shares(f.pointing and f.pointing.heat)),
-    ("box's share of the picture", lambda f: shares(f.pointing and f.pointing.area)),
-    ("  heat beyond that share", lambda f: shares(f.pointing and f.pointing.gain)),
-    ("hottest spot inside", lambda f: shares(f.pointing and f.pointing.peak)),
+    ("heat inside its box", "pointing.heat", shares),
+    ("box's share of the picture", "pointing.area", shares),
+    ("  heat beyond that share", "pointing.gain", shares),
+    ("hottest spot inside", "pointing.peak", shares),
 )
 
 
@@ -255,8 +244,15 @@ def table(title: str, columns: Mapping[str, Any], rows: tuple[Row, ...]) -> Iter
     """A title with the variants' names beside it, and a line per row."""
     yield ""
     yield line(title, [VARIANT_NAMES[variant] for variant in columns])
-    for name, cell in rows:
-        yield line(f"  {name}", [cell(column) for column in columns.values()])
+    for name, path, write in rows:
+        yield line(f"  {name}", [write(value_at(column, path)) for column in columns.values()])
+
+
+def value_at(report: Any, path: str) -> Any:
+    """The value at a path of attributes, or None where one of them is None."""
+    for name in path.split("."):
+        report = None if report is None else getattr(report, name)
+    return report
 
 
 def line(first: str, cells: list[str]) -> str:
@@ -289,8 +285,7 @@ def review(evaluation: Evaluation) -> Iterator[str]:
     for name, share in rows:
         yield line(f"  {name}", [shares(share)])
     if unknown is not None:
-        score = NONE if unknown.auroc is None else numbers(unknown.auroc)
-        yield line("  AUROC of the unknown score", [score])
+        yield line("  AUROC of the unknown score", [numbers(unknown.auroc)])
         yield line("    of confidence alone", [numbers(unknown.auroc_of_confidence)])
 
 

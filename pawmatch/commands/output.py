@@ -248,23 +248,24 @@ def engines_of(out: Path) -> dict[str, str] | None:
 
     "auto" may choose another where the run goes on with other packages or on another computer.
     """
+    engines = (read_manifest(out) or {}).get("engines")
+    return {str(key): str(value) for key, value in engines.items()} if isinstance(engines, dict) else None
+
+
+def read_manifest(out: Path) -> dict[str, Any] | None:
+    """The manifest of the results in `out`, or None where there is none that can be read."""
     try:
-        engines = json.loads(manifest_path(out).read_text(encoding="utf-8"))["engines"]
-        return {str(variant): str(engine) for variant, engine in engines.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        found = json.loads(manifest_path(out).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def check_manifest(out: Path, settings: dict[str, Any]) -> None:
     """Raise BadOption unless the rows of `out` were made by these settings."""
-    try:
-        found = json.loads(manifest_path(out).read_text(encoding="utf-8"))
-    except FileNotFoundError as exc:
-        raise BadOption(f"{out} is there already, and no run that could go on; {REMEDY}.") from exc
-    except ValueError as exc:
-        raise BadOption(f"{manifest_path(out)} cannot be read; {REMEDY}.") from exc
-    if not isinstance(found, dict):
-        raise BadOption(f"{manifest_path(out)} is no record of a run; {REMEDY}.")
+    found = read_manifest(out)
+    if found is None:
+        raise BadOption(f"{out} is there already, and no run that could go on; {REMEDY}.")
     for key, value in settings.items():
         if found.get(key) != value:
             raise BadOption(f"{out} was begun with other settings ({change(key, found, value)}); {REMEDY}.")

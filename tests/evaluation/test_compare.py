@@ -70,13 +70,6 @@ def test_accuracy_counts_only_images_whose_truth_is_known() -> None:
     assert cnn.at_half == 1
 
 
-def test_the_interval_of_an_accuracy_is_wilsons() -> None:
-    # Wilson's 95 % interval of 8 in 10, from his formula with z = 1.96.
-    low, high = Accuracy(8, 10).interval
-    assert (low, high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert Accuracy(8, 10).share == 0.8
-
-
 def test_agreement_counts_equal_first_choices() -> None:
     comparison = compare(FOUR)
     assert comparison.agreement == ((4, 3, 2), (3, 4, 2), (2, 2, 4))
@@ -91,12 +84,6 @@ def test_without_truth_nothing_is_judged() -> None:
     assert all(summary.truth_confidence is None for summary in comparison.variants)
     assert comparison.agreement == ((1, 0), (0, 1))
     assert comparison.variants[0].confidence.std == 0
-
-
-def test_one_variant_agrees_with_itself() -> None:
-    comparison = compare([image("A", 0.2), image("B", 0.4)])
-    assert comparison.agreement == ((2,),)
-    assert comparison.unanimous == 2
 
 
 def test_json_has_shares_and_plain_values() -> None:

@@ -14,9 +14,6 @@ from PIL import Image
 
 from pawmatch.evaluation.compare import compare
 from pawmatch.evaluation.figures import (
-    COLORS,
-    LINES,
-    MARKS,
     STYLE,
     draw_comparison,
     draw_confusions,
@@ -78,12 +75,6 @@ def test_extreme_evaluations_can_be_drawn(
         figure = draw(evaluation)
         figure.draw_without_rendering()
         assert evaluation.task in words(figure)
-
-
-def test_variants_differ_in_more_than_colour() -> None:
-    for looks in (COLORS, LINES, MARKS):
-        assert list(looks) == list(VARIANT_NAMES)
-        assert len(set(looks.values())) == len(VARIANT_NAMES)
 
 
 def test_the_page_shows_what_was_counted() -> None:
