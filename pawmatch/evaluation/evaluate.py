@@ -24,7 +24,6 @@ from pawmatch.evaluation.folders import evaluated_folder, examine_files, labelle
 from pawmatch.evaluation.report import (
     VERDICTS,
     Evaluation,
-    Reliability,
     ReviewReport,
     RiskPoint,
     ScopeReport,
@@ -33,10 +32,10 @@ from pawmatch.evaluation.report import (
     VariantReport,
     class_scores,
     confusions,
+    reliability,
 )
 from pawmatch.metrics import (
     Bools,
-    CalibrationBins,
     Estimate,
     Floats,
     RiskCoverage,
@@ -343,8 +342,8 @@ def measure_variant(
         scope=_scope(variant, calibration, answers, outside),
         classes=class_scores(matrix, labels),
         confusions=confusions(matrix, labels),
-        reliability=_reliability(calibration_bins(confidence, correct)),
-        reliability_before=_reliability(calibration_bins(confidence_before, correct)),
+        reliability=reliability(calibration_bins(confidence, correct)),
+        reliability_before=reliability(calibration_bins(confidence_before, correct)),
         risk_coverage=_points(risk_coverage(confidence, correct)),
     )
 
@@ -436,15 +435,6 @@ def _auroc(own: Floats, outside: Floats) -> Estimate:
         return auroc(drawn[inside], drawn[~inside]) if 0 < inside.sum() < len(rows) else 0.5
 
     return bootstrap(area, len(scores), lowest=0, highest=1)
-
-
-def _reliability(bins: CalibrationBins) -> tuple[Reliability, ...]:
-    return tuple(
-        Reliability(count, confidence if count else None, accuracy if count else None)
-        for count, confidence, accuracy in zip(
-            bins.count.tolist(), bins.confidence.tolist(), bins.accuracy.tolist(), strict=True
-        )
-    )
 
 
 def _points(curve: RiskCoverage) -> tuple[RiskPoint, ...]:

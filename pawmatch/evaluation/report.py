@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pawmatch.evaluation.faithfulness import Faithfulness
-from pawmatch.metrics import Estimate
+from pawmatch.metrics import CalibrationBins, Estimate
 
 VERDICTS = ("answer", "group", "unknown", "outside", "poor_image")  # codes, from sure to lost
 
@@ -32,6 +32,15 @@ class Reliability:
     count: int
     confidence: float | None
     accuracy: float | None
+
+
+def reliability(bins: CalibrationBins) -> tuple[Reliability, ...]:
+    """Bins of confidence as plain values; None stands for the means of no image."""
+    columns = (bins.count.tolist(), bins.confidence.tolist(), bins.accuracy.tolist())
+    return tuple(
+        Reliability(count, confidence if count else None, accuracy if count else None)
+        for count, confidence, accuracy in zip(*columns, strict=True)
+    )
 
 
 @dataclass(frozen=True)

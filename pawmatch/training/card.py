@@ -17,9 +17,10 @@ from pawmatch.calibration.fit import confidence_and_hits
 from pawmatch.calibration.measure import Halves
 from pawmatch.checkpoint import CheckpointConfig
 from pawmatch.checkpoint.load import CARD_FILE
-from pawmatch.evaluation.figures import COLORS, INK, MUTED, headline, percent_axis, style
+from pawmatch.evaluation.figures import headline, reliability_panel, style
+from pawmatch.evaluation.report import reliability
 from pawmatch.labels import VARIANT_NAMES, display_name
-from pawmatch.metrics import calibration_bins, expected_calibration_error, wilson_interval
+from pawmatch.metrics import calibration_bins, expected_calibration_error
 
 NO_PROOF = {"dog": ". It is no pedigree test", "painting": ". It is no attribution of a painting"}
 
@@ -190,21 +191,12 @@ DPI = 110  # about 30 kB: a checkpoint is pushed with it
 def draw_calibration(halves: Halves, labels: NDArray[np.int64], variant: str, path: Path) -> None:
     """Draw what fits on halves say of a variant's images, of classes `labels` (N,), as a PNG at `path`."""
     confidence, correct = confidence_and_hits(halves.probabilities, labels)
-    bins = calibration_bins(confidence, correct)
-    filled = bins.count > 0
-    hits = np.round(bins.accuracy[filled] * bins.count[filled]).astype(int)
-    ends = np.array([wilson_interval(h, n) for h, n in zip(hits, bins.count[filled], strict=True)])
-    accuracy = bins.accuracy[filled]
     error = expected_calibration_error(confidence, correct)
     with style():
         figure = Figure(figsize=(5.4, 5.0))
         axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1.1, linestyle=(0, (2, 2)))
-        axes.vlines(bins.confidence[filled], ends[:, 0], ends[:, 1], color=INK, linewidth=1.0, alpha=0.5)
-        areas = 18 + 90 * bins.count[filled] / bins.count.max()  # square points, as the images are many
-        axes.scatter(bins.confidence[filled], accuracy, areas, color=COLORS[variant], zorder=3, clip_on=False)
-        axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="answers that are right")
-        percent_axis(axes, x=True, y=True)
+        reliability_panel(axes, variant, reliability(calibration_bins(confidence, correct)))
+        axes.set(xlabel="confidence", ylabel="answers that are right")
         subtitle = f"{VARIANT_NAMES[variant]}, {len(labels)} images, calibration error {error:.3f}"
         headline(figure, "Is the confidence true?", subtitle)
         figure.savefig(path, dpi=DPI, metadata={"Software": None})
