@@ -18,7 +18,7 @@ from pawmatch.calibration.decide import judge as judge_known
 from pawmatch.calibration.fit import MAX_UNKNOWN_ANSWERED, REVIEW_TARGET, Evidence
 from pawmatch.calibration.measure import judge_halves
 from pawmatch.classifier import Classifier, ModelOutputs
-from pawmatch.errors import BadOption, NotACheckpoint, PawMatchError, UnknownVariant
+from pawmatch.errors import BadOption, PawMatchError, UnknownVariant
 from pawmatch.evaluation.faithfulness import measure_faithfulness, spread
 from pawmatch.evaluation.folders import evaluated_folder, examine_files, labelled_files
 from pawmatch.evaluation.report import (
@@ -190,11 +190,6 @@ def collect(
         if isinstance(entry, PawMatchError):
             unreadable.append(Unreadable(file, entry.code, str(entry)))
             continue
-        for variant, logits in entry.logits.items():
-            if not np.isfinite(logits).all():
-                raise NotACheckpoint(
-                    f"Variant {variant} gives values that are no numbers; use other weights."
-                )
         rows.append(row)
         examined.append((entry.logits, classifier.to_prediction(entry, top_k=1)))
         for variant in scope:

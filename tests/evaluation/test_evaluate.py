@@ -99,7 +99,7 @@ def test_a_model_of_no_numbers_is_refused(tiny_checkpoints: Callable[..., Path],
     checkpoint = load_checkpoint(tiny_checkpoints("breed") / "cnn")
     checkpoint.model.get_parameter("classifier.2.bias").fill_(float("nan"))
     broken = Classifier("breed", [replace(checkpoint, source="broken")])
-    with pytest.raises(NotACheckpoint, match="Variant cnn gives values that are no numbers"):
+    with pytest.raises(NotACheckpoint, match="The variant cnn of broken computes NaN"):
         evaluate(broken, kennel)
 
 
