@@ -24,7 +24,6 @@ from pawmatch.checkpoint.weights import (
     BACKBONE_FILE,
     BACKBONES,
     bundled_backbone,
-    bundled_weights,
     compare,
     file_bytes,
     file_digest,
@@ -37,7 +36,7 @@ from pawmatch.checkpoint.weights import (
 from pawmatch.errors import CheckpointNotFound, DigestMismatch, NotACheckpoint
 from pawmatch.files import replace_file
 from pawmatch.images import InputSpec
-from pawmatch.labels import spelling_key
+from pawmatch.labels import bundled_weights, spelling_key
 from pawmatch.models.backbone import create_backbone
 from pawmatch.models.hybrid import Hybrid
 from pawmatch.strict import Name, Text

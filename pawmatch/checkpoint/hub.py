@@ -31,7 +31,7 @@ from huggingface_hub import (
     hf_hub_url,
 )
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import parse_hf_uri
+from huggingface_hub.utils import parse_hf_uri  # type: ignore[attr-defined]
 
 from pawmatch.errors import (
     AccessDenied,
@@ -347,7 +347,7 @@ def set_up_space(place: HubSource, variables: Mapping[str, str], hardware: str |
         for key, value in variables.items():
             HfApi().add_space_variable(place.repo, key, value)
         if hardware is not None:
-            HfApi().request_space_hardware(place.repo, hardware)
+            HfApi().request_space_hardware(place.repo, hardware)  # type: ignore[arg-type]
 
 
 @contextmanager

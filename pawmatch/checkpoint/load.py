@@ -34,7 +34,6 @@ from pawmatch.checkpoint.weights import (
     BUNDLED,
     PICKLE_SUFFIXES,
     WEIGHTS_FILE,
-    bundled_weights,
     compare,
     file_digest,
     find_bundled,
@@ -58,6 +57,7 @@ from pawmatch.errors import (
     UnknownTask,
     UnknownVariant,
 )
+from pawmatch.labels import bundled_weights
 from pawmatch.models import VARIANTS, ImageModel, build_model
 
 CARD_FILE = "README.md"
@@ -233,7 +233,7 @@ def _load(entry: Stored, read_before: dict[str, dict[str, Tensor]], device: Devi
     )
 
 
-class _Largest(TorchDispatchMode):
+class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes how many numbers the largest tensor has that is made meanwhile."""
 
     numel = 0
@@ -262,7 +262,7 @@ def empty_model(config: CheckpointConfig, source: str) -> ImageModel:
                 f"{MAX_PARAMETERS:,} are the limit."
             )
         try:
-            with torch.no_grad(), _Largest() as largest:
+            with torch.no_grad(), _Largest() as largest:  # type: ignore[no-untyped-call]
                 feature_map = model.forward_features(torch.empty(1, 3, config.input.size, config.input.size))
                 model.forward_head(feature_map)
         # Whatever a network stumbles over in values that it was not written for.

@@ -82,6 +82,8 @@ class FeatureFusion(nn.Sequential):
     def __init__(self, feature_dim: int) -> None:
         super().__init__(*dense(3 * feature_dim, feature_dim, feature_dim))
 
-    def forward(self, features: Tensor, morphology: Tensor) -> Tensor:
-        fused: Tensor = super().forward(torch.cat([features, morphology, features * morphology], dim=1))
+    def forward(self, features: Tensor, morphology: Tensor) -> Tensor:  # type: ignore[override]
+        fused = torch.cat([features, morphology, features * morphology], dim=1)
+        for layer in self:
+            fused = layer(fused)
         return fused

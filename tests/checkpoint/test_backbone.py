@@ -19,9 +19,10 @@ from pawmatch.checkpoint.backbone import (
     imagenet_names,
     load_backbone,
 )
-from pawmatch.checkpoint.weights import BACKBONE_FILE, bundled_weights, file_digest, find_bundled
+from pawmatch.checkpoint.weights import BACKBONE_FILE, file_digest, find_bundled
 from pawmatch.errors import DigestMismatch, NotACheckpoint
 from pawmatch.images import open_image
+from pawmatch.labels import bundled_weights
 from pawmatch.training.pretrained import export
 
 NAME = "efficientnet_lite2"
