@@ -98,9 +98,13 @@ class _Votes:
         return said
 
 
-def judge_halves(evidence: Evidence, *, target: float, max_unknown: float) -> Halves:
+def judge_halves(
+    evidence: Evidence, *, target: float, max_unknown: float, by_class: bool = False
+) -> Halves:
     """Judge each image by HALVINGS fits, each on a random half that it is not in.
 
+    Unknown images are halved one by one, as if those to come were of the same unknown classes; `by_class`
+    keeps a class whole, so that what is said of it comes from fits that know nothing of it.
     Both halves hold as many images of each class, give or take one. Images from outside are judged by all
     the fits, which learn from them only whether the rule for them earns its keep.
     """
@@ -112,7 +116,9 @@ def judge_halves(evidence: Evidence, *, target: float, max_unknown: float) -> Ha
     groups = right = 0
     for _ in range(HALVINGS):
         half = random_half(evidence.labels, rng)
-        half_unknown = half_of_unknown(evidence.unknown_groups, len(unknown.fits) if unknown else 0, rng)
+        half_unknown = half_of_unknown(
+            evidence.unknown_groups if by_class else None, len(unknown.fits) if unknown else 0, rng
+        )
         for there, there_too in ((half, half_unknown), (~half, ~half_unknown)):
             fit = fit_calibration(evidence.rows(there, there_too), target=target, max_unknown=max_unknown)
             judged = _judge(own, ~there, fit, evidence.own, evidence.own_classes)
@@ -150,13 +156,10 @@ def _judge(
 
 
 def half_of_unknown(groups: Ints | None, images: int, rng: np.random.Generator) -> Flags:
-    """Half of the unknown classes where there are MIN_GROUPS or more, else half of the images.
-
-    Images of one class are alike: with some of it in either half, the figures would flatter.
-    """
-    if groups is None or (kinds := np.unique(groups)).size < MIN_GROUPS:
+    """Half of the unknown classes, or of the images where `groups` does not tell the class of each."""
+    if groups is None:
         return random_half(np.zeros(images, dtype=np.int64), rng)
-    return np.isin(groups, rng.permutation(kinds)[::2])
+    return np.isin(groups, rng.permutation(np.unique(groups))[::2])
 
 
 def random_half(labels: Ints, rng: np.random.Generator) -> Flags:
@@ -189,7 +192,14 @@ def fit_and_measure(
     """
     calibration = fit_calibration(evidence, target=target, max_unknown=max_unknown)
     halves = judge_halves(evidence, target=target, max_unknown=max_unknown)
-    return Fitted(calibration, halves, figures(evidence, halves))
+    values = figures(evidence, halves)
+    if evidence.unknown_groups is not None and np.unique(evidence.unknown_groups).size >= MIN_GROUPS:
+        strangers = judge_halves(evidence, target=target, max_unknown=max_unknown, by_class=True)
+        assert strangers.unknown_answered is not None
+        values["answered_unknown_class"] = float(strangers.unknown_answered.mean())
+        if strangers.score is not None and strangers.unknown_score is not None:
+            values["unknown_class_auroc"] = auroc(strangers.score, strangers.unknown_score)
+    return Fitted(calibration, halves, values)
 
 
 def figures(evidence: Evidence, halves: Halves) -> dict[str, Any]:

@@ -133,6 +133,8 @@ ROWS = (
     ("own_out_of_scope", "Share wrongly flagged as out of scope", "{:.1%}"),
     ("answered_unknown", "Images of unknown classes that get an answer not flagged", "{:.1%}"),
     ("unknown_auroc", "AUROC of the unknown score", "{:.3f}"),
+    ("answered_unknown_class", "   of classes that the fit has seen none of", "{:.1%}"),
+    ("unknown_class_auroc", "   AUROC of the unknown score for these", "{:.3f}"),
     ("outside_caught", "Images from outside that are turned away", "{:.1%}"),
 )
 
