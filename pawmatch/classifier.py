@@ -19,7 +19,6 @@ from pawmatch.calibration.apply import calibrated
 from pawmatch.calibration.decide import Observed, decide, know
 from pawmatch.checkpoint import Checkpoint, load_task, main_variant
 from pawmatch.checkpoint.backbone import (
-    IMAGENET_CLASSES,
     ImagenetHead,
     default_backbone,
     imagenet_classes,
@@ -27,6 +26,7 @@ from pawmatch.checkpoint.backbone import (
     imagenet_names,
     subject_classes,
 )
+from pawmatch.checkpoint.config import IMAGENET_CLASSES
 from pawmatch.engines import Engine, create_engine, limit_torch_threads, resolve_device
 from pawmatch.errors import BadOption, ImageError, KeyMismatch, NotACheckpoint, PawMatchError
 from pawmatch.heatmaps import HeadOutput, Overlays, evidence, relative_strength, run_head, scaled_cam

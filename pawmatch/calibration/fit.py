@@ -51,7 +51,7 @@ class Evidence:
     the task's subject but of no known class, `outside` images without the subject. `own_classes` are the
     ImageNet classes that are labels, `subject_classes` all that show the subject. `gates` are fitted on other
     images; `flagged` (N,) are the own images that a person checks for a reason that cannot be seen here;
-    `unknown_groups` (M,) says which unknown images are of one class, so that a class can be kept out of a fit.
+    `unknown_groups` (M,) says which unknown images are of one class, so that a fit can do without one.
     """
 
     own: Observed

@@ -98,9 +98,7 @@ class _Votes:
         return said
 
 
-def judge_halves(
-    evidence: Evidence, *, target: float, max_unknown: float, by_class: bool = False
-) -> Halves:
+def judge_halves(evidence: Evidence, *, target: float, max_unknown: float, by_class: bool = False) -> Halves:
     """Judge each image by HALVINGS fits, each on a random half that it is not in.
 
     Unknown images are halved one by one, as if those to come were of the same unknown classes; `by_class`

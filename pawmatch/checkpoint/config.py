@@ -224,7 +224,10 @@ def _parse_first(values: dict[str, Any]) -> tuple[CheckpointConfig, ...]:
     name, variant = (values.pop(key, None) for key in ("task", "variant"))
     if not isinstance(name, str) or not isinstance(variant, str):
         raise wrong("task and variant must be texts.")
-    entry = {"files": [], **{key: values.pop(key) for key in ("calibration", "metrics") if key in values}}
+    entry: dict[str, Any] = {
+        "files": [],
+        **{key: values.pop(key) for key in ("calibration", "metrics") if key in values},
+    }
     values |= {
         "format_version": FORMAT_VERSION,
         "task": encode(new_task(name)),

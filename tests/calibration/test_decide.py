@@ -35,7 +35,8 @@ CALIBRATION = Calibration(
     groups=(LabelGroup("", (0, 1, 3)), LabelGroup("scent hound", (0, 3))),
     group_threshold=0.75,
 )
-NOISE = cv2.resize(np.random.default_rng(0).integers(0, 256, (56, 56, 3), dtype=np.uint8), (224, 224))
+SPOTS = np.random.default_rng(0).integers(0, 256, (56, 56, 3), dtype=np.uint8)
+NOISE: NDArray[np.uint8] = np.asarray(cv2.resize(SPOTS, (224, 224)), dtype=np.uint8)
 SHADE = np.broadcast_to(np.arange(224, dtype=np.uint8)[:, None, None], (224, 224, 3)).copy()
 SURE = (0.8, 0.1, 0.06, 0.04)
 
@@ -176,7 +177,7 @@ def test_close_calls() -> None:
 
 def test_a_picture_of_enough_is_not_poor() -> None:
     assert poor_image((64, 256), NOISE) is None
-    assert poor_image((64, 64), cv2.GaussianBlur(NOISE, (0, 0), 1)) is None
+    assert poor_image((64, 64), np.asarray(cv2.GaussianBlur(NOISE, (0, 0), 1), dtype=np.uint8)) is None
     assert poor_image((64, 64)) is None
 
 

@@ -19,7 +19,6 @@ from pawmatch.checkpoint.load import CACHED_NOTICE
 from pawmatch.classifier import load
 from pawmatch.errors import AccessDenied, HubError, HubUnavailable, PawMatchError, RepoNotFound
 from pawmatch.settings import Settings
-from pawmatch.ui.handlers import Handlers
 from pawmatch.ui.inference import from_settings
 from tests.support.hub_server import Fault, HubServer
 
@@ -104,13 +103,12 @@ def test_the_service_starts_says_so_and_recovers_without_a_restart(
     sha = hub_server.commit("ann/art", state)
     hub_server.faults = [fault]
     classifiers = from_settings(Settings(sources={"artist": SOURCE}, device="cpu"))
-    handlers = Handlers(classifiers)
 
     started = time.monotonic()
     classifier = classifiers.get("artist")
     assert time.monotonic() - started < BOUND
     assert classifier.info.source.startswith("weights/artist/")
-    notice = handlers.notice("artist")
+    notice = classifiers.notice("artist")
     assert notice is not None
     assert notice.endswith("so the bundled starter model answers.")
     one_clear_sentence(notice)
@@ -122,11 +120,11 @@ def test_the_service_starts_says_so_and_recovers_without_a_restart(
         remedy in str(caught.value) for remedy in ("try again", "check the ", "log in", "ask for access")
     )
 
-    handlers.retry("artist")  # still away: the same model goes on answering
-    assert handlers.notice("artist") == notice
+    classifiers.replace_fallback("artist")  # still away: the same model goes on answering
+    assert classifiers.notice("artist") == notice
     hub_server.faults = []
-    handlers.retry("artist")
-    assert handlers.notice("artist") is None
+    classifiers.replace_fallback("artist")
+    assert classifiers.notice("artist") is None
     assert classifiers.get("artist").info.source == SOURCE
     assert hub.cached_commit(PLACE) is not None
     assert load("artist", SOURCE, "cpu").info.source == SOURCE

@@ -214,7 +214,7 @@ def test_an_interrupted_run_says_how_to_go_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(Output, "write", write_one)
-        patch.setattr(choose, "choose_engine", lambda models, device, spec: TorchEngine(models[0], device))
+        patch.setattr(choose, "choose_engine", lambda models, device, *_: TorchEngine(models[0], device))
         assert main(command) == 130
     assert f"stopped at row 1 of {out}; the same command goes on from there." in capsys.readouterr().err
     # Another engine may be the fastest by now; the one that the run began with goes on.

@@ -265,7 +265,7 @@ class HubHandler(BaseHTTPRequestHandler):
         elif path == "repos/create":
             self.create()
         elif path == "validate-yaml":
-            wrong = "broken" in json.loads(self.body)["content"]
+            wrong = "license: broken" in json.loads(self.body)["content"]
             answer = {"errors": [{"message": "license is unknown"}] if wrong else [], "warnings": []}
             self.send(400 if wrong else 200, json.dumps(answer).encode(), Content_Type="application/json")
         elif "/preupload/" in path:
