@@ -1,4 +1,4 @@
-"""Every touch of Gradio's insides, checked with Gradio 6.31; `tests/ui/test_gradio_patches.py` holds each.
+"""Every touch of Gradio's insides, checked with Gradio 6.31.
 
 An upgrade that breaks one of them shows there, and only here is something to mend.
 """
