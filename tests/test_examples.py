@@ -40,7 +40,7 @@ def test_picture_opens_and_is_described(entry: dict[str, Any]) -> None:
 def test_the_bundled_weights_answer_them_right_and_without_a_flag(task: str) -> None:
     classifier = load(task)
     entries = [entry for entry in INDEX if entry["task"] == task]
-    predictions = classifier.predict_batch([EXAMPLES / entry["file"] for entry in entries])
+    predictions = [classifier.predict(EXAMPLES / entry["file"]) for entry in entries]
     found = {
         entry["file"]: (one.verdict.code, None if one.verdict.code == "outside" else one.top.name)
         for entry, one in zip(entries, predictions, strict=True)
