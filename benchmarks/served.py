@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.service import ROOT, Reply, Visitor, service
 from benchmarks.side_by_side import arguments, compare
-from pawmatch.tasks import TASKS
+from pawmatch.labels import bundled_tasks
 
 EXAMPLES = ROOT / "examples"
 BUSY = "Busy, please try again in a moment."
@@ -73,7 +73,7 @@ def main(given: list[str] | None = None) -> int:
     parser = arguments(__doc__ or "", rounds=5)
     parser.add_argument("--questions", type=int, default=160, help="photos per round (default: %(default)s)")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32], help="visitors at a time")
-    parser.add_argument("--task", default="breed", choices=tuple(TASKS))
+    parser.add_argument("--task", default="breed", choices=bundled_tasks())
     args = parser.parse_args(given)
 
     from pawmatch import load

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.service import ROOT, Reply, Visitor, service
-from pawmatch.tasks import TASKS
+from pawmatch.labels import bundled_tasks
 
 NEAR = 1e-6  # how far a confidence may be from that of the lone answer
 
@@ -59,7 +59,7 @@ class Soak:
         visitor = Visitor(self.address)
         self.expected.clear()
         for number, photo in enumerate(self.photos):
-            for task in TASKS:
+            for task in bundled_tasks():
                 reply = visitor.ask("predict", visitor.upload(photo), task, 5)
                 if not reply.value:
                     raise RuntimeError(f"{reply.status} {reply.message}")
@@ -84,13 +84,13 @@ class Soak:
 
     def predict(self, visitor: Visitor, chance: random.Random) -> None:
         """A good photo."""
-        number, task = chance.randrange(len(self.photos)), chance.choice(list(TASKS))
+        number, task = chance.randrange(len(self.photos)), chance.choice(bundled_tasks())
         reply = visitor.ask("predict", visitor.upload(self.photos[number]), task, 5)
         self.judge(reply, number, task, "predict")
 
     def explain(self, visitor: Visitor, chance: random.Random) -> None:
         """A good photo with its heatmaps."""
-        number, task = chance.randrange(len(self.photos)), chance.choice(list(TASKS))
+        number, task = chance.randrange(len(self.photos)), chance.choice(bundled_tasks())
         reply = visitor.ask("explain", visitor.upload(self.photos[number]), task, None)
         self.judge(reply, number, task, "explain")
 

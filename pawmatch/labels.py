@@ -10,7 +10,7 @@ import json
 import os
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -51,21 +51,21 @@ def bundled_weights() -> Path:
 
 def bundled_tasks() -> tuple[str, ...]:
     """The names of the tasks that have weights in the bundled folder; all known ones if it has none."""
-    root, known = bundled_weights(), list(_known())
+    root, known = bundled_weights(), known_tasks()
     found = {path.parent for depth in ("*", "*/*") for path in root.glob(f"{depth}/{CONFIG}")}
     names = {path.relative_to(root).parts[0] for path in found} - {BACKBONES}
     place = {name: index for index, name in enumerate(known)}
     return tuple(sorted(names, key=lambda name: (place.get(name, len(place)), name)) or known)
 
 
-def find_task(name: str, offered: Iterable[str] | None = None) -> Task:
+def find_task(name: str, offered: Mapping[str, Task] | None = None) -> Task:
     """The task of that name among those offered, by default the bundled ones, with all its words.
 
     Raises UnknownTask, which lists the names that there are.
     """
     names = bundled_tasks() if offered is None else tuple(offered)
     if isinstance(name, str) and name in names:
-        return task_of(name)
+        return task_of(name) if offered is None else offered[name]
     raise UnknownTask(f"Task {str(name)[:40]!r} is unknown; use {listed(names)}.")
 
 
@@ -93,6 +93,11 @@ def new_task(name: str) -> Task:
         return Task(name=name, **_known()[name])
     title = name.replace("_", " ").replace("-", " ").capitalize()
     return Task(name, title, "picture", "class", "classes")
+
+
+def known_tasks() -> tuple[str, ...]:
+    """The names of the tasks in the data, the original system's first."""
+    return tuple(_known())
 
 
 def words_of(prediction: Prediction) -> Task:

@@ -6,6 +6,7 @@ import tomllib
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from pawmatch.results import Prediction
 
@@ -48,7 +49,7 @@ def listed(names: Sequence[str], conjunction: str = "or") -> str:
 
 
 def thing(name: str, *, subject: str, noun: str) -> str:
-    """What an answer claims to see: "a Border Collie", "a painting by Claude Monet"."""
+    """What an answer claims to see: "a Border Collie", "a picture by Claude Monet"."""
     return f"{with_article(subject)} by {name}" if noun in _nouns("makers") else with_article(name)
 
 
@@ -103,11 +104,20 @@ def verdict_line(prediction: Prediction) -> str:
     return ", ".join([prediction.verdict.text, *([] if confidence is None else [percent(confidence)])])
 
 
+def no_proof(subject: str) -> str:
+    """What an answer about a subject might be taken for and is not: "no pedigree test"; may be empty."""
+    return str(_words()["proofs"].get(subject, ""))
+
+
 @cache
-def _nouns(kind: str) -> frozenset[str]:
+def _words() -> dict[str, Any]:
+    return tomllib.loads((files("pawmatch") / "labels" / "nouns.toml").read_text(encoding="utf-8"))
+
+
+def _nouns(kind: str) -> list[str]:
     """The nouns of a kind: `makers` are named after persons, of `mixable` ones a subject may have two."""
-    table = tomllib.loads((files("pawmatch") / "labels" / "nouns.toml").read_text(encoding="utf-8"))
-    return frozenset(table[kind])
+    nouns: list[str] = _words()[kind]
+    return nouns
 
 
 def _capital(text: str) -> str:

@@ -17,7 +17,7 @@ from pawmatch.labels import bundled_tasks, bundled_weights
 from pawmatch.ui import html
 from pawmatch.ui.handlers import EXAMPLES, read_examples
 print(pawmatch.__file__, bundled_weights(), EXAMPLES, sep="\\n")
-print(len(bundled_tasks()), len(read_examples(EXAMPLES)), bool(html.header()))
+print(len(bundled_tasks()), len(read_examples(EXAMPLES)), bool(html.header(())))
 """
 
 

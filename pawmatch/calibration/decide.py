@@ -32,7 +32,7 @@ Ints = NDArray[np.int64]
 MIN_SIDE = 64  # pixels; below it neither fur nor brush strokes are resolved
 MAX_ASPECT = 4.0
 MIN_DEVIATION = 3.0  # of 255: what the pixels of a nearly blank picture stay under
-# Of 700 photos and paintings all have more, 0.034 to 0.46; blurred by 4 of 224 pixels all have less.
+# Of 700 pictures of the bundled tasks all have more, 0.034 to 0.46; blurred by 4 of 224 pixels all have less.
 MIN_SHARPNESS = 0.028
 MIN_AGREED = 0.9  # confidence from which other variants' doubts do not count
 # Candidates that a group may stand for.

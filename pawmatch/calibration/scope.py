@@ -45,12 +45,12 @@ def minimise(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> None:
 
 
 # Squared weights in the loss. A gate against stand-ins must hold for images of kinds that it never saw: with
-# ten times the penalty it turned away 63 instead of 55 % (corners) and 64 instead of 43 % (scrambled) of the
-# paintings shown to the dog breeds, at 2 % of the dogs, while of its own kind it caught as many.
+# ten times the penalty it turned away 63 instead of 55 % (corners) and 64 instead of 43 % (scrambled) of
+# images of another task, at 2 % of its own, while of its own kind of stand-in it caught as many.
 OUTSIDE_PENALTY = 1e-3
 STAND_IN_PENALTY = 1e-2
 # Shares of the task's own validation images that each gate may turn away. Where two gates turn away the same
-# image they come to less: to 4.4 % for dogs, about as much as a gate that is left alone may have.
+# image they come to less: to 4.4 % for a bundled task, about as much as a gate that is left alone may have.
 OUTSIDE_FLAGGED = 0.02
 ALONE_FLAGGED = 0.045
 STAND_IN_FLAGGED = {"corners of": 0.03, "scrambled": 0.005}
@@ -65,7 +65,7 @@ def fit_scope_gates(
     The first gate says no to images from outside. Those are of one kind only, so further gates learn from
     stand-ins for the rest, each from one kind of what `training.export` makes: one linear rule for two
     kinds of them does worse on each. A gate is kept if it turns away images from outside, which it never saw.
-    Where it does not, as with paintings, whose corners are paintings too, its share goes to the first one.
+    Where it does not, as with images whose corners are of the same kind, its share goes to the first one.
     """
     own = f"{len(inside)} training images against {len(outside)} images of another kind"
     share, kept = OUTSIDE_FLAGGED, []

@@ -204,7 +204,7 @@ def _synonyms() -> tuple[tuple[str, ...], ...]:
 def imagenet_classes(labels: Iterable[str]) -> dict[str, int]:
     """Which ImageNet class each label is, for those labels that are spelt as one of its synonyms.
 
-    A name that two classes have ("Cardigan", the dog and the jacket) means the class whose neighbours in
+    A name that two classes have ("Cardigan", an animal and a jacket) means the class whose neighbours in
     ImageNet's order are more often among the labels, since related classes stand side by side.
     """
     meaning: dict[str, set[int]] = {}

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, JsonValue
 from pawmatch.calibration import Calibration
 from pawmatch.errors import NotACheckpoint, UnknownFormatVersion
 from pawmatch.images import InputSpec
-from pawmatch.labels import new_task
+from pawmatch.labels import known_tasks, new_task
 from pawmatch.models import FAMILIES, MAX_CLASSES, VARIANTS
 from pawmatch.results import Task
 from pawmatch.strict import MAX_SHOWN, Name, Refused, Text, decode, encode
@@ -31,8 +31,8 @@ MAX_CONFIG = 8 * 2**20  # bytes; 20,000 long labels and their metrics fit
 MAX_FILES = 64
 MAX_GROUPS = 2_000
 IMAGENET_CLASSES = 1000
-# Which variants of the tasks of version 1 answer, since its configs do not say.
-FIRST_ANSWERS = {"breed": "cnn_transformer_mfe", "artist": "cnn_transformer"}
+# Which variants of the families of version 1 answer, since its configs do not say.
+FIRST_ANSWERS = {"hybrid": "cnn_transformer_mfe", "chae": "cnn_transformer"}
 ONLY = "the only variant"
 # Keys that were added while version 2 was written.
 LATER_KEYS = frozenset({"outside", "unknown", "groups", "group_threshold"})
@@ -237,13 +237,15 @@ def _parse_first(values: dict[str, Any]) -> tuple[CheckpointConfig, ...]:
     # Some keys came later, while version 1 was written or with version 2.
     later = {entry.name for entry in fields(Calibration)} | {"views"}
     (config,) = _configs(checked(ConfigFile, values, optional=later))
-    answering = FIRST_ANSWERS.get(name)
+    answering = FIRST_ANSWERS.get(config.family)
     return (replace(config, answers=Answers(answering, "as in the first edition") if answering else None),)
 
 
 def _configs(file: ConfigFile) -> tuple[CheckpointConfig, ...]:
     if not TASK_NAME.fullmatch(file.task.name):
-        raise wrong(f"task.name {file.task.name[:MAX_SHOWN]!r} is no lower-case name such as breed.")
+        raise wrong(
+            f"task.name {file.task.name[:MAX_SHOWN]!r} is no lower-case name such as {known_tasks()[0]}."
+        )
     for name in file.task.examples:
         if not EXAMPLE_NAME.fullmatch(name):
             raise wrong(f"task.examples holds {name[:MAX_SHOWN]!r}, which is no plain file name.")

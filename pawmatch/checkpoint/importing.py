@@ -23,8 +23,9 @@ from pawmatch.checkpoint.load import empty_model
 from pawmatch.checkpoint.weights import check_sane, compare, describe, file_digest
 from pawmatch.errors import BadOption, CheckpointNotFound, KeyMismatch, NotACheckpoint
 from pawmatch.images import InputSpec
-from pawmatch.labels import new_task, read_labels
+from pawmatch.labels import known_tasks, new_task, read_labels
 
+ORIGINAL_TASK = known_tasks()[0]
 ORIGINAL = "hf://spaces/DawnC/PawMatchAI/ConvNextV2Base_best_model.pth"
 STATE_KEYS = ("base_model", "model_state_dict")
 WRAPPERS = ("module.", "_orig_mod.")  # left in the names by DataParallel and torch.compile
@@ -46,7 +47,7 @@ def import_checkpoint(
     labels: Sequence[str] | None = None,
     backbone: str = "convnextv2_base",
     backbone_config: Mapping[str, Any] | None = None,
-    task: str = "breed",
+    task: str = ORIGINAL_TASK,
     input_spec: InputSpec | None = None,
     license: str = "other",
     half: bool = True,
@@ -54,7 +55,7 @@ def import_checkpoint(
     """Convert the pickled weights in `file` to a checkpoint in the folder `out`, and load that.
 
     `file` is a path, `hf://user/repo/file.pth` or `hf://spaces/user/repo/file.pth`. `labels` default to
-    the original's 124 breeds. The variant is read off the parameter names. Raises the leaves of
+    the original's 124. The variant is read off the parameter names. Raises the leaves of
     CheckpointError and HubError; nothing is written then, and no code in the file runs.
     """
     source = str(file)
@@ -71,7 +72,7 @@ def import_checkpoint(
         family="hybrid",
         variant=variant,
         architecture=architecture,
-        labels=tuple(read_labels("breed") if labels is None else labels),
+        labels=tuple(read_labels(ORIGINAL_TASK) if labels is None else labels),
         input=input_spec or InputSpec(),
         license=license,
         calibration=Calibration(review_rule=NOT_FITTED),

@@ -57,7 +57,7 @@ from pawmatch.errors import (
     UnknownTask,
     UnknownVariant,
 )
-from pawmatch.labels import bundled_weights
+from pawmatch.labels import bundled_weights, known_tasks
 from pawmatch.models import VARIANTS, ImageModel, build_model
 
 CARD_FILE = "README.md"
@@ -156,7 +156,7 @@ def load_task(
     malformed source always raises.
     """
     if not isinstance(task, str) or not TASK_NAME.fullmatch(task):  # it could lead out of a folder
-        raise UnknownTask(f"Task {str(task)[:64]!r} is unknown; use a name such as breed or artist.")
+        raise UnknownTask(f"Task {str(task)[:64]!r} is unknown; use a name such as {known_tasks()[0]}.")
     bundled = bundled_weights() / task
     if source is None:
         if not bundled.is_dir():

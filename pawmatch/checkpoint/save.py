@@ -192,7 +192,7 @@ def push_space(
 ) -> str:
     """Upload the app at `root`, a checkout of the project, as a Gradio Space, and give its web address.
 
-    `variables` are the Space's public ones, such as PAWMATCH_BREED_SOURCE. Raises BadOption where `root`
+    `variables` are the Space's public ones, such as PAWMATCH_SOURCES. Raises BadOption where `root`
     holds no app or its README.md no front matter that a Space needs, and the leaves of HubError; hardware is
     asked for last, so that an account without it has the Space all the same.
     """

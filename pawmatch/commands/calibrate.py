@@ -19,7 +19,7 @@ to mean something. They must not have been used to train the weights.
 All variants that the source has are written to --out, with a new model card.
 
 example:
-  pawmatch calibrate --source runs/original --data photos --outside paintings --unknown others --out runs/new
+  pawmatch calibrate --source runs/original --data photos --outside others --unknown unlabeled --out runs/new
 """
 
 

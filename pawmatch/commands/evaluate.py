@@ -35,7 +35,7 @@ With --out: metrics.json, classes.csv, and as figures reliability.png, confusion
 risk_coverage.png. Files of that name are replaced.
 
 example:
-  pawmatch evaluate --data photos --outside paintings --out report --faithfulness 50
+  pawmatch evaluate --data photos --outside others --out report --faithfulness 50
 """
 MAX_NAMED = 10  # unreadable files written out one by one
 

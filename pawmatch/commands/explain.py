@@ -16,7 +16,7 @@ from pawmatch.phrasing import percent, verdict_line
 if TYPE_CHECKING:
     from pawmatch.results import Explanation
 
-SUMMARY = "Show where each architecture found evidence for a breed or an artist."
+SUMMARY = "Show where each architecture found evidence for an answer."
 EPILOG = """\
 Writes NAME.<variant>.jpg for each variant, and NAME.sheet.jpg with all of them side by side, where
 NAME is the image's name without its ending. Files of that name are replaced.

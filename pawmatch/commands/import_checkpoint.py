@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pawmatch.commands.console import say
 from pawmatch.errors import BadOption
+from pawmatch.labels import known_tasks
 
 SUMMARY = "Convert a .pth file of the original system to a checkpoint folder."
 EPILOG = """\
@@ -26,12 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels",
         type=Path,
         metavar="FILE",
-        help="class names, one per line, in the order of the outputs (default: the original's 124 breeds)",
+        help="class names, one per line, in the order of the outputs (default: the original's 124)",
     )
     parser.add_argument(
         "--backbone", default="convnextv2_base", metavar="NAME", help="timm's name (default: convnextv2_base)"
     )
-    parser.add_argument("--task", default="breed", help="what the labels are (default: breed)")
+    parser.add_argument("--task", default=known_tasks()[0], help="what the labels are (default: %(default)s)")
     parser.add_argument(
         "--license", default="other", metavar="TEXT", help="terms of the weights (default: other)"
     )

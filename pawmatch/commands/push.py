@@ -13,8 +13,8 @@ EPILOG = """\
 FOLDER holds a checkpoint and its model card, README.md. REPO is user/repo, or
 hf://user/repo/subfolder. Log in with `hf auth login` or set HF_TOKEN first.
 
-  pawmatch push runs/breed you/my-dogs
-  pawmatch push --space you/app --variable PAWMATCH_BREED_SOURCE=hf://you/my-dogs
+  pawmatch push runs/birds you/birds
+  pawmatch push --space you/app --variable PAWMATCH_SOURCES=birds=hf://you/birds
 
 The second uploads this checkout of the project; a FOLDER is another one.
 """

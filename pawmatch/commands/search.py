@@ -21,7 +21,7 @@ Pareto front is marked, on the screen and in --out as study.md; trials.csv has e
 optuna-dashboard shows plots of journal.log.
 
 example:
-  pawmatch search --study chae --data paintings --out runs/chae --threads 1
+  pawmatch search --study chae --data photos --out runs/chae --threads 1
 """
 
 

@@ -38,12 +38,6 @@ def run(args: argparse.Namespace) -> int:
     """Serve until stopped."""
     flags = {option.name: getattr(args, option.name) for option in (*OPTIONS, *source_options())}
     settings = Settings.from_environ(os.environ, flags)
-    # The page, which has no settings when it is imported, offers the same tasks.
-    os.environ |= {
-        option.variable: flags[option.name]
-        for option in (OPTIONS[0], *source_options())
-        if flags[option.name]
-    }
     from pawmatch.ui.server import serve
 
     serve(settings)

@@ -22,11 +22,11 @@ stopped when the same command is given again. It leaves summary.json and history
 in --out.
 
 Several processes share a run, one per GPU, when torchrun starts them; the recipe's batch is shared out:
-  torchrun --nproc-per-node 2 -m pawmatch train --recipe artist --data photos --out runs/artist
+  torchrun --nproc-per-node 2 -m pawmatch train --recipe my.toml --data photos --out runs/my
 
 examples:
   pawmatch train --task birds --data birds/
-  pawmatch train --recipe breed --data photos --out runs/breed --set epochs=2
+  pawmatch train --recipe my.toml --data photos --out runs/my --set epochs=2
 """
 PRECISIONS = ("bfloat16", "float16")
 

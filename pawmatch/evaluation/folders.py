@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Found = tuple[str, PawMatchError | None]
 
-WORDNET_NUMBER = re.compile(r"^n\d{8}-")  # "n02085620-Chihuahua", as Stanford Dogs names its folders
+WORDNET_NUMBER = re.compile(r"^n\d{8}-")  # "n02085620-Chihuahua", as subsets of ImageNet name their folders
 MAX_NAMED = 3
 # What other programs leave in a folder: network storage, archives, file systems.
 TOOL_FOLDERS = frozenset(

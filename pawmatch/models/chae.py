@@ -1,6 +1,6 @@
 """CHAE: a small convolution stem and a pre-norm transformer encoder with a CLS token.
 
-CHAE is Chiwoo Jeon's network for the artist of a painting. Its nearest relative with published code is the
+CHAE is Chiwoo Jeon's network that tells who made a picture. Its nearest relative with published code is the
 compact convolutional transformer (Hassani et al. 2021, arXiv 2104.05704). What is unusual:
 - BatchNorm stands before each convolution of the stem, as normalization does in a pre-norm transformer;
 - the feature map is the stem's, so the whole encoder belongs to the head. The encoder's own last output

@@ -21,8 +21,7 @@ from pawmatch.evaluation.figures import headline, reliability_panel, style
 from pawmatch.evaluation.report import reliability
 from pawmatch.labels import VARIANT_NAMES, display_name
 from pawmatch.metrics import calibration_bins, expected_calibration_error
-
-NO_PROOF = {"dog": ". It is no pedigree test", "painting": ". It is no attribution of a painting"}
+from pawmatch.phrasing import no_proof
 
 
 def plot_file(variant: str) -> str:
@@ -43,6 +42,7 @@ def card_text(configs: Sequence[CheckpointConfig], about: str, again: str) -> st
     `about` says what the weights are and `again` which command makes them, as Markdown.
     """
     first, variants = configs[0], [config.variant for config in configs]
+    proof = no_proof(first.task.subject)
     non_commercial = first.license.startswith("non-commercial")
     data = ModelCardData(
         license="other",
@@ -92,7 +92,7 @@ def card_text(configs: Sequence[CheckpointConfig], about: str, again: str) -> st
         "## Limits",
         "",
         "- It only knows its own classes and picks the nearest one for anything else.",
-        f"- It says what a picture looks like{NO_PROOF.get(first.task.subject, ', which proves nothing')}.",
+        f"- It says what a picture looks like{f'. It is {proof}' if proof else ', which proves nothing'}.",
         *(
             f"- Review threshold of {VARIANT_NAMES[config.variant]}: "
             f"{config.calibration.review_threshold:.2f}, {config.calibration.review_rule}."

@@ -11,7 +11,7 @@ import gradio as gr
 
 from pawmatch.errors import PawMatchError
 from pawmatch.labels import VARIANT_NAMES
-from pawmatch.tasks import TASKS, task_names
+from pawmatch.phrasing import listed
 from pawmatch.ui.gradio_patches import keep_jpeg, left_alone
 from pawmatch.ui.handlers import Handlers, fit_for_visitors
 from pawmatch.ui.html import as_jpeg
@@ -45,7 +45,8 @@ def add_endpoints(handlers: Handlers) -> None:
     """Add /predict, /explain, /predict_batch and /models to the Blocks being built."""
     image = left_alone(gr.Image(label="Photo", visible=False))
     images = left_alone(gr.File(label="Photos", file_count="multiple", visible=False))
-    task = gr.Textbox(next(iter(TASKS)), label=f"Task: {task_names()}", visible=False)
+    tasks = tuple(handlers.classifiers.tasks)
+    task = gr.Textbox(tasks[0], label=f"Task: {listed(tasks)}", visible=False)
     top_k = gr.Number(5, label="How many labels", precision=0, visible=False)
     label = gr.Textbox(label="Label to explain; the first choice if empty", visible=False)
     answer = gr.JSON(label="Answer", visible=False)

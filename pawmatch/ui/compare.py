@@ -14,7 +14,6 @@ from pawmatch.evaluation.compare import ImageAnswers, compare
 from pawmatch.heatmaps import draw_square_sheet, overlay
 from pawmatch.labels import display_name, find_label
 from pawmatch.settings import Settings
-from pawmatch.tasks import find_task
 from pawmatch.ui import html
 from pawmatch.ui.api import MODEL_RUN, PRIVATE, QUICK, worded
 from pawmatch.ui.gradio_patches import keep_jpeg
@@ -22,13 +21,11 @@ from pawmatch.ui.handlers import (
     Example,
     Handlers,
     compared_photos,
-    examples_for,
     fit_for_visitors,
     label_or_none,
     photo_name,
-    task_name,
 )
-from pawmatch.ui.page import FIRST_TASK, Update, page_header, refused_file, task_choice
+from pawmatch.ui.page import Update, page_header, refused_file, task_choice
 
 PATH = "compare"
 TITLE = "Compare"
@@ -58,11 +55,12 @@ class ComparePage:
 
     def __init__(self, handlers: Handlers, settings: Settings, examples: list[Example]) -> None:
         self.handlers, self.settings, self.examples = handlers, settings, examples
-        self.header = page_header(settings)
+        tasks = list(handlers.classifiers.tasks.values())
+        self.header = page_header(tasks, settings)
         gr.HTML(html.comparison_introduction())
         with gr.Row(elem_classes=["ask", "compare"]):
             with gr.Column(elem_classes="question"):
-                self.task = task_choice()
+                self.task = task_choice(tasks)
                 self.photos = gr.File(
                     label="Photos", file_count="multiple", file_types=["image"], height=210, elem_id="photos"
                 )
@@ -79,7 +77,7 @@ class ComparePage:
                     "Or try our drawings", size="md", elem_id="drawings", visible=bool(examples)
                 )
             with gr.Column(elem_classes="reply"):
-                self.card = gr.HTML(html.comparison_empty(FIRST_TASK), elem_id="answer")
+                self.card = gr.HTML(html.comparison_empty(tasks[0]), elem_id="answer")
         self.tables = gr.HTML(elem_id="tables")
         self.sheets = gr.Gallery(
             show_label=False,
@@ -92,7 +90,7 @@ class ComparePage:
             elem_id="sheets",
         )
         self.download = gr.HTML()
-        gr.HTML(html.footer())
+        gr.HTML(html.footer(tasks))
         self.outputs = [self.card, self.tables, self.sheets, self.download, self.button, self.truth]
 
     def connect(self, demo: gr.Blocks) -> None:
@@ -123,7 +121,11 @@ class ComparePage:
             yield {**self.blank(html.comparing("Loading the models")), **self.busy(True)}
         try:
             with fit_for_visitors():
-                photos, name, label = compared_photos(images), task_name(task), label_or_none(truth)
+                photos, name, label = (
+                    compared_photos(images),
+                    self.handlers.task(task).name,
+                    label_or_none(truth),
+                )
                 labels = self.handlers.classifiers.get(name).labels
                 label = None if label is None else find_label(labels, label)
                 answered: list[Compared] = []
@@ -199,13 +201,13 @@ class ComparePage:
 
     def choose_drawings(self, task: Any) -> list[str]:
         """The examples of a task, as if they had been uploaded."""
-        return [str(example.path) for example in examples_for(task, self.examples)]
+        return [str(example.path) for example in self.handlers.examples_for(task, self.examples)]
 
     def change_task(self, task: Any) -> Update:
         """Another task: nothing left of the last comparison, and other true labels to choose from."""
-        name = task_name(task)
-        truths = gr.Dropdown(choices=self.truths(name), value="")
-        return {**self.blank(html.comparison_empty(name)), self.truth: truths}
+        chosen = self.handlers.task(task)
+        truths = gr.Dropdown(choices=self.truths(chosen.name), value="")
+        return {**self.blank(html.comparison_empty(chosen)), self.truth: truths}
 
     def offer_truths(self, task: Any) -> Any:
         """The true labels to choose from, if the models that know them are there already."""
@@ -219,6 +221,6 @@ class ComparePage:
         """The choice of the true label: without models, which the comparison will say, there is none."""
         try:
             with fit_for_visitors():
-                return [UNKNOWN_TRUTH, *self.handlers.labels(find_task(task).name)]
+                return [UNKNOWN_TRUTH, *self.handlers.labels(self.handlers.task(task).name)]
         except PawMatchError:
             return [UNKNOWN_TRUTH]

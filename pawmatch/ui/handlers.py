@@ -20,8 +20,8 @@ from PIL import Image, ImageOps
 
 from pawmatch.errors import BadOption, Busy, ImageError, ImageNotFound, PawMatchError, RequestError
 from pawmatch.images import open_image
-from pawmatch.results import Explanation, Heatmap, ModelInfo, Prediction
-from pawmatch.tasks import TASKS, find_task
+from pawmatch.labels import find_task
+from pawmatch.results import Explanation, Heatmap, ModelInfo, Prediction, Task
 from pawmatch.ui import request_log
 from pawmatch.ui.html import MAX_COMPARED, as_jpeg, data_address
 from pawmatch.ui.inference import Classifiers, Compute, Here, Lent, Seen, shown_photo
@@ -141,11 +141,6 @@ def photo_name(image: Any, number: int) -> str:
     return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…"
 
 
-def task_name(task: Any) -> str:
-    """The task asked for; raises UnknownTask."""
-    return find_task(next(iter(TASKS)) if task is None else task).name
-
-
 def label_or_none(label: Any) -> str | None:
     """The label to explain; nothing means the first choice."""
     return None if label is None or label == "" else str(label)
@@ -217,22 +212,27 @@ class Handlers:
         self.classifiers = classifiers
         self.inference: Here | Lent = Lent(classifiers, on_gpu) if on_gpu else Here(classifiers)
 
+    def task(self, name: Any) -> Task:
+        """The task asked for, by default the first on offer; raises UnknownTask."""
+        tasks = self.classifiers.tasks
+        return find_task(next(iter(tasks)) if name is None else name, tasks)
+
     # --- the endpoints
 
-    def predict(self, image: Any, task: Any = "breed", top_k: Any = TOP_K) -> dict[str, Any]:
+    def predict(self, image: Any, task: Any = None, top_k: Any = TOP_K) -> dict[str, Any]:
         """The most likely labels of one photo, with calibrated confidence."""
         with answering("/predict") as line:
-            path, line.task, count = photo_path(image), task_name(task), whole_number("top_k", top_k)
+            path, line.task, count = photo_path(image), self.task(task).name, whole_number("top_k", top_k)
             prediction = self.inference.predict(line.task, path, count)
             line.answered(prediction)
             return public(prediction).to_dict()
 
     def explain(
-        self, image: Any, task: Any = "breed", label: Any = None
+        self, image: Any, task: Any = None, label: Any = None
     ) -> tuple[dict[str, Any], Image.Image | None, Image.Image | None, Image.Image | None]:
         """A prediction, and one overlay per variant that shows where it found evidence for a label."""
         with answering("/explain") as line:
-            path, line.task = photo_path(image), task_name(task)
+            path, line.task = photo_path(image), self.task(task).name
             explanation = self.inference.explain(line.task, path, label_or_none(label), TOP_K)
             line.answered(explanation.prediction)
             found = replace(explanation, prediction=public(explanation.prediction)).to_dict()
@@ -244,10 +244,10 @@ class Handlers:
                 overlays.get("cnn_transformer_mfe"),
             )
 
-    def predict_batch(self, images: Any, task: Any = "breed", top_k: Any = TOP_K) -> list[dict[str, Any]]:
+    def predict_batch(self, images: Any, task: Any = None, top_k: Any = TOP_K) -> list[dict[str, Any]]:
         """One prediction, or one error, per photo, in order."""
         with answering("/predict_batch") as line:
-            paths, line.task, count = photo_paths(images), task_name(task), whole_number("top_k", top_k)
+            paths, line.task, count = photo_paths(images), self.task(task).name, whole_number("top_k", top_k)
             results = self.inference.predict_all(line.task, paths, count)
             line.answered(*results)
             return [entry(result) for result in results]
@@ -264,7 +264,7 @@ class Handlers:
             return {"task": task, **entry(exc)}
         return {
             "task": task,
-            "name": find_task(task).title,
+            "name": self.task(task).title,
             "model": public_info(classifier.info).to_dict(),
             "variants": list(classifier.variants),
             "labels": list(classifier.labels),
@@ -280,7 +280,7 @@ class Handlers:
     def look(self, image: Any, task: Any) -> PageState:
         """Answer one photo for a page; its heatmaps are still to be painted."""
         with answering("page") as line:
-            path, line.task = photo_path(image), task_name(task)
+            path, line.task = photo_path(image), self.task(task).name
             seen = self.inference.look(line.task, path, TOP_K)
             line.answered(seen.prediction)
             return PageState(path, line.task, replace(seen, prediction=public(seen.prediction)))
@@ -297,6 +297,12 @@ class Handlers:
             found = replace(found, prediction=public(found.prediction))
             jpeg = state.jpeg or as_jpeg(photo)
             return replace(state, jpeg=jpeg, name=found.name, heatmaps=found.heatmaps), found
+
+    def examples_for(self, task: str, examples: Sequence[Example]) -> list[Example]:
+        """The examples that a task can answer: its own, and those of other tasks about the same subject."""
+        subject = self.task(task).subject
+        alike = {name for name, other in self.classifiers.tasks.items() if other.subject == subject}
+        return [example for example in examples if example.task in alike]
 
     def labels(self, task: str) -> list[tuple[str, str]]:
         """Display name and label of every class, by name."""
@@ -319,12 +325,6 @@ class Example:
         """A small square of it as a data: address: the page needs no further request to show it."""
         # The upper part: faces and horizons are there.
         return data_address(ImageOps.fit(open_image(self.path), (THUMBNAIL, THUMBNAIL), centering=(0.5, 0.2)))
-
-
-def examples_for(task: str, examples: Sequence[Example]) -> list[Example]:
-    """The examples that a task can answer: its own, and those of other tasks about the same subject."""
-    subject = find_task(task).subject
-    return [one for one in examples if one.task in TASKS and TASKS[one.task].subject == subject]
 
 
 def read_examples(folder: Path) -> list[Example]:

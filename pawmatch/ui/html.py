@@ -21,14 +21,13 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from pawmatch import phrasing
 from pawmatch.evaluation.compare import Comparison, ImageAnswers, VariantSummary
 from pawmatch.labels import VARIANT_NAMES, display_name, words_of
-from pawmatch.phrasing import MAX_NAMES, percent, thing, verdict_confidence, with_article
-from pawmatch.results import Explanation, Heatmap, Prediction
-from pawmatch.tasks import TASKS
+from pawmatch.phrasing import MAX_NAMES, no_proof, percent, thing, verdict_confidence, with_article
+from pawmatch.results import Explanation, Heatmap, Prediction, Task
 
 TITLE = "pawmatch"
-TAGLINE = "Which breed? Which painter?"
 MAIN_PAGE = "One photo"
 CHOOSE_PHOTO = "Choose a photo first."
 CHECK = "A person should check this"
@@ -48,10 +47,6 @@ MARK = (
     '-4.4-1-4.4-4 0-4 4-8.6 8.2-8.6z"/></g></svg>'
 )
 ICON = MARK.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ').replace("currentColor", "#b0502a")
-HEAD = (
-    '<meta name="description" content="Names dog breeds and painters from a photo, says how sure it is, '
-    f'and shows where three models looked."><link rel="icon" href="data:image/svg+xml,{quote(ICON)}">'
-)
 
 
 def safe(text: object) -> Markup:
@@ -93,18 +88,37 @@ def json_file(name: str, values: Mapping[str, Any], text: str) -> tuple[str, str
 # --- around the answers
 
 
-def header() -> str:
+def distinct(words: Iterable[str]) -> list[str]:
+    """Words as often as they come, each once: several tasks may share theirs."""
+    return list(dict.fromkeys(filter(None, words)))
+
+
+def tagline(tasks: Iterable[Task]) -> str:
+    """What the page answers: "Which species? Which author?"."""
+    return " ".join(f"Which {noun}?" for noun in distinct(task.noun for task in tasks))
+
+
+def head(tasks: Iterable[Task]) -> str:
+    """What the page tells search engines and link previews, and its icon."""
+    plurals = phrasing.listed(distinct(task.plural for task in tasks), "and")
+    description = f"Names {plurals} from a photo, says how sure it is, and shows where the models looked."
+    return str(
+        Markup('<meta name="description" content="{}"><link rel="icon" href="data:image/svg+xml,{}">').format(
+            description, quote(ICON)
+        )
+    )
+
+
+def header(tasks: Iterable[Task]) -> str:
     """The page's title."""
     more = "Three models answer, say how sure they are, and show where they looked."
-    return str(_parts.header(Markup(MARK), TITLE, TAGLINE, more))
+    return str(_parts.header(Markup(MARK), TITLE, tagline(tasks), more))
 
 
-def footer() -> str:
+def footer(tasks: Iterable[Task]) -> str:
     """What the answers are not."""
-    limits = (
-        "This is a guess from looks, not a pedigree test and not an expert opinion on a painting. "
-        "Please base no decision about a dog, a home or a purchase on it."
-    )
+    proofs = distinct(no_proof(task.subject) for task in tasks)
+    limits = f"{', '.join(['This is a guess from looks', *proofs])}. Please base no decision on it alone."
     return str(_parts.footer(limits, "Photos serve for the answer only and are deleted within the hour."))
 
 
@@ -133,12 +147,11 @@ def card_text(card: str) -> str:
 # --- the answer's place
 
 
-def empty(task: str) -> str:
+def empty(task: Task) -> str:
     """Before there is a photo."""
-    entry = TASKS[task]
     how = (
-        f"Choose a photo of a {entry.subject}, paste one, take one, or click an example. "
-        f"The closest {entry.plural} appear here, each with how sure the model is."
+        f"Choose a photo of {with_article(task.subject)}, paste one, take one, or click an example. "
+        f"The closest {task.plural} appear here, each with how sure the model is."
     )
     more = "Where the model should not be trusted alone, it says so and why."
     return str(_parts.empty("No photo yet", (how, more)))
@@ -193,12 +206,11 @@ def below_bars(prediction: Prediction) -> str:
 # --- the heatmaps
 
 
-def heatmaps_title(task: str = "", name: str = "") -> str:
+def heatmaps_title(task: Task | None = None, name: str = "") -> str:
     """The title above the heatmaps, and the line that says what they show: evidence for the label `name`."""
     line = "Each model paints the regions that speak for one answer."
-    if name:
-        entry = TASKS[task]
-        shown = thing(name, subject=entry.subject, noun=entry.noun)
+    if task:
+        shown = thing(name, subject=task.subject, noun=task.noun)
         coarse = "The models see a coarse grid, so sharp edges mean nothing."
         line = f"Coloured regions speak for {shown}. {coarse}"
     return str(_parts.part("Where each model looked", line))
@@ -293,12 +305,11 @@ def comparison_introduction() -> str:
     return str(_parts.part("Compare the models", line))
 
 
-def comparison_empty(task: str) -> str:
+def comparison_empty(task: Task) -> str:
     """Before there is a comparison."""
-    entry = TASKS[task]
     how = (
-        f"Choose photos of {entry.subject}s, up to {MAX_COMPARED}, and press Compare. Each model names the "
-        f"{entry.noun} on its own, and says how sure it is."
+        f"Choose photos of {task.subject}s, up to {MAX_COMPARED}, and press Compare. Each model names the "
+        f"{task.noun} on its own, and says how sure it is."
     )
     return str(_parts.empty("Nothing compared yet", (how, "")))
 

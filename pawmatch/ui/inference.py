@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from pawmatch.images import ImageFile, hold_file, read_image
 from pawmatch.images.pool import usable_cores
 from pawmatch.images.spec import Prepared
 from pawmatch.labels import find_label
-from pawmatch.results import Explanation, Prediction
+from pawmatch.results import Explanation, Prediction, Task
 from pawmatch.settings import Settings, on_lent_gpu
 from pawmatch.ui import request_log
 
@@ -46,20 +46,16 @@ A = TypeVar("A")
 class Classifiers:
     """The loaded classifiers. Two callers who ask for the same task at once wait for one load.
 
-    `thread` is the one thread that runs models: each thread that did would keep helpers of its own on every
-    core, and two at once only slow each other down.
+    `tasks` are those on offer, by name. `thread` is the one thread that runs models: each thread that did
+    would keep helpers of its own on every core, and two at once only slow each other down.
     """
 
-    def __init__(self, load: Load, tasks: Iterable[str]) -> None:
+    def __init__(self, load: Load, tasks: Mapping[str, Task]) -> None:
+        self.tasks = dict(tasks)
         self.thread: Executor = ThreadPoolExecutor(1, thread_name_prefix="models")
         self._load = load
         self._locks = {task: threading.Lock() for task in tasks}
         self._loaded: dict[str, Classifier] = {}
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """The tasks on offer."""
-        return tuple(self._locks)
 
     def is_ready(self, task: str) -> bool:
         """Whether the task's models are in memory."""
@@ -110,7 +106,7 @@ def from_settings(settings: Settings) -> Classifiers:
         # A service must start every time: where the Hub fails, the bundled weights answer, with a notice.
         return load(task, settings.source(task), settings.device, settings.engine, strict=False)
 
-    return Classifiers(load_task, settings.sources)
+    return Classifiers(load_task, settings.tasks)
 
 
 class Collector(Generic[Q, A]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -13,9 +13,8 @@ from pawmatch.errors import PawMatchError
 from pawmatch.heatmaps import COLORMAPS, colormap_stops, overlay
 from pawmatch.images.filetypes import refusal
 from pawmatch.labels import VARIANT_NAMES
-from pawmatch.results import Explanation
+from pawmatch.results import Explanation, Task
 from pawmatch.settings import Settings
-from pawmatch.tasks import TASKS
 from pawmatch.ui import html
 from pawmatch.ui.api import MODEL_RUN, PRIVATE, QUICK, worded
 from pawmatch.ui.gradio_patches import keep_jpeg
@@ -23,14 +22,11 @@ from pawmatch.ui.handlers import (
     Example,
     Handlers,
     PageState,
-    examples_for,
     fit_for_visitors,
     photo_name,
     photo_path,
-    task_name,
 )
 
-FIRST_TASK = next(iter(TASKS))
 KEPT_SECONDS = 1800  # a visitor's photo and answer stay half an hour at most
 NOTHING_TO_EXPLAIN = [(html.CHOOSE_PHOTO, "")]
 COLORMAP_TITLES = {"jet": "Red is high", "cividis": "Cividis", "viridis": "Viridis"}
@@ -68,12 +64,12 @@ document.addEventListener("drop", (event) => judge(event, event.dataTransfer?.fi
 Update = dict[Any, Any]
 
 
-def page_header(settings: Settings) -> gr.HTML:
+def page_header(tasks: Iterable[Task], settings: Settings) -> gr.HTML:
     """The links to both pages and the title, whose `click` says that a file was refused: see refused_file."""
     Navbar(main_page_name=html.MAIN_PAGE)
     script = REFUSE_FILES.replace("LIMIT", str(settings.max_upload_mb * 2**20))
     script = script.replace("REFUSE_HEIC", "true" if HEIC_REFUSED else "false")
-    return gr.HTML(html.header(), js_on_load=script)
+    return gr.HTML(html.header(tasks), js_on_load=script)
 
 
 def refused_file(event: gr.EventData, max_upload_mb: int) -> str:
@@ -87,10 +83,10 @@ def refused_file(event: gr.EventData, max_upload_mb: int) -> str:
     return f"{shown} is no picture; choose a photo as JPEG, PNG or WebP."
 
 
-def task_choice() -> gr.Radio:
+def task_choice(tasks: Iterable[Task]) -> gr.Radio:
     """The choice of the task."""
-    titles = [(entry.title, entry.name) for entry in TASKS.values()]
-    return gr.Radio(titles, value=FIRST_TASK, label="What would you like to know?", elem_id="task")
+    titles = [(task.title, task.name) for task in tasks]
+    return gr.Radio(titles, value=titles[0][1], label="What would you like to know?", elem_id="task")
 
 
 class PhotoPage:
@@ -101,10 +97,11 @@ class PhotoPage:
 
     def __init__(self, handlers: Handlers, settings: Settings, examples: list[Example]) -> None:
         self.handlers, self.settings = handlers, settings
-        self.header = page_header(settings)
+        tasks = list(handlers.classifiers.tasks.values())
+        self.header = page_header(tasks, settings)
         with gr.Row(elem_classes="ask"):
             with gr.Column(elem_classes="question"):
-                self.task = task_choice()
+                self.task = task_choice(tasks)
                 self.photo = gr.Image(
                     label="Photo",
                     sources=["upload", "clipboard", "webcam"],
@@ -120,9 +117,14 @@ class PhotoPage:
                 self.retry = gr.Button(
                     "Try the intended model again", size="sm", visible=False, elem_id="retry"
                 )
-                self.answer = gr.HTML(html.empty(FIRST_TASK), elem_id="answer")
+                self.answer = gr.HTML(html.empty(tasks[0]), elem_id="answer")
             with gr.Column(elem_classes="tryout"):
-                self.galleries = {name: add_gallery(name, examples) for name in TASKS}
+                self.galleries = {
+                    task.name: add_gallery(
+                        task.name, handlers.examples_for(task.name, examples), task is tasks[0]
+                    )
+                    for task in tasks
+                }
         self.explained = gr.HTML(html.heatmaps_title(), elem_id="explained")
         with gr.Row(elem_classes="controls"):
             self.label, self.colormap, self.strength = add_controls(settings)
@@ -137,7 +139,7 @@ class PhotoPage:
             self.json = gr.JSON(show_label=False)
         with gr.Accordion("Model card", open=False):
             self.card = gr.Markdown(html.CHOOSE_PHOTO)
-        gr.HTML(html.footer())
+        gr.HTML(html.footer(tasks))
         self.state = gr.State(time_to_live=KEPT_SECONDS)
         self.outputs = [
             *(self.state, self.answer, self.notice, self.retry, self.label, self.explained),
@@ -198,7 +200,7 @@ class PhotoPage:
                     return
                 if not self.handlers.is_ready(task):
                     yield {self.answer: html.working("Loading the models")}
-                    self.handlers.classifiers.get(task_name(task))
+                    self.handlers.classifiers.get(self.handlers.task(task).name)
                 yield {self.answer: html.working("Looking at the photo")}
                 state = self.handlers.look(image, task)
                 yield self.answered(state)
@@ -217,7 +219,10 @@ class PhotoPage:
         try:
             with fit_for_visitors():
                 update: Update = {}
-                if state is None or (state.path, state.task) != (photo_path(image), task_name(task)):
+                if state is None or (state.path, state.task) != (
+                    photo_path(image),
+                    self.handlers.task(task).name,
+                ):
                     state = self.handlers.look(image, task)
                     update = self.answered(state)
                 update |= self.painted(*self.handlers.paint(state, label), colormap, strength)
@@ -233,7 +238,7 @@ class PhotoPage:
 
     def load_intended(self, task: Any) -> None:
         """Load the intended model again; whether that helped, the next answer's notice says."""
-        self.handlers.classifiers.replace_fallback(task_name(task))
+        self.handlers.classifiers.replace_fallback(self.handlers.task(task).name)
 
     def show_gallery(self, task: Any) -> list[Any]:
         """The examples of one task."""
@@ -253,7 +258,7 @@ class PhotoPage:
         """A problem, or else an invitation, in the answer's place, and nothing left of the last answer."""
         return {
             self.state: None,
-            self.answer: html.problem(problem) if problem else html.empty(task),
+            self.answer: html.problem(problem) if problem else html.empty(self.handlers.task(task)),
             **self._notice(task),
             self.label: gr.Dropdown(choices=NOTHING_TO_EXPLAIN, value="", interactive=False),
             self.explained: html.heatmaps_title(),
@@ -286,7 +291,7 @@ class PhotoPage:
         drawn = overlays(state, found.photo, colormap, strength)
         return {
             self.state: state,
-            self.explained: html.heatmaps_title(state.task, found.name),
+            self.explained: html.heatmaps_title(self.handlers.task(state.task), found.name),
             self.details: html.details(found.prediction, found.to_dict()),
             self.json: found.to_dict(),
             **dict(zip(self.images.values(), drawn, strict=True)),
@@ -316,16 +321,15 @@ def overlays(state: PageState, photo: Image.Image, colormap: Any, strength: Any)
     return updates
 
 
-def add_gallery(task: str, examples: list[Example]) -> tuple[gr.HTML, list[Example]]:
+def add_gallery(task: str, examples: list[Example], is_shown: bool) -> tuple[gr.HTML, list[Example]]:
     """The examples of one task, to click on; shown while the task is chosen."""
-    mine = examples_for(task, examples)
     gallery = gr.HTML(
-        html.gallery([(example.thumbnail(), example.alt) for example in mine]),
+        html.gallery([(example.thumbnail(), example.alt) for example in examples]),
         js_on_load=CLICKED_EXAMPLE,
-        visible=task == FIRST_TASK,
+        visible=is_shown,
         elem_id=f"examples-{task}",
     )
-    return gallery, mine
+    return gallery, examples
 
 
 def chosen_from(examples: list[Example]) -> Callable[[gr.EventData], str]:

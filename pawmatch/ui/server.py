@@ -53,7 +53,7 @@ def create(
     """Both pages and the endpoints, with their queue, not yet served."""
     handlers = Handlers(classifiers, on_gpu or lent_gpu())
     drawings = read_examples(examples)
-    title = f"{html.TITLE}: {html.TAGLINE}"
+    title = f"{html.TITLE}: {html.tagline(classifiers.tasks.values())}"
     with gr.Blocks(
         title=title, delete_cache=(CLEAN_SECONDS, KEPT_SECONDS), analytics_enabled=False
     ) as blocks:
@@ -105,7 +105,7 @@ def app(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES)
         max_file_size=f"{settings.max_upload_mb}mb",
         theme=theme(),
         css_paths=STYLES,
-        head=html.HEAD,
+        head=html.head(classifiers.tasks.values()),
         allowed_paths=[str(examples)] if examples.is_dir() else [],
         # Our own errors are shown all the same; others would show whatever they say.
         show_error=False,

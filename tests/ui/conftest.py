@@ -18,12 +18,14 @@ import pytest
 from PIL import Image
 
 from pawmatch.classifier import Classifier
+from pawmatch.labels import bundled_tasks, task_of
 from pawmatch.settings import Settings
-from pawmatch.tasks import TASKS
 from pawmatch.ui.handlers import Handlers
 from pawmatch.ui.inference import Classifiers, from_settings
 
 T = TypeVar("T")
+TASKS = {name: task_of(name) for name in bundled_tasks()}
+ONE_TASK = {"breed": TASKS["breed"]}
 
 
 def as_upload(path: Path) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def as_upload(path: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def tiny_settings(tiny_weights: Path) -> Settings:
     """Tiny checkpoints for all tasks, in torch on the CPU."""
-    sources: dict[str, str | None] = {task: str(tiny_weights / task) for task in TASKS}
+    sources: dict[str, str | None] = {task: str(tiny_weights / task) for task in bundled_tasks()}
     return Settings(sources=sources, device="cpu", engine="torch")
 
 

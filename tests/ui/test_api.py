@@ -16,10 +16,9 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from pawmatch.settings import Settings
-from pawmatch.tasks import TASKS
 from pawmatch.ui.inference import MAX_BATCH, Classifiers
 from pawmatch.ui.server import BUSY
-from tests.ui.conftest import running
+from tests.ui.conftest import ONE_TASK, TASKS, running
 
 VARIANTS = ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
 
@@ -243,7 +242,7 @@ def test_a_full_queue_says_so_and_readiness_waits_for_the_models(tmp_path: Path)
         release.wait(30)
         raise RuntimeError("never loaded")
 
-    with running(Settings(queue_size=1), Classifiers(load, ("breed",)), tmp_path) as address:
+    with running(Settings(queue_size=1), Classifiers(load, ONE_TASK), tmp_path) as address:
         waiting = httpx.get(f"{address}readyz")
         assert (waiting.status_code, waiting.text) == (503, "loading breed")
         refusals = []

@@ -22,7 +22,7 @@ from pawmatch.ui import html
 from pawmatch.ui.compare import UNKNOWN_TRUTH, ComparePage
 from pawmatch.ui.handlers import CHOOSE_PHOTOS, HOW_TO_SEND, NO_MODEL, OUR_FAULT, Handlers
 from pawmatch.ui.inference import Classifiers
-from tests.ui.conftest import in_loop
+from tests.ui.conftest import ONE_TASK, in_loop
 from tests.ui.test_html import spaced
 
 
@@ -70,7 +70,7 @@ def test_progress_then_the_comparison(page: ComparePage, upload: dict[str, Any],
 def test_models_that_are_not_there_yet_are_loaded_and_that_is_said(
     breed: Classifier, upload: dict[str, Any]
 ) -> None:
-    page = page_of(Classifiers(lambda task: breed, ("breed",)))
+    page = page_of(Classifiers(lambda task: breed, ONE_TASK))
     assert page.offer_truths("breed") == gr.skip()
     loading = next(page.compare([upload], "breed", ""))
     assert "Loading the models" in loading[page.card]
@@ -152,7 +152,7 @@ def test_a_model_that_cannot_be_loaded_is_said(upload: dict[str, Any]) -> None:
     def refuse(task: str) -> Any:
         raise CheckpointNotFound("There is no checkpoint in /srv/secret.")
 
-    page = page_of(Classifiers(refuse, ("breed",)))
+    page = page_of(Classifiers(refuse, ONE_TASK))
     *_, last = page.compare([upload], "breed", "")
     assert NO_MODEL in last[page.card]
     assert page.load_truths("breed").choices == [UNKNOWN_TRUTH]

@@ -20,7 +20,6 @@ from pawmatch.errors import (
     UnknownLabel,
     UnknownTask,
 )
-from pawmatch.tasks import TASKS
 from pawmatch.ui.handlers import (
     CHOOSE_AGAIN,
     CHOOSE_PHOTO,
@@ -32,13 +31,12 @@ from pawmatch.ui.handlers import (
     Example,
     Handlers,
     Unavailable,
-    examples_for,
     photo_name,
     public_info,
     read_examples,
 )
 from pawmatch.ui.inference import Classifiers
-from tests.ui.conftest import as_upload
+from tests.ui.conftest import TASKS, as_upload
 
 
 def test_predict_gives_the_json_of_the_design(
@@ -241,15 +239,15 @@ def test_a_photo_is_called_by_its_last_name(image: Any, name: str) -> None:
 # --- examples
 
 
-def test_every_task_has_examples_of_its_subject() -> None:
+def test_every_task_has_examples_of_its_subject(handlers: Handlers) -> None:
     examples = read_examples(EXAMPLES)
     assert {example.task for example in examples} == {"breed", "artist"}
     assert len(examples[0].thumbnail()) < 30_000
-    shown = {task: [example.path.name for example in examples_for(task, examples)] for task in TASKS}
+    shown = {task: [example.path.name for example in handlers.examples_for(task, examples)] for task in TASKS}
     assert all(shown.values())
     assert shown["artist-chae"] == shown["artist"]
     assert not set(shown["artist"]) & set(shown["breed"])
-    assert examples_for("breed", [Example(EXAMPLES / "x.jpg", "garden_bird", "A bird")]) == []
+    assert handlers.examples_for("breed", [Example(EXAMPLES / "x.jpg", "garden_bird", "A bird")]) == []
 
 
 @pytest.mark.parametrize(

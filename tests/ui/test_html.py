@@ -13,6 +13,7 @@ import pytest
 from pawmatch.evaluation.compare import ImageAnswers, compare
 from pawmatch.results import Group, LookAlike, Review, ReviewReason, VariantAnswer, Verdict
 from pawmatch.ui import html
+from tests.ui.conftest import TASKS
 from tests.ui.made import make_explanation, make_prediction
 
 
@@ -150,14 +151,14 @@ def everything_shown() -> list[str]:
         html.problem(EVIL),
         html.notice(EVIL),
         html.caption("cnn", prediction, explanation),
-        html.heatmaps_title("breed", EVIL),
+        html.heatmaps_title(TASKS["breed"], EVIL),
         html.details(prediction, {"x": EVIL}),
         html.gallery([(EVIL, EVIL)]),
         html.legend([EVIL]),
-        html.empty("breed"),
-        html.empty("artist"),
-        html.header(),
-        html.footer(),
+        html.empty(TASKS["breed"]),
+        html.empty(TASKS["artist"]),
+        html.header(TASKS.values()),
+        html.footer(TASKS.values()),
     ]
 
 
@@ -237,7 +238,7 @@ def everything_compared() -> list[str]:
     evil = [ImageAnswers(EVIL, tuple(VariantAnswer(a.variant, EVIL, EVIL, 0.5) for a in images[0].answers))]
     return [
         html.comparison_introduction(),
-        html.comparison_empty("artist"),
+        html.comparison_empty(TASKS["artist"]),
         html.comparing(EVIL, EVIL, 0.5),
         html.comparison(compare(images), [(EVIL, EVIL)], EVIL),
         html.nothing_usable([(EVIL, EVIL)]),

@@ -24,7 +24,7 @@ from pawmatch.settings import on_lent_gpu
 from pawmatch.ui import inference
 from pawmatch.ui.handlers import NO_MEMORY, OUR_FAULT, Handlers, Unavailable
 from pawmatch.ui.inference import MAX_BATCH, Classifiers, Collector, Here, Lent, lent_gpu
-from tests.ui.conftest import as_upload
+from tests.ui.conftest import ONE_TASK, as_upload
 
 # --- the collector
 
@@ -343,7 +343,7 @@ def test_two_visitors_wait_for_one_load(breed: Classifier) -> None:
         finish.wait(5)
         return breed
 
-    classifiers = Classifiers(load, ("breed",))
+    classifiers = Classifiers(load, ONE_TASK)
     with ThreadPoolExecutor(4) as pool:
         found = [pool.submit(classifiers.get, "breed") for _ in range(4)]
         begun.wait(5)
@@ -361,7 +361,7 @@ def test_a_failed_load_is_tried_again(breed: Classifier, caplog: pytest.LogCaptu
             raise failures.pop()
         return breed
 
-    classifiers = Classifiers(load, ("breed",))
+    classifiers = Classifiers(load, ONE_TASK)
     with caplog.at_level(logging.ERROR):
         classifiers.warm_up()
     assert "Not yet." in caplog.text
@@ -372,7 +372,7 @@ def test_a_failed_load_is_tried_again(breed: Classifier, caplog: pytest.LogCaptu
 
 def test_a_fallback_is_replaced_and_what_was_meant_to_serve_is_not() -> None:
     loads: list[Any] = [SimpleNamespace(notice=None), SimpleNamespace(notice="The bundled weights answer.")]
-    classifiers = Classifiers(lambda task: loads.pop(), ("breed",))
+    classifiers = Classifiers(lambda task: loads.pop(), ONE_TASK)
     classifiers.replace_fallback("breed")  # nothing is loaded yet
     assert classifiers.notice("breed") is None
     classifiers.get("breed")

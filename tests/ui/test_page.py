@@ -19,7 +19,7 @@ from pawmatch.settings import Settings
 from pawmatch.ui.handlers import EXAMPLES, NO_MODEL, OUR_FAULT, Handlers
 from pawmatch.ui.inference import SHOWN_SIDE, Classifiers
 from pawmatch.ui.page import PhotoPage, refused_file
-from tests.ui.conftest import as_upload, in_loop
+from tests.ui.conftest import ONE_TASK, as_upload, in_loop
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +71,7 @@ def test_the_answer_comes_before_the_heatmaps(
 def test_models_that_are_not_there_yet_are_loaded_and_that_is_said(
     breed: Classifier, upload: dict[str, Any]
 ) -> None:
-    page = page_of(Classifiers(lambda task: breed, ("breed",)))
+    page = page_of(Classifiers(lambda task: breed, ONE_TASK))
     assert "Loading the models" in look(page, upload)[0][page.answer]
     assert len(look(page, upload)) == 3
 
@@ -81,7 +81,7 @@ def test_a_source_without_one_of_the_models_leaves_its_place_empty(
 ) -> None:
     for variant in ("cnn", "cnn_transformer"):
         (tmp_path / variant).symlink_to(tiny_checkpoints("breed") / variant)
-    page = page_of(Classifiers(lambda task: load(task, tmp_path, "cpu", "torch"), ("breed",)))
+    page = page_of(Classifiers(lambda task: load(task, tmp_path, "cpu", "torch"), ONE_TASK))
     *_, maps = look(page, upload)
     assert maps[page.images["cnn"]].value
     assert maps[page.images["cnn_transformer_mfe"]].value is None
@@ -118,7 +118,7 @@ def test_a_model_that_cannot_be_loaded_is_said(upload: dict[str, Any]) -> None:
     def fail(task: str) -> Any:
         raise CheckpointNotFound("There is no checkpoint in /srv/secret.")
 
-    page = page_of(Classifiers(fail, ("breed",)))
+    page = page_of(Classifiers(fail, ONE_TASK))
     *_, last = look(page, upload)
     assert NO_MODEL in last[page.answer]
 
