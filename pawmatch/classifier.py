@@ -30,7 +30,8 @@ from pawmatch.checkpoint.config import IMAGENET_CLASSES
 from pawmatch.engines import Engine, create_engine, limit_torch_threads, resolve_device
 from pawmatch.errors import BadOption, ImageError, KeyMismatch, NotACheckpoint, PawMatchError
 from pawmatch.heatmaps import HeadOutput, Overlays, evidence, relative_strength, run_head, scaled_cam
-from pawmatch.images import Box, ImageSource, InputSpec, Prepared, hold_file, prepare, read_image
+from pawmatch.images import Box, ImageSource, InputSpec, Prepared, hold_file, is_address, prepare, read_image
+from pawmatch.images.fetch import fetch
 from pawmatch.labels import VARIANT_NAMES, display_name, find_label, find_task
 from pawmatch.models import ImageModel
 from pawmatch.results import (
@@ -43,6 +44,7 @@ from pawmatch.results import (
     SubjectBox,
     VariantAnswer,
 )
+from pawmatch.settings import fetches_urls
 from pawmatch.subjects import Subject, find_subject, second_look
 
 BATCH_SIZE = 16
@@ -174,7 +176,7 @@ class Classifier:
         }
 
     def predict(self, image: ImageSource, top_k: int = 5) -> Prediction:
-        """Classify one image: a path, the bytes of a file, or a PIL image.
+        """Classify one image: a path, a public web address, the bytes of a file, or a PIL image.
 
         Gives the `top_k` likeliest classes, or all where there are fewer. Raises ImageError if the image
         cannot be used, BadOption if `top_k` is not a positive whole number.
@@ -211,7 +213,7 @@ class Classifier:
         _check_top_k(top_k)
         if label is not None:
             find_label(self.labels, label)
-        held = hold_file(image)
+        held = hold_file(_at_hand(image))
         prepared = prepare(held, self.specs, keep_photo=True)
         # A large photo was decoded smaller, as for predict, so that the answer is the same to the last digit.
         photo = prepared.photo or read_image(held).image
@@ -223,7 +225,7 @@ class Classifier:
 
         What comes out suits every classifier whose variants have the same input rules.
         """
-        return prepare(image, self.specs)
+        return prepare(_at_hand(image), self.specs)
 
     def run_batches(self, images: Iterable[ImageSource | Prepared]) -> Iterator[ModelOutputs | PawMatchError]:
         """What every variant makes of each image, or the PawMatchError, in order, as they come."""
@@ -474,6 +476,11 @@ def load(
     limit_torch_threads()
     checkpoints = load_task(source, task, place, strict=strict)
     return Classifier(task, checkpoints, engine=engine, device=place)
+
+
+def _at_hand(image: ImageSource) -> ImageSource:
+    """The image, fetched where it is a web address, unless PAWMATCH_FETCH_URLS forbids that."""
+    return fetch(image) if is_address(image) and fetches_urls() else image
 
 
 def _check_top_k(top_k: int) -> None:

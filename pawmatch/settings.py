@@ -132,6 +132,9 @@ class Settings:
         False, "whether X-Forwarded-For, as a proxy in front ends it, names the visitor", yes_or_no
     )
     request_log: bool = setting(True, "write one line of JSON per request to standard error", yes_or_no)
+    fetch_urls: bool = setting(
+        True, "whether a public web address may be given in place of a photo", yes_or_no
+    )
     colormap: str = setting("jet", "colours of the heatmaps at first", choices=("jet", "cividis", "viridis"))
     strength: float = setting(0.6, "strength of the heatmaps at first, 0 to 1", share)
     warm_up: bool = setting(True, "load the models right after the start, not at the first photo", yes_or_no)
@@ -223,6 +226,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def fetches_urls() -> bool:
+    """Whether the environment lets web addresses be fetched; for scripts, which have no Settings."""
+    option = next(option for option in OPTIONS if option.name == "fetch_urls")
+    text = os.environ.get(option.variable, "").strip()
+    return bool(option.read(text, option.variable) if text else option.default)
 
 
 def on_lent_gpu() -> bool:

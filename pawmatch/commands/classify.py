@@ -54,7 +54,7 @@ Sink = Callable[[str, Result], None]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `classify`."""
-    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="what to classify")
+    parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="files, folders, web addresses")
     add_model_options(parser)
     parser.add_argument("--top-k", type=int, default=5, metavar="N", help="answers per image (default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Classify every image; 1 if some failed."""
     check_options(args)
-    missing = missing_files(args.images)
+    missing = missing_files(args.images, fetched=True)
     if args.out is None:
         for file, error in missing.items():
             if args.json and len(missing) == len(args.images):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from pawmatch.commands.console import add_model_options, complain, load_models, say, say_json
 from pawmatch.commands.inputs import check_label, check_out_folder, missing_files
@@ -27,7 +28,7 @@ QUALITY = 92  # of the JPEG files; lower values make edges of the colours visibl
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `explain`."""
-    parser.add_argument("image", metavar="IMAGE", help="the image to explain")
+    parser.add_argument("image", metavar="IMAGE", help="the image to explain, or its web address")
     add_model_options(parser)
     parser.add_argument("--label", metavar="NAME", help="what to look for (default: the first answer)")
     parser.add_argument(
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 <= args.strength <= 1:
         raise BadOption(f"Strength {args.strength} is outside 0 to 1.")
     check_label(args.label, args.task, args.source)
-    for exc in missing_files([args.image]).values():
+    for exc in missing_files([args.image], fetched=True).values():
         return refuse(args, exc)
     check_out_folder(args.out)
     classifier = load_models(args)
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         )
     except ImageError as exc:
         return refuse(args, exc)
-    files = write_pictures(explanation, args.out, Path(args.image).stem)
+    files = write_pictures(explanation, args.out, stem_of(args.image))
     if args.json:
         values = explanation.to_dict()
         values["explanation"]["files"] = {name: str(path) for name, path in files.items()}
@@ -80,6 +81,12 @@ def refuse(args: argparse.Namespace, exc: ImageError) -> int:
     else:
         complain(f"{args.image}: {exc}")
     return 1
+
+
+def stem_of(image: str) -> str:
+    """What the pictures that are written are called after."""
+    parts = urlsplit(image)
+    return (Path(unquote(parts.path)) if parts.scheme in ("http", "https") else Path(image)).stem or "picture"
 
 
 def write_pictures(explanation: Explanation, out: Path, stem: str) -> dict[str, Path]:

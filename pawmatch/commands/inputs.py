@@ -10,6 +10,7 @@ from typing import Any
 
 from pawmatch.errors import BadOption, ImageError
 from pawmatch.labels import CONFIG, VARIANT_NAMES, bundled_weights, find_label, find_task
+from pawmatch.settings import fetches_urls
 
 
 def is_one_image(paths: Sequence[str]) -> bool:
@@ -17,15 +18,20 @@ def is_one_image(paths: Sequence[str]) -> bool:
     return len(paths) == 1 and not os.path.isdir(paths[0])  # noqa: PTH112 - Path.is_dir raises for some
 
 
-def missing_files(paths: Sequence[str]) -> dict[str, ImageError]:
-    """The paths that lead to no file or folder, with the error that reading each would give."""
+def missing_files(paths: Sequence[str], *, fetched: bool = False) -> dict[str, ImageError]:
+    """The paths that lead to no file or folder, with the error that reading each would give.
+
+    Web addresses are none, unless they are `fetched` and PAWMATCH_FETCH_URLS does not forbid that.
+    """
     missing = [path for path in paths if not _exists(path)]
     if not missing:
         return {}
-    from pawmatch.images import open_image
+    from pawmatch.images import is_address, open_image
 
     errors: dict[str, ImageError] = {}
     for path in missing:
+        if fetched and is_address(path) and fetches_urls():
+            continue
         try:
             open_image(path)
         except ImageError as exc:

@@ -9,6 +9,7 @@ from pawmatch.images.reading import (
     ImageSource,
     LoadedImage,
     hold_file,
+    is_address,
     open_image,
     read_image,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "LoadedImage",
     "Prepared",
     "hold_file",
+    "is_address",
     "open_image",
     "prepare",
     "read_image",

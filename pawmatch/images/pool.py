@@ -20,7 +20,9 @@ from queue import SimpleQueue
 from typing import Any
 
 from pawmatch.errors import BadOption, ImageError, PawMatchError, ReaderDied
+from pawmatch.images.fetch import fetch
 from pawmatch.images.filetypes import EXPORT
+from pawmatch.images.reading import is_address
 from pawmatch.images.spec import InputSpec, Prepared, prepare
 
 Found = tuple[str, PawMatchError | None]
@@ -77,9 +79,9 @@ def suitable_readers(files: int, device: str) -> int:
 
 
 def try_prepare(file: str, specs: Sequence[InputSpec]) -> Prepared | ImageError:
-    """The file prepared, or why it cannot be used."""
+    """The file, or what is at the web address, prepared, or why it cannot be used."""
     try:
-        return prepare(file, specs)
+        return prepare(fetch(file) if is_address(file) else file, specs)
     except ImageError as exc:
         return exc
 

@@ -10,12 +10,13 @@ in front.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +86,11 @@ class LoadedImage:
     height: int
 
 
+def is_address(source: object) -> TypeGuard[str]:
+    """Whether a source is a web address, which is no name of a file; fetch.py gives what is there."""
+    return isinstance(source, str) and re.match("https?://", source, re.IGNORECASE) is not None
+
+
 def open_image(source: ImageSource) -> Image.Image:
     """The image in `source`: RGB, upright, neither side longer than 2048 pixels.
 
@@ -147,7 +153,7 @@ def _read(source: Any) -> tuple[bytes, str]:
 
 
 def _read_path(source: str | os.PathLike[str]) -> bytes:
-    if isinstance(source, str) and source.startswith(("http://", "https://")):
+    if is_address(source):
         raise ImageNotFound("This is a web address, not a file; download the picture and give that file.")
     path = Path(source)
     try:

@@ -41,8 +41,11 @@ def worded(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-def add_endpoints(handlers: Handlers) -> None:
-    """Add /predict, /explain, /predict_batch and /models to the Blocks being built."""
+def add_endpoints(handlers: Handlers) -> gr.Image:
+    """Add /predict, /explain, /predict_batch and /models to the Blocks being built.
+
+    Gives the component for one photo, the only one in which a web address may stand.
+    """
     image = left_alone(gr.Image(label="Photo", visible=False))
     images = left_alone(gr.File(label="Photos", file_count="multiple", visible=False))
     tasks = tuple(handlers.classifiers.tasks)
@@ -68,3 +71,4 @@ def add_endpoints(handlers: Handlers) -> None:
     endpoint(explain, [image, task, label], [answer, *overlays])
     endpoint(handlers.predict_batch, [images, task, top_k], [answer])
     endpoint(handlers.models, [], [answer])
+    return image

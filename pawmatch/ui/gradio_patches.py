@@ -46,28 +46,39 @@ def remember_signatures(demo: gr.Blocks) -> None:
             setattr(make, "__signature__", signature(make))  # noqa: B010 - a plain assignment offends mypy
 
 
-def fetch_nothing(demo: gr.Blocks, refusal: str) -> None:
-    """Make every component refuse a web address in place of an upload; Gradio would fetch it."""
+def fetch_nothing(demo: gr.Blocks, refusal: str, passing: gr.Image | None = None) -> None:
+    """Make every component refuse a web address in place of an upload; Gradio would fetch it.
 
-    async def move_own(move: Callable[[Any], Awaitable[Any]], place: Any) -> Any:
-        if str(place).startswith(("http://", "https://")):
+    The component `passing` lets it through as it is, for our own code to judge and to fetch.
+    """
+
+    async def move_own(block: Any, move: Callable[[Any], Awaitable[Any]], place: Any) -> Any:
+        if not str(place).startswith(("http://", "https://")):
+            return await move(place)
+        if block is not passing:
             raise gr.Error(refusal, print_exception=False)
-        return await move(place)
+        return place
 
     for block in demo.blocks.values():
         move: Callable[[Any], Awaitable[Any]] = block.async_move_resource_to_block_cache
-        setattr(block, "async_move_resource_to_block_cache", partial(move_own, move))  # noqa: B010 - as mypy likes
+        own = partial(move_own, block, move)
+        setattr(block, "async_move_resource_to_block_cache", own)  # noqa: B010 - as mypy likes
 
 
 def keep_jpeg(data: bytes, name: str) -> str:
-    """Write the bytes of a JPEG file to Gradio's cache, which cleans up, and give its path.
+    """As keep_file, for a JPEG file of ours."""
+    return keep_file(data, f"pawmatch-{name}.jpg")
+
+
+def keep_file(data: bytes, name: str) -> str:
+    """Write a picture's bytes to Gradio's cache, which cleans up what a component shows, and give its path.
 
     Gradio would write a picture too, in place: who fetches it just when somebody else is given the same one
     (an example, say) then gets an empty file. Here it appears whole or not at all.
     """
     folder = Path(get_upload_folder()) / hashlib.sha256(data).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"pawmatch-{name}.jpg"
+    path = folder / name
     file = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115 - closed below
     try:
         with file:

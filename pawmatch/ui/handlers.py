@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from pawmatch.errors import BadOption, Busy, ImageError, ImageNotFound, PawMatchError, RequestError
-from pawmatch.images import open_image
+from pawmatch.images import ImageFile, is_address, open_image
 from pawmatch.labels import find_task
 from pawmatch.results import Explanation, Heatmap, ModelInfo, Prediction, Task
 from pawmatch.ui import request_log
@@ -35,9 +36,11 @@ HOW_TO_SEND = "Send each photo as a file, in Python as gradio_client.handle_file
 OUR_FAULT = "Something went wrong on our side; please try again."
 NO_MODEL = "The model for this task cannot be loaded just now; please try again later."
 NO_MEMORY = "There is not enough memory for this just now; please try again, or choose a smaller photo."
+TOO_MANY_FETCHES = "Other pictures are being fetched just now; please try again, or send the file."
 NO_ROOM = "The service has no room to keep pictures just now; please try again later."
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 MAX_PHOTOS = 64  # in one call
+MAX_FETCHES = 4  # from the web at once
 MAX_NAME = 60  # characters of a file's name that are repeated
 TOP_K = 5
 THUMBNAIL = 224  # pixels of an example's small copy, twice the size on the page for sharp screens
@@ -102,11 +105,19 @@ def photo_path(image: Any) -> str:
         raise ImageNotFound(CHOOSE_PHOTO)
     meta = image.get("meta") if isinstance(image, dict) else None
     path = image.get("path") if isinstance(meta, dict) and meta.get("_type") == "gradio.FileData" else None
-    if not isinstance(path, str):
+    if not isinstance(path, str) or is_address(path):
         raise ImageNotFound(HOW_TO_SEND)
     if not Path(path).is_file():
         raise ImageNotFound(CHOOSE_AGAIN)
     return path
+
+
+def web_address(image: Any) -> str | None:
+    """The web address in a file object that stands for no upload but for a picture elsewhere."""
+    if not isinstance(image, dict):
+        return None
+    place = image.get("path") or image.get("url")
+    return place if is_address(place) else None
 
 
 def photo_list(images: Any, limit: int, nothing: str, how: str) -> list[Any]:
@@ -205,11 +216,20 @@ class PageState:
 class Handlers:
     """What visitors may ask, answered by the classifiers given.
 
-    `on_gpu` wraps the function that needs an accelerator, where a host lends one per call.
+    `on_gpu` wraps the function that needs an accelerator, where a host lends one per call. `fetch` gives the
+    picture at a web address; without it none is fetched.
     """
 
-    def __init__(self, classifiers: Classifiers, on_gpu: Callable[[Compute], Compute] | None = None) -> None:
+    def __init__(
+        self,
+        classifiers: Classifiers,
+        on_gpu: Callable[[Compute], Compute] | None = None,
+        fetch: Callable[[str], ImageFile] | None = None,
+    ) -> None:
         self.classifiers = classifiers
+        self._fetch = fetch
+        # Who waits for a slow web server has a place that others need for their photos.
+        self._fetching = threading.BoundedSemaphore(MAX_FETCHES)
         self.inference: Here | Lent = Lent(classifiers, on_gpu) if on_gpu else Here(classifiers)
 
     def task(self, name: Any) -> Task:
@@ -217,13 +237,29 @@ class Handlers:
         tasks = self.classifiers.tasks
         return find_task(next(iter(tasks)) if name is None else name, tasks)
 
+    def fetch(self, address: str) -> ImageFile:
+        """The picture at a web address; raises ImageError, or Busy where too many are being fetched."""
+        if self._fetch is None:
+            raise ImageNotFound(HOW_TO_SEND)
+        if not self._fetching.acquire(blocking=False):
+            raise Busy(TOO_MANY_FETCHES)
+        try:
+            return self._fetch(address)
+        finally:
+            self._fetching.release()
+
+    def _photo(self, image: Any) -> str | ImageFile:
+        """The upload that a file object stands for, or the picture at its web address."""
+        address = web_address(image)
+        return photo_path(image) if address is None else self.fetch(address)
+
     # --- the endpoints
 
     def predict(self, image: Any, task: Any = None, top_k: Any = TOP_K) -> dict[str, Any]:
         """The most likely labels of one photo, with calibrated confidence."""
         with answering("/predict") as line:
-            path, line.task, count = photo_path(image), self.task(task).name, whole_number("top_k", top_k)
-            prediction = self.inference.predict(line.task, path, count)
+            line.task, count = self.task(task).name, whole_number("top_k", top_k)
+            prediction = self.inference.predict(line.task, self._photo(image), count)
             line.answered(prediction)
             return public(prediction).to_dict()
 
@@ -232,8 +268,8 @@ class Handlers:
     ) -> tuple[dict[str, Any], Image.Image | None, Image.Image | None, Image.Image | None]:
         """A prediction, and one overlay per variant that shows where it found evidence for a label."""
         with answering("/explain") as line:
-            path, line.task = photo_path(image), self.task(task).name
-            explanation = self.inference.explain(line.task, path, label_or_none(label), TOP_K)
+            line.task, wanted = self.task(task).name, label_or_none(label)
+            explanation = self.inference.explain(line.task, self._photo(image), wanted, TOP_K)
             line.answered(explanation.prediction)
             found = replace(explanation, prediction=public(explanation.prediction)).to_dict()
             overlays = explanation.overlays

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 MAX_BATCH = 16  # photos at once; with more, the first of them would wait for the last
 SHOWN_SIDE = 1024  # pixels; the page's own copy of a photo, larger than any place where it is shown
 GPU_SECONDS = 60  # what one call may take on a lent GPU; the shorter, the better the place in the queue
+Source = str | ImageFile  # where an upload lies, or what was fetched from the web
 Load = Callable[[str], "Classifier"]
 Question = tuple["Classifier", Prepared]
 Compute = Callable[[str, Callable[..., Any], tuple[Any, ...]], Any]
@@ -185,9 +186,9 @@ class Here:
         self._decoding = threading.BoundedSemaphore(max(2, usable_cores()))
         self._collector = Collector(run_together, MAX_BATCH, classifiers.thread)
 
-    def predict(self, task: str, path: str, top_k: int) -> Prediction:
+    def predict(self, task: str, source: Source, top_k: int) -> Prediction:
         """One photo's answer."""
-        return self._classifiers.get(task).to_prediction(self._run(task, path), top_k)
+        return self._classifiers.get(task).to_prediction(self._run(task, source), top_k)
 
     def predict_all(self, task: str, paths: Sequence[str], top_k: int) -> list[Prediction | PawMatchError]:
         """An answer or an error for each photo, in order.
@@ -207,14 +208,14 @@ class Here:
                     answers.append(classifier.to_prediction(next(futures).result(), top_k))
         return answers
 
-    def explain(self, task: str, path: str, label: str | None, top_k: int) -> Explanation:
+    def explain(self, task: str, source: Source, label: str | None, top_k: int) -> Explanation:
         """One photo's answer with the heatmaps for a label."""
         classifier = self._classifiers.get(task)
         if label is not None:
             find_label(classifier.labels, label)  # before the models run for nothing
-        outputs = self._run(task, path)
+        outputs = self._run(task, source)
         with self._decoding:
-            photo = read_image(path).image
+            photo = read_image(source).image
         # Its gradients, too, are for the thread that runs models; it takes them in turn with batches.
         job = self._classifiers.thread.submit(classifier.explain_outputs, outputs, photo, label, top_k=top_k)
         return job.result()
@@ -235,13 +236,13 @@ class Here:
         classifier = self._classifiers.get(task)
         return self._classifiers.thread.submit(draw_maps, classifier, seen, photo, label).result()
 
-    def _run(self, task: str, path: str) -> ModelOutputs:
+    def _run(self, task: str, source: Source) -> ModelOutputs:
         classifier = self._classifiers.get(task)
-        (future,) = self._collector.hand_in([(classifier, self._prepare(classifier, path))])
+        (future,) = self._collector.hand_in([(classifier, self._prepare(classifier, source))])
         return future.result()
 
-    def _prepare(self, classifier: Classifier, path: str) -> Prepared:
-        held = hold_file(path)
+    def _prepare(self, classifier: Classifier, source: Source) -> Prepared:
+        held = hold_file(source)
         size = len(held.data) if isinstance(held, ImageFile) else 0
         with self._decoding:
             prepared = classifier.prepare(held)
@@ -307,9 +308,9 @@ class Lent:
 
         self._compute = on_gpu(compute)
 
-    def predict(self, task: str, path: str, top_k: int) -> Prediction:
+    def predict(self, task: str, source: Source, top_k: int) -> Prediction:
         """One photo's answer."""
-        answer: Prediction = self._run(task, _predict, path, top_k)
+        answer: Prediction = self._run(task, _predict, source, top_k)
         return answer
 
     def predict_all(self, task: str, paths: Sequence[str], top_k: int) -> list[Prediction | PawMatchError]:
@@ -317,9 +318,9 @@ class Lent:
         answers: list[Prediction | PawMatchError] = self._run(task, _predict_batch, list(paths), top_k)
         return answers
 
-    def explain(self, task: str, path: str, label: str | None, top_k: int) -> Explanation:
+    def explain(self, task: str, source: Source, label: str | None, top_k: int) -> Explanation:
         """One photo's answer with the heatmaps for a label."""
-        explanation: Explanation = self._run(task, _explain, path, label, top_k)
+        explanation: Explanation = self._run(task, _explain, source, label, top_k)
         return explanation
 
     def look(self, task: str, path: str, top_k: int) -> Seen:
@@ -340,9 +341,9 @@ class Lent:
         # Loaded in this process: the other one would load it at every call.
         self._classifiers.get(task)
         result = self._compute(task, what, arguments)
-        paths = arguments[0] if isinstance(arguments[0], list) else [arguments[0]]
-        for path in paths:
-            request_log.note_photo(Path(path).stat().st_size, 0)  # decoded elsewhere
+        for source in arguments[0] if isinstance(arguments[0], list) else [arguments[0]]:
+            size = len(source.data) if isinstance(source, ImageFile) else Path(source).stat().st_size
+            request_log.note_photo(size, 0)  # decoded elsewhere
         if isinstance(result, PawMatchError):
             raise result
         return result
@@ -351,8 +352,8 @@ class Lent:
 # What the other process does, as functions that can be named to it.
 
 
-def _predict(classifier: Classifier, path: str, top_k: int) -> Prediction:
-    return classifier.predict(path, top_k)
+def _predict(classifier: Classifier, source: Source, top_k: int) -> Prediction:
+    return classifier.predict(source, top_k)
 
 
 def _predict_batch(
@@ -361,8 +362,8 @@ def _predict_batch(
     return classifier.predict_batch(paths, top_k)
 
 
-def _explain(classifier: Classifier, path: str, label: str | None, top_k: int) -> Explanation:
-    return classifier.explain(path, label, top_k=top_k)
+def _explain(classifier: Classifier, source: Source, label: str | None, top_k: int) -> Explanation:
+    return classifier.explain(source, label, top_k=top_k)
 
 
 def _explain_small(classifier: Classifier, path: str, label: str | None, top_k: int) -> Explanation:

@@ -24,6 +24,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pawmatch.errors import BadOption
+from pawmatch.images.fetch import fetch
 from pawmatch.settings import Settings, on_lent_gpu
 from pawmatch.ui import html, request_log
 from pawmatch.ui.api import add_endpoints
@@ -51,19 +52,19 @@ def create(
     on_gpu: Callable[[Any], Any] | None = None,
 ) -> gr.Blocks:
     """Both pages and the endpoints, with their queue, not yet served."""
-    handlers = Handlers(classifiers, on_gpu or lent_gpu())
+    handlers = Handlers(classifiers, on_gpu or lent_gpu(), fetch if settings.fetch_urls else None)
     drawings = read_examples(examples)
     title = f"{html.TITLE}: {html.tagline(classifiers.tasks.values())}"
     with gr.Blocks(
         title=title, delete_cache=(CLEAN_SECONDS, KEPT_SECONDS), analytics_enabled=False
     ) as blocks:
-        add_endpoints(handlers)
+        photo = add_endpoints(handlers)
         PhotoPage(handlers, settings, drawings)
     demo: gr.Blocks = blocks  # its type says Any
     with demo.route(TITLE, PATH):
         ComparePage(handlers, settings, drawings).connect(demo)
     remember_signatures(demo)
-    fetch_nothing(demo, HOW_TO_SEND)
+    fetch_nothing(demo, HOW_TO_SEND, passing=photo if settings.fetch_urls else None)
     # No way around the queue: it is what keeps many visitors from running the models all at once.
     demo.queue(max_size=settings.queue_size, default_concurrency_limit=2, api_open=False)
     return demo

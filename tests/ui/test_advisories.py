@@ -20,6 +20,7 @@ import pytest
 import safehttpx
 from PIL import Image
 
+from pawmatch.images.fetch import NOT_PUBLIC
 from pawmatch.ui.handlers import HOW_TO_SEND
 from tests.ui.raw import ENDPOINTS, ROOT, SECRET, as_file, call, get_raw, gives_nothing_away, upload
 
@@ -133,12 +134,13 @@ def test_the_service_fetches_and_redirects_to_nothing(
 
 
 @pytest.mark.parametrize("name", ENDPOINTS)
-def test_no_endpoint_fetches_an_address_in_place_of_a_photo(
+def test_no_endpoint_fetches_an_address_that_is_not_public(
     http: httpx.Client, canary: tuple[str, list[str]], trusting: None, name: str
 ) -> None:
+    refusal = HOW_TO_SEND if name == "predict_batch" else NOT_PUBLIC
     for place in (f"{canary[0]}/dog.png", "http://169.254.169.254/latest/meta-data", "http://[::1]/x"):
         said = call(http, name, ENDPOINTS[name](as_file(place)))
-        assert json.dumps(HOW_TO_SEND) in said
+        assert json.dumps(refusal) in said
         gives_nothing_away(said)
     said = call(http, name, ENDPOINTS[name]({**as_file("x.png"), "url": f"{canary[0]}/dog.png"}))
     gives_nothing_away(said)
