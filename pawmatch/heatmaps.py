@@ -24,18 +24,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pawmatch.errors import BadOption
-from pawmatch.labels import VARIANT_NAMES, words_of
+from pawmatch.labels import COLORMAPS, VARIANT_NAMES, words_of
 from pawmatch.models import ImageModel
 from pawmatch.phrasing import percent
 from pawmatch.results import Explanation, Heatmap, VariantAnswer
 
-# "jet" is what users of heatmaps know: red is high. The other two read alike for colour-blind eyes
-# and in grey print.
-COLORMAPS = {
-    "jet": cv2.COLORMAP_JET,
-    "cividis": cv2.COLORMAP_CIVIDIS,
-    "viridis": cv2.COLORMAP_VIRIDIS,
-}
 # Share of the strength that the coldest colour gets: the photo stays legible where nothing was found.
 COLD_SHARE = 0.35
 LONG_SIDE = 480  # pixels of one picture on the sheet
@@ -177,9 +170,9 @@ def _check_strength(strength: float) -> None:
 def _color_table(colormap: str) -> NDArray[np.uint8]:
     """RGB (256, 3) of a colour map."""
     if colormap not in COLORMAPS:
-        raise BadOption(f"Colour map {colormap!r} is unknown; use one of {', '.join(COLORMAPS)}.")
+        raise BadOption(f"Color map {colormap!r} is unknown; use one of {', '.join(COLORMAPS)}.")
     ramp = np.arange(256, dtype=np.uint8).reshape(-1, 1)
-    bgr = cv2.applyColorMap(ramp, COLORMAPS[colormap])[:, 0]
+    bgr = cv2.applyColorMap(ramp, getattr(cv2, f"COLORMAP_{colormap.upper()}"))[:, 0]
     return np.ascontiguousarray(bgr[:, ::-1])
 
 

@@ -1,4 +1,4 @@
-"""What tasks, variants and classes are called, and how to find one by what somebody types.
+"""What tasks, variants, color maps and classes are called, and how to find one by what somebody types.
 
 Nothing here knows a task: its words stand in its checkpoint's config.json, or in pawmatch/labels/.
 """
@@ -33,6 +33,9 @@ VARIANT_NAMES: dict[str, str] = {
     "cnn_transformer": "CNN + Transformer",
     "cnn_transformer_mfe": "CNN + Transformer + MFE",
 }
+# Color maps of heatmaps, by OpenCV's names, and what people read. "jet" is what users of heatmaps know; the
+# other two read alike for color-blind eyes and in gray print.
+COLORMAPS = {"jet": "Red is high", "cividis": "Cividis", "viridis": "Viridis"}
 
 
 # --- tasks

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from pawmatch.errors import BadOption
-from pawmatch.labels import bundled_tasks, task_of
+from pawmatch.labels import COLORMAPS, bundled_tasks, task_of
 from pawmatch.results import Task
 
 PREFIX = "PAWMATCH_"
@@ -135,7 +135,7 @@ class Settings:
     fetch_urls: bool = setting(
         True, "whether a public web address may be given in place of a photo", yes_or_no
     )
-    colormap: str = setting("jet", "colours of the heatmaps at first", choices=("jet", "cividis", "viridis"))
+    colormap: str = setting("jet", "colours of the heatmaps at first", choices=tuple(COLORMAPS))
     strength: float = setting(0.6, "strength of the heatmaps at first, 0 to 1", share)
     warm_up: bool = setting(True, "load the models right after the start, not at the first photo", yes_or_no)
 

@@ -20,8 +20,9 @@ import pawmatch.heatmaps as heatmaps
 from pawmatch import load
 from pawmatch.classifier import Classifier
 from pawmatch.errors import BadOption, UnknownLabel
-from pawmatch.heatmaps import COLORMAPS, colormap_stops, grad_cam, overlay
+from pawmatch.heatmaps import colormap_stops, grad_cam, overlay
 from pawmatch.images import InputSpec
+from pawmatch.labels import COLORMAPS
 from pawmatch.models import VARIANTS, Chae, build_model
 from pawmatch.results import Heatmap
 

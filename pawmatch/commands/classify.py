@@ -11,8 +11,18 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pawmatch.commands.console import add_model_options, complain, load_models, note, progress, say, say_json
-from pawmatch.commands.inputs import check_label, is_one_image, missing_files
+from pawmatch.commands.console import (
+    add_model_options,
+    check_label,
+    complain,
+    is_one_image,
+    load_models,
+    missing_files,
+    note,
+    progress,
+    say,
+    say_json,
+)
 from pawmatch.commands.output import Output, Tally, check_out, engines_of, manifest_of
 from pawmatch.commands.rows import Result, json_record
 from pawmatch.errors import BadOption, PawMatchError

@@ -11,8 +11,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pawmatch.commands.console import add_model_options, complain, load_models, note, progress, say, say_json
-from pawmatch.commands.inputs import check_out_folder, known_labels, missing_files
+from pawmatch.commands.console import (
+    add_model_options,
+    check_out_folder,
+    complain,
+    known_labels,
+    load_models,
+    missing_files,
+    note,
+    progress,
+    say,
+    say_json,
+)
 from pawmatch.commands.rows import csv_line, json_record, read_table
 from pawmatch.errors import BadOption, ImageNotFound, PawMatchError
 from pawmatch.evaluation.folders import Found, examine_files, find_labelled

@@ -8,8 +8,17 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pawmatch.commands.console import add_model_options, complain, load_models, note, progress, say, say_json
-from pawmatch.commands.inputs import check_out_folder, known_labels
+from pawmatch.commands.console import (
+    add_model_options,
+    check_out_folder,
+    complain,
+    known_labels,
+    load_models,
+    note,
+    progress,
+    say,
+    say_json,
+)
 from pawmatch.commands.rows import csv_table
 from pawmatch.errors import BadOption
 from pawmatch.evaluation.folders import fingerprint, images_below, labelled_files

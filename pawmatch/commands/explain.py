@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from pawmatch.commands.console import add_model_options, complain, load_models, say, say_json
-from pawmatch.commands.inputs import check_label, check_out_folder, missing_files
+from pawmatch.commands.console import (
+    add_model_options,
+    check_label,
+    check_out_folder,
+    complain,
+    load_models,
+    missing_files,
+    say,
+    say_json,
+)
 from pawmatch.commands.rows import json_record
 from pawmatch.errors import BadOption, ImageError
-from pawmatch.labels import VARIANT_NAMES
-from pawmatch.phrasing import percent, verdict_line
+from pawmatch.labels import COLORMAPS, VARIANT_NAMES
+from pawmatch.phrasing import listed, percent, verdict_line
 
 if TYPE_CHECKING:
     from pawmatch.results import Explanation
@@ -22,7 +30,6 @@ EPILOG = """\
 Writes NAME.<variant>.jpg for each variant, and NAME.sheet.jpg with all of them side by side, where
 NAME is the image's name without its ending. Files of that name are replaced.
 """
-COLORMAPS = ("jet", "cividis", "viridis")
 QUALITY = 92  # of the JPEG files; lower values make edges of the colours visible
 
 
@@ -35,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, default=Path(), metavar="DIR", help="where to write (default: this folder)"
     )
     parser.add_argument(
-        "--colormap", default="jet", metavar="MAP", help="jet, cividis or viridis (default: jet)"
+        "--colormap", default="jet", metavar="MAP", help=f"{listed(tuple(COLORMAPS))} (default: jet)"
     )
     parser.add_argument(
         "--strength",
@@ -50,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Explain one image and write the pictures; 1 if the image cannot be used."""
     if args.colormap not in COLORMAPS:
-        raise BadOption(f"Colour map {args.colormap!r} is unknown; use one of {', '.join(COLORMAPS)}.")
+        raise BadOption(f"Color map {args.colormap!r} is unknown; use one of {', '.join(COLORMAPS)}.")
     if not 0 <= args.strength <= 1:
         raise BadOption(f"Strength {args.strength} is outside 0 to 1.")
     check_label(args.label, args.task, args.source)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pawmatch.commands.console import add_source_options, load_models, say, say_json
-from pawmatch.commands.inputs import local_config
+from pawmatch.commands.console import add_source_options, load_models, local_config, say, say_json
 from pawmatch.labels import VARIANT_NAMES, display_name
 
 SUMMARY = "List the classes that a task knows."

@@ -15,7 +15,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +24,7 @@ import pawmatch
 from pawmatch.commands.rows import Result, check_parquet, json_record, read_records, write_csv, write_parquet
 from pawmatch.errors import BadOption, PawMatchError
 from pawmatch.evaluation.folders import Found
-from pawmatch.files import replace_file
+from pawmatch.files import replace_file, whole_file
 
 if TYPE_CHECKING:
     from pawmatch.classifier import Classifier
@@ -193,19 +192,6 @@ def lock(stream: IO[bytes], out: Path) -> None:
         raise BadOption(f"Another run is writing {out}; wait for it, or name another file.") from exc
     except OSError:  # some network disks have no locks
         return
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file to write that takes the place of `path` once it is whole, or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 # --- the manifest beside the results: by what the rows were made, so that none are mixed

@@ -31,7 +31,6 @@ from pawmatch.errors import (
     UnsupportedFormat,
 )
 from pawmatch.images import containers
-from pawmatch.images.avif import strip_avif
 from pawmatch.images.color import fitting_size, nclx_profile, to_rgb, upright
 from pawmatch.images.containers import Picture, RareKind, TooManyPieces, TooManyPixels, exif_orientation
 from pawmatch.images.filetypes import EXPORT, accepted_format, refusal
@@ -53,7 +52,7 @@ _STRIP: dict[str, Callable[[bytes], Picture]] = {
     "PNG": containers.strip_png,
     "GIF": containers.strip_gif,
     "TIFF": containers.strip_tiff,
-    "AVIF": strip_avif,
+    "AVIF": containers.strip_avif,
     "BMP": containers.check_bmp,
 }
 _COMMON = {"JPEG", "PNG", "GIF", "WEBP"}  # their rare kinds are told apart before they are decoded

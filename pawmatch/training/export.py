@@ -19,9 +19,8 @@ from PIL import Image
 from pawmatch.calibration import Calibration
 from pawmatch.calibration.apply import ScopeGate
 from pawmatch.calibration.decide import Observed
-from pawmatch.calibration.fit import Evidence
+from pawmatch.calibration.fit import Evidence, fit_scope_gates
 from pawmatch.calibration.measure import fit_and_measure
-from pawmatch.calibration.scope import fit_scope_gates
 from pawmatch.checkpoint import Answers, Checkpoint, CheckpointConfig, load_task, save_again, save_task
 from pawmatch.checkpoint.backbone import imagenet_classes, subject_classes
 from pawmatch.checkpoint.config import ONLY

@@ -10,9 +10,9 @@ from gradio.components import Navbar
 from PIL import Image
 
 from pawmatch.errors import PawMatchError
-from pawmatch.heatmaps import COLORMAPS, colormap_stops, overlay
+from pawmatch.heatmaps import colormap_stops, overlay
 from pawmatch.images.filetypes import refusal
-from pawmatch.labels import VARIANT_NAMES
+from pawmatch.labels import COLORMAPS, VARIANT_NAMES
 from pawmatch.results import Explanation, Task
 from pawmatch.settings import Settings
 from pawmatch.ui import html
@@ -29,7 +29,6 @@ from pawmatch.ui.handlers import (
 
 KEPT_SECONDS = 1800  # a visitor's photo and answer stay half an hour at most
 NOTHING_TO_EXPLAIN = [(html.CHOOSE_PHOTO, "")]
-COLORMAP_TITLES = {"jet": "Red is high", "cividis": "Cividis", "viridis": "Viridis"}
 # What to do about a photo as iPhones store it; None where it can be read.
 HEIC_REFUSED = refusal(b"\0\0\0\x18ftypheic", "photo.heic")
 CLICKED_EXAMPLE = """element.addEventListener("click", (event) => {
@@ -352,7 +351,7 @@ def add_controls(settings: Settings) -> tuple[gr.Dropdown, gr.Radio, gr.Slider]:
         elem_id="label",
     )
     colormap = gr.Radio(
-        [(COLORMAP_TITLES.get(name, name), name) for name in COLORMAPS],
+        [(title, name) for name, title in COLORMAPS.items()],
         value=settings.colormap,
         label="Colours",
         info="The last two read alike for colour-blind eyes.",

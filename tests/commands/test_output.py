@@ -193,7 +193,7 @@ def test_a_table_that_cannot_be_made_leaves_the_one_before(
     with pytest.raises(OSError, match="No space left"):
         write(out, [*FILES, "8.jpg"])
     assert out.read_bytes() == before
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_what_programs_read(tmp_path: Path) -> None:

@@ -11,9 +11,15 @@ import pytest
 from PIL import Image
 
 from pawmatch.errors import BrokenImage, ImageTooLarge
-from pawmatch.images import ROTATED, avif, containers, open_image, read_image
-from pawmatch.images.avif import frames_and_pixels
-from pawmatch.images.containers import MAX_PIECES, MAX_SCANS, TooManyPieces, TooManyPixels, exif_orientation
+from pawmatch.images import ROTATED, containers, open_image, read_image
+from pawmatch.images.containers import (
+    MAX_PIECES,
+    MAX_SCANS,
+    TooManyPieces,
+    TooManyPixels,
+    exif_orientation,
+    frames_and_pixels,
+)
 from pawmatch.images.reading import strip
 from tests.support.pictures import (
     QUARTERS,
@@ -274,7 +280,7 @@ def test_the_code_of_an_avif_is_asked_for_its_size(monkeypatch: pytest.MonkeyPat
     data = encode(quarters(200, 100), "AVIF")
     lie = data.replace(struct.pack(">II", 200, 100), struct.pack(">II", 20, 10))
     assert open_image(lie).size == (20, 10)  # the decoder scales what it finds
-    monkeypatch.setattr(avif, "MAX_FRAME", 200 * 100 - 1)
+    monkeypatch.setattr(containers, "MAX_FRAME", 200 * 100 - 1)
     for honest_or_not in (data, lie):
         assert "megapixels" in failure(honest_or_not, ImageTooLarge)
 
@@ -282,7 +288,7 @@ def test_the_code_of_an_avif_is_asked_for_its_size(monkeypatch: pytest.MonkeyPat
 def test_frames_of_an_avif_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     see_through = quarters(64, 48).convert("RGBA")
     see_through.putalpha(90)
-    monkeypatch.setattr(avif, "MAX_CODED_PIXELS", 64 * 48)
+    monkeypatch.setattr(containers, "MAX_CODED_PIXELS", 64 * 48)
     strip(encode(quarters(64, 48), "AVIF"), "AVIF")
     with pytest.raises(TooManyPixels):
         strip(encode(see_through, "AVIF"), "AVIF")  # colour and transparency are a frame each

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from pawmatch.calibration import Calibration
-from pawmatch.calibration.scope import STAND_IN_FLAGGED
+from pawmatch.calibration.fit import STAND_IN_FLAGGED
 from pawmatch.checkpoint import load_checkpoint, load_task, save_again
 from pawmatch.errors import BadOption, ImageError, TrainingError
 from pawmatch.evaluation.folders import fingerprint, labelled_files

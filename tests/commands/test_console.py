@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pawmatch.cli import main
-from pawmatch.commands.inputs import check_out_folder, known_labels
+from pawmatch.commands.console import check_out_folder, known_labels
 from pawmatch.errors import BadOption, UnknownTask
 
 
