@@ -304,8 +304,6 @@ def _at_or_above(values: tuple[Doubles, Doubles], levels: list[Doubles], weight:
 # --- rules for what has no label
 
 
-Ints = NDArray[np.int64]
-
 MOST_STEPS = 200
 
 
