@@ -17,6 +17,8 @@ PREFIX = "PAWMATCH_"
 TASK_NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 TRUE = ("1", "true", "yes", "on")
 FALSE = ("0", "false", "no", "off")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Proxies = bool | tuple[Network, ...]
 PUBLIC_RATE = 60  # photos a minute: more than a person looks at, and a fraction of what two cores answer
 
 
@@ -99,6 +101,29 @@ def host_name(text: str) -> str:
     return text
 
 
+def proxies(text: str) -> Proxies:
+    """Whether proxies are trusted: no, yes, or the networks or addresses of those that are."""
+    if text.lower() in TRUE + FALSE:
+        return text.lower() in TRUE
+    try:
+        return tuple(ipaddress.ip_network(part.strip()) for part in text.split(","))
+    except ValueError as exc:
+        raise ValueError("use yes, no, or addresses such as 10.0.0.0/8,192.168.1.5") from exc
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Host names; "*.dogs.example" stands for any name below, "*" for any at all."""
+    return tuple(host_name(part.strip().lower()) for part in text.split(","))
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """Where pages come from: a scheme and a host, as browsers write them."""
+    found = tuple(part.strip().lower() for part in text.split(","))
+    if not all(re.fullmatch(r"https?://[^/\s@?#*]+", origin) for origin in found):
+        raise ValueError("use addresses such as https://dogs.example, without a path")
+    return found
+
+
 def setting(default: Any, help: str, parse: Callable[[str], Any] = str, choices: tuple[str, ...] = ()) -> Any:
     """A field of Settings that carries its row of the table."""
     return field(default=default, metadata={"help": help, "parse": parse, "choices": choices})
@@ -128,8 +153,20 @@ class Settings:
         "photos a minute from each visitor, 0 for any number; if empty 60, or 0 on this computer only",
         whole(0, 100_000),
     )
-    behind_proxy: bool = setting(
-        False, "whether X-Forwarded-For, as a proxy in front ends it, names the visitor", yes_or_no
+    behind_proxy: bool | tuple[Network, ...] = setting(
+        False,
+        "proxies whose X-Forwarded-For names the visitor: no, yes for all that are not at a public "
+        "address, or their addresses, as 10.0.0.0/8,192.168.1.5",
+        proxies,
+    )
+    hosts: tuple[str, ...] = setting(
+        (),
+        "names that the service is called by, besides addresses, localhost and this computer's own name; "
+        "*.dogs.example for any name below, * for any",
+        names,
+    )
+    origins: tuple[str, ...] = setting(
+        (), "pages of others that may call it from a visitor's browser, as https://dogs.example", origins
     )
     request_log: bool = setting(True, "write one line of JSON per request to standard error", yes_or_no)
     fetch_urls: bool = setting(
@@ -178,8 +215,10 @@ class Settings:
         values["sources"] = cls._sources(values.get("sources"), environ, flags or {})
         if "host" not in values:
             values["host"] = hosting_address(environ)
-        # A Space is reached through its host's proxy only.
+        # A Space is reached through its host's proxy only, which knows it by these names.
         values.setdefault("behind_proxy", bool(environ.get("SPACE_ID")))
+        if "hosts" not in values and environ.get("SPACE_ID"):
+            values["hosts"] = ("*.hf.space", *filter(None, environ.get("SPACE_HOST", "").lower().split(",")))
         return cls(**values)
 
     @staticmethod

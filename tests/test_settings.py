@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ def test_every_setting_can_be_given_as_a_variable() -> None:
         "PAWMATCH_QUEUE_SIZE": "3",
         "PAWMATCH_RATE_LIMIT": "30",
         "PAWMATCH_BEHIND_PROXY": "yes",
+        "PAWMATCH_HOSTS": "Dogs.example, *.park.example",
+        "PAWMATCH_ORIGINS": "https://friend.example,http://localhost:3000",
         "PAWMATCH_REQUEST_LOG": "no",
         "PAWMATCH_FETCH_URLS": "no",
         "PAWMATCH_COLORMAP": "viridis",
@@ -46,6 +49,8 @@ def test_every_setting_can_be_given_as_a_variable() -> None:
         queue_size=3,
         rate_limit=30,
         behind_proxy=True,
+        hosts=("dogs.example", "*.park.example"),
+        origins=("https://friend.example", "http://localhost:3000"),
         request_log=False,
         fetch_urls=False,
         colormap="viridis",
@@ -92,6 +97,13 @@ def test_the_tasks_served_have_the_words_of_their_checkpoints(tmp_path: Path) ->
         ("HOST", "localhost:80"),
         ("MAX_UPLOAD_MB", "1.5"),
         ("QUEUE_SIZE", ""),
+        ("BEHIND_PROXY", "maybe"),
+        ("BEHIND_PROXY", "10.0.0.1/8"),
+        ("HOSTS", "https://dogs.example"),
+        ("HOSTS", "dogs.example,,"),
+        ("ORIGINS", "dogs.example"),
+        ("ORIGINS", "https://dogs.example/"),
+        ("ORIGINS", "*"),
         ("SOURCES", "birds"),
         ("SOURCES", "Birds=folder"),
         ("SOURCES", "breed=one,breed=two"),
@@ -152,6 +164,18 @@ def test_strangers_are_limited_and_this_computer_is_not(
 ) -> None:
     settings = Settings.from_environ(environ)
     assert (settings.photos_per_minute, settings.behind_proxy) == (rate, behind_proxy)
+
+
+def test_proxies_are_trusted_by_their_addresses() -> None:
+    settings = Settings.from_environ({"PAWMATCH_BEHIND_PROXY": "10.0.0.0/8, ::1"})
+    assert settings.behind_proxy == (ip_network("10.0.0.0/8"), ip_network("::1"))
+
+
+def test_a_space_knows_its_own_names() -> None:
+    space = {"SPACE_ID": "me/dogs", "SPACE_HOST": "me-dogs.hf.space,Dogs.example"}
+    assert Settings.from_environ(space).hosts == ("*.hf.space", "me-dogs.hf.space", "dogs.example")
+    assert Settings.from_environ({"SPACE_HOST": "x.example"}).hosts == ()
+    assert Settings.from_environ({**space, "PAWMATCH_HOSTS": "dogs.example"}).hosts == ("dogs.example",)
 
 
 def test_a_bad_hosting_variable_is_named() -> None:

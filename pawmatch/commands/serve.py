@@ -31,7 +31,7 @@ def shown(default: Any) -> str:
     """A default as a user would type it."""
     if isinstance(default, bool):
         return "yes" if default else "no"
-    return "empty" if default is None else str(default)
+    return "empty" if default in (None, ()) else str(default)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.components import Component
+from gradio.routes import file_upload_statuses
 from gradio.utils import get_upload_folder
 from starlette.types import ASGIApp
 
+MAX_UPLOADS_TOLD = 1000  # uploads whose progress can be asked for
 Widget = TypeVar("Widget", bound=Component)
 
 
@@ -63,6 +65,13 @@ def fetch_nothing(demo: gr.Blocks, refusal: str, passing: gr.Image | None = None
         move: Callable[[Any], Awaitable[Any]] = block.async_move_resource_to_block_cache
         own = partial(move_own, block, move)
         setattr(block, "async_move_resource_to_block_cache", own)  # noqa: B010 - as mypy likes
+
+
+def forget_uploads() -> None:
+    """Drop all but the last of what Gradio keeps of how far uploads are: every id that was asked about."""
+    for table in (file_upload_statuses._signals, file_upload_statuses._statuses):
+        while len(table) > MAX_UPLOADS_TOLD:
+            del table[next(iter(table))]
 
 
 def keep_jpeg(data: bytes, name: str) -> str:

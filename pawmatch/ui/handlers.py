@@ -284,9 +284,10 @@ class Handlers:
         """One prediction, or one error, per photo, in order."""
         with answering("/predict_batch") as line:
             paths, line.task, count = photo_paths(images), self.task(task).name, whole_number("top_k", top_k)
-            results = self.inference.predict_all(line.task, paths, count)
-            line.answered(*results)
-            return [entry(result) for result in results]
+            once = list(dict.fromkeys(paths))  # an upload's path is made from its content
+            results = dict(zip(once, self.inference.predict_all(line.task, once, count), strict=True))
+            line.answered(*results.values())
+            return [entry(results[path]) for path in paths]
 
     def models(self) -> list[dict[str, Any]]:
         """The tasks on offer: their models, classes and, where another model stands in, a notice."""

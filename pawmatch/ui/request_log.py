@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,8 +20,13 @@ from typing import Any
 
 from pawmatch.errors import PawMatchError
 from pawmatch.results import Prediction
+from pawmatch.ui.visitors import TokenBuckets
 
 log = logging.getLogger("pawmatch.requests")
+
+REFUSALS_A_MINUTE = 60  # lines about refusals of one kind
+_refusals = TokenBuckets(REFUSALS_A_MINUTE, REFUSALS_A_MINUTE)
+_left_out: Counter[str] = Counter()
 
 
 @dataclass
@@ -78,11 +84,22 @@ def note_photo(size: int, pixels: int) -> None:
 
 
 def turned_away(endpoint: str, code: str) -> None:
-    """Write the line of a request that was refused before anything was done for it."""
-    write(Line(endpoint, errors={code}))
+    """Write the line of a request that was refused before anything was done for it.
+
+    Being refused costs a stranger nothing, so each code has few lines; the next one counts those left out.
+    """
+    if _refusals.take(code):
+        _left_out[code] += 1
+    else:
+        write(Line(endpoint, errors={code}), left_out=_left_out.pop(code, 0) or None)
 
 
-def write(line: Line, cause: str | None = None) -> None:
+def few_lines(record: logging.LogRecord) -> bool:
+    """A filter for loggers that strangers make write: few lines a minute, whatever comes."""
+    return not _refusals.take(record.name)
+
+
+def write(line: Line, cause: str | None = None, left_out: int | None = None) -> None:
     """Log a line; `cause` is the kind of error behind one that says nothing to visitors."""
     if not log.isEnabledFor(logging.INFO):
         return
@@ -97,7 +114,8 @@ def write(line: Line, cause: str | None = None) -> None:
         "review": sorted(line.review),
         "errors": sorted(line.errors),
     }
-    log.info(json.dumps(values | ({"cause": cause} if cause else {})))
+    also = {"cause": cause, "left_out": left_out}
+    log.info(json.dumps(values | {name: value for name, value in also.items() if value}))
 
 
 def start(handlers: Iterable[logging.Handler] | None = None) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 
 import gradio as gr
 import uvicorn
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -29,10 +28,11 @@ from pawmatch.settings import Settings, on_lent_gpu
 from pawmatch.ui import html, request_log
 from pawmatch.ui.api import add_endpoints
 from pawmatch.ui.compare import PATH, TITLE, ComparePage
+from pawmatch.ui.connections import BACKLOG, MAX_HEAD_BYTES, limited
 from pawmatch.ui.gradio_patches import app_of, fetch_nothing, remember_signatures
 from pawmatch.ui.handlers import EXAMPLES, HOW_TO_SEND, Handlers, is_full, read_examples, sentence
 from pawmatch.ui.inference import Classifiers, from_settings, lent_gpu
-from pawmatch.ui.middleware import Gate, RateLimit, direct_visitor, endpoint_of, route, visitor_behind_proxy
+from pawmatch.ui.middleware import Door, endpoint_of, route
 from pawmatch.ui.page import KEPT_SECONDS, PhotoPage
 from pawmatch.ui.theme import theme
 
@@ -92,15 +92,10 @@ def app(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES)
         request_log.turned_away(endpoint_of(route(request.scope)) or "page", type(exc).__name__)
         return JSONResponse({"detail": sentence(exc)}, status_code=507 if is_full(exc) else 500)
 
-    middleware = [Middleware(Gate, max_upload_mb=settings.max_upload_mb)]
-    if settings.photos_per_minute:
-        identify = visitor_behind_proxy if settings.behind_proxy else direct_visitor
-        middleware.append(Middleware(RateLimit, per_minute=settings.photos_per_minute, identify=identify))
-    return app_of(
+    served = app_of(
         create(settings, classifiers, examples),
         app_kwargs={
             "routes": [Route("/healthz", alive), Route("/readyz", ready)],
-            "middleware": middleware,
             "exception_handlers": {503: busy, OSError: failed, MemoryError: failed},
         },
         max_file_size=f"{settings.max_upload_mb}mb",
@@ -119,6 +114,7 @@ def app(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES)
         mcp_server=False,
         state_session_capacity=MAX_SESSIONS,
     )
+    return Door(served, settings, os.environ.get("GRADIO_ROOT_PATH", ""))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -160,14 +156,20 @@ def own_folder() -> None:
 
 
 def server_of(served: ASGIApp) -> uvicorn.Server:
-    """The server for an app; who a visitor is it says from the connection alone, and never from headers."""
+    """The server for an app, whose connections are limited; headers tell it nothing of who a visitor is."""
     config = uvicorn.Config(
         served,
+        http=limited(),  # type: ignore[arg-type] - said to be a class, and called
+        ws="none",
         proxy_headers=False,
+        backlog=BACKLOG,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         log_level="warning",
         lifespan="on",
         timeout_graceful_shutdown=FAREWELL_SECONDS,
     )
+    for name in ("uvicorn.error", "asyncio"):
+        logging.getLogger(name).addFilter(request_log.few_lines)
     return uvicorn.Server(config)
 
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import httpx
 import pytest
+from gradio.routes import App, file_upload_statuses
 
-from pawmatch.ui.middleware import MAX_JSON_BYTES, NOT_OFFERED
+from pawmatch.ui import gradio_patches
+from pawmatch.ui.bodies import MAX_JSON_BYTES
+from pawmatch.ui.middleware import NOT_OFFERED, OFFERED, ROUTES
 from pawmatch.ui.page import KEPT_SECONDS
 from pawmatch.ui.server import CLEAN_SECONDS, MAX_SESSIONS
-from tests.ui.raw import ask_page, gives_nothing_away
+from tests.ui.conftest import in_loop
+from tests.ui.raw import ROOT, ask_page, gives_nothing_away
 
 # --- limits
 
@@ -22,12 +29,21 @@ def test_an_upload_is_capped(http: httpx.Client) -> None:
     assert http.post("/gradio_api/upload", files={"files": large}).status_code == 413
 
 
-@pytest.mark.parametrize("path", ["call/predict", "queue/join", "run/predict", "cancel", "call/v2/predict"])
+@pytest.mark.parametrize("path", ["call/predict", "queue/join", "cancel", "call/v2/predict"])
 def test_a_question_is_capped(http: httpx.Client, path: str) -> None:
     text = json.dumps({"data": ["x" * MAX_JSON_BYTES, "breed", 5], "session_hash": "s", "fn_index": 0})
     response = http.post(f"/gradio_api/{path}", content=text.encode())
     assert response.status_code == 413
     assert response.text.endswith("send fewer or smaller files.")
+
+
+def test_ids_of_uploads_do_not_pile_up(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradio_patches, "MAX_UPLOADS_TOLD", 5)
+    for number in range(20):
+        photo = {"files": ("a.jpg", b"x")}
+        assert http.post(f"/gradio_api/upload?upload_id={number}", files=photo).status_code == 200
+    assert len(file_upload_statuses._statuses) <= 6
+    assert len(file_upload_statuses._signals) <= 6
 
 
 def test_uploads_and_answers_are_deleted_within_the_hour() -> None:
@@ -77,6 +93,35 @@ def test_what_is_not_needed_is_shut(http: httpx.Client, path: str) -> None:
     response = http.get(f"/{path}")
     assert response.status_code in (403, 404, 405)
     gives_nothing_away(response.text)
+
+
+def gradio_addresses() -> list[str]:
+    """Whatever this version of Gradio has a route for, with something to try in each place of an address."""
+    app = in_loop(lambda: App.create_app(gr.Blocks(analytics_enabled=False)))
+    samples = {"{api_name}": "models", "{event_id}": "none", "{session_hash}": "nobody"}
+    places = [str(getattr(route, "path", "")) for route in app.routes]
+    assert len(places) > 80
+    for name, sample in samples.items():
+        places = [place.replace(name, sample) for place in places]
+    return sorted({re.sub(r"\{[^}]*\}", "x", place) for place in places if place})
+
+
+def test_what_answers_is_in_the_list_of_the_security_page(http: httpx.Client) -> None:
+    rows = re.findall(
+        r"^\| (GET|POST|GET HEAD) \| `(/\S*)` \| (.+) \|$", Path(ROOT, "SECURITY.md").read_text(), re.M
+    )
+    assert tuple(rows) == OFFERED
+    answering: set[str] = set()
+    for place in [*gradio_addresses(), "/compare", "/healthz", "/readyz", "/nothing"]:
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"):
+            with http.stream(method, place, content=b"{}" if method == "POST" else None) as response:
+                if response.status_code in (403, 405):
+                    continue
+            row = next(row for row in ROUTES if method in row[0] and row[1].fullmatch(place))
+            answering.add(OFFERED[ROUTES.index(row)][1])
+    assert {
+        template for _, template, _ in OFFERED
+    } - answering == set()  # nothing is listed that is not there
 
 
 def test_functions_of_components_cannot_be_called(http: httpx.Client) -> None:

@@ -149,6 +149,22 @@ def test_a_batch_keeps_order_reports_failures_and_has_an_end(
         handlers.predict_batch([upload] * (MAX_PHOTOS + 1))
 
 
+def test_a_photo_that_comes_twice_is_looked_at_once(
+    handlers: Handlers, upload: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    run_models = Classifier.run_models
+
+    def counted(classifier: Classifier, prepared: Any) -> Any:
+        looked.extend(prepared)
+        return run_models(classifier, prepared)
+
+    monkeypatch.setattr(Classifier, "run_models", counted)
+    answers = handlers.predict_batch([upload] * MAX_PHOTOS)
+    assert (len(answers), len(looked)) == (MAX_PHOTOS, 1)
+    assert all(answer == answers[0] for answer in answers)
+
+
 def test_explain_gives_one_overlay_per_variant(handlers: Handlers, upload: dict[str, Any]) -> None:
     answer, *overlays = handlers.explain(upload, "breed", "collie")
     assert answer["explanation"]["label"] == "Collie"

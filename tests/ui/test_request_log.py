@@ -13,6 +13,10 @@ import pytest
 from pawmatch.errors import PawMatchError
 from pawmatch.ui import request_log
 from pawmatch.ui.handlers import Handlers
+from pawmatch.ui.server import server_of
+from pawmatch.ui.visitors import TokenBuckets
+from tests.ui.asking import echo
+from tests.ui.test_visitors import Clock
 
 
 class Kept(logging.Handler):
@@ -64,7 +68,7 @@ def test_each_endpoint_and_each_step_of_the_page_has_its_line(
     handlers.paint(handlers.look(upload, "breed"))
     explained, batch, page, maps = map(json.loads, kept.lines)
     assert (explained["endpoint"], explained["task"]) == ("/explain", "artist")
-    assert (batch["endpoint"], batch["photos"], batch["errors"]) == ("/predict_batch", 2, ["BrokenImage"])
+    assert (batch["endpoint"], batch["photos"], batch["errors"]) == ("/predict_batch", 1, ["BrokenImage"])
     assert (page["endpoint"], page["photos"]) == ("page", 1)
     assert (maps["endpoint"], maps["photos"], set(maps["timing_ms"])) == ("heatmaps", 0, {"explain", "total"})
 
@@ -98,6 +102,25 @@ def test_a_refusal_at_the_door_has_its_line(kept: Kept) -> None:
     request_log.turned_away("/predict", "Busy")
     (line,) = map(json.loads, kept.lines)
     assert (line["endpoint"], line["errors"]) == ("/predict", ["Busy"])
+
+
+def test_refusals_leave_few_lines_and_the_next_one_counts_the_others(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(request_log, "_refusals", TokenBuckets(60, 3, clock=clock))
+    for _ in range(1000):
+        request_log.turned_away("upload", "TooSlow")
+    assert len(kept.lines) == 3
+    clock.now += 1
+    request_log.turned_away("upload", "TooSlow")
+    request_log.turned_away("upload", "TooLarge")
+    assert [json.loads(line).get("left_out") for line in kept.lines[3:]] == [997, None]
+    errors = logging.getLogger("uvicorn.error")
+    server_of(echo)
+    record = errors.makeRecord(errors.name, logging.ERROR, "", 0, "Invalid HTTP request", (), None)
+    assert sum(request_log.few_lines(record) for _ in range(1000)) == 3
+    assert request_log.few_lines in errors.filters
 
 
 def test_nobody_who_does_not_serve_gets_lines(

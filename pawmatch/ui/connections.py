@@ -1,0 +1,120 @@
+"""Connections: how many there may be, and how long one may take to say what it wants.
+
+A request that is sent in part costs its sender nothing, and us an open file, of which there are often 1,024.
+So a connection has HEAD_SECONDS for the head of a request (a body's time is measured in `bodies`), and where
+there are too many, one goes: of the address that has most of them, the one that was silent longest. Nobody is
+turned away for that: who has just come is the last to go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+try:
+    import resource
+except ImportError:  # Windows, which has no such limit
+    resource = None  # type: ignore[assignment]
+
+HEAD_SECONDS = 10.0
+MAX_HEAD_BYTES = 2**15
+BACKLOG = 128  # connections that may be opened at once before any of them is looked at
+MAX_UNFINISHED = 256  # that have not sent a whole request
+
+
+def max_connections() -> int:
+    """Half of the files that the process may have open, 1,024 at most; photos and weights are files, too."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource else 2048
+    return 1024 if allowed < 0 else max(64, min(allowed // 2, 1024))
+
+
+def limited() -> Callable[..., Connection]:
+    """What makes the connections of one server."""
+    most = max_connections()
+    return partial(Connection, Crowd(most), Crowd(min(MAX_UNFINISHED, most // 2)))
+
+
+class Crowd:
+    """Connections of one kind, `most` of them; the one that was added last is the last to go."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.count = most, 0
+        self.by_address: dict[str, dict[Connection, None]] = {}
+
+    def add(self, connection: Connection) -> None:
+        """Add a connection, or note that it did something."""
+        self.discard(connection)
+        self.by_address.setdefault(connection.address, {})[connection] = None
+        self.count += 1
+        if self.count > self.most:
+            largest = max(self.by_address.values(), key=len)
+            next(iter(largest)).end()
+
+    def discard(self, connection: Connection) -> None:
+        """Forget a connection, if it is here."""
+        here = self.by_address.get(connection.address, {})
+        if connection in here:
+            del here[connection]
+            self.count -= 1
+            if not here:
+                del self.by_address[connection.address]
+
+
+class Connection(H11Protocol):
+    """A connection of uvicorn's server, in the crowd of all and, with half a request, in that of those."""
+
+    def __init__(self, everyone: Crowd, unfinished: Crowd, **given: Any) -> None:
+        super().__init__(**given)
+        self.everyone, self.unfinished = everyone, unfinished
+        self.address = ""
+        self._head_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self.address = self.client[0] if self.client else ""
+        self._note()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it."""
+        self.end(is_open=False)
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Look at what has arrived."""
+        super().handle_events()
+        if not self.transport.is_closing():
+            self._note()
+
+    def _note(self) -> None:
+        """Say where the request is: its head or its body due, all of it there, or none begun."""
+        self.everyone.add(self)
+        state = self.conn.their_state
+        is_idle = state is h11.IDLE and self.cycle is not None and not self.conn.trailing_data[0]
+        if state is h11.IDLE and not is_idle:
+            self._head_due = self._head_due or self.loop.call_later(HEAD_SECONDS, self.end)
+        else:
+            self._cancel()
+        if is_idle or state not in (h11.IDLE, h11.SEND_BODY):
+            self.unfinished.discard(self)
+        # From the start of a request it keeps its place: a byte now and then makes nobody the youngest.
+        elif self not in self.unfinished.by_address.get(self.address, {}):
+            self.unfinished.add(self)
+
+    def _cancel(self) -> None:
+        if self._head_due:
+            self._head_due.cancel()
+            self._head_due = None
+
+    def end(self, is_open: bool = True) -> None:
+        """Hang up, and be forgotten."""
+        self._cancel()
+        self.everyone.discard(self)
+        self.unfinished.discard(self)
+        if is_open:
+            self.transport.abort()

@@ -1,0 +1,140 @@
+"""Connections: half a request ends, and very many of them leave the service to others."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+from pawmatch.ui import connections
+from pawmatch.ui.connections import Crowd, max_connections
+from pawmatch.ui.server import listen, server_of
+from tests.ui.asking import echo
+
+HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+Open = Callable[[bytes], socket.socket]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits that a test reaches; nothing ends by its age."""
+    monkeypatch.setattr(connections, "MAX_UNFINISHED", 8)
+    monkeypatch.setattr(connections, "max_connections", lambda: 16)
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 600)
+
+
+@pytest.fixture
+def port(small: None) -> Iterator[int]:
+    """A server that repeats what it is sent."""
+    with listen("127.0.0.1", 0) as listener:
+        server = server_of(echo)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        server.config.lifespan = "off"
+        thread.start()
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        yield int(listener.getsockname()[1])
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def begin(port: int) -> Iterator[Open]:
+    """Call to open a connection and say something."""
+    with ExitStack() as stack:
+
+        def open_one(said: bytes) -> socket.socket:
+            line = stack.enter_context(socket.create_connection(("127.0.0.1", port), 30))
+            line.sendall(said)
+            return line
+
+        yield open_one
+
+
+def is_over(line: socket.socket) -> bool:
+    """Whether the server hangs up without a word."""
+    try:
+        return line.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def is_answered(line: socket.socket) -> bool:
+    """Whether the five letters come back."""
+    said = b""
+    while not said.endswith(b"abcde") and (more := line.recv(4096)):
+        said += more
+    return said.endswith(b"abcde")
+
+
+def test_half_a_head_ends_and_half_a_body_does_not_count_as_one(
+    monkeypatch: pytest.MonkeyPatch, begin: Open
+) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
+    whole, half, silent = begin(HEAD + b"\r\nab"), begin(HEAD), begin(b"")
+    second = begin(HEAD + b"\r\nabcde" + HEAD)  # after a whole request
+    assert is_answered(second)
+    for line in (half, silent, second):
+        assert is_over(line)
+    whole.sendall(b"cde")
+    assert is_answered(whole)
+
+
+@pytest.mark.parametrize("said", [b"", HEAD, HEAD + b"\r\nab"], ids=["nothing", "half a head", "half a body"])
+def test_of_many_half_requests_the_oldest_go_and_an_honest_one_is_answered(
+    port: int, begin: Open, said: bytes
+) -> None:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as visitor:
+        assert visitor.post("/", content=b"before").text == "before"  # stays open all the time
+        lines = [begin(said) for _ in range(60)]
+        for line in lines[:-8]:
+            assert is_over(line)
+        assert visitor.post("/", content=b"after").text == "after"
+    if said.endswith(b"ab"):
+        lines[-1].sendall(b"cde")
+        assert is_answered(lines[-1])
+
+
+def test_whole_requests_are_limited_too(begin: Open) -> None:
+    lines = []
+    for _ in range(40):
+        lines.append(begin(HEAD + b"\r\nabcde"))
+        assert is_answered(lines[-1])
+    assert all(map(is_over, lines[:-16]))
+
+
+class Fake:
+    """A connection that notes its end."""
+
+    def __init__(self, crowd: Crowd, gone: list[Fake], address: str) -> None:
+        self.crowd, self.gone, self.address = crowd, gone, address
+
+    def end(self) -> None:
+        self.gone.append(self)
+        self.crowd.discard(self)  # type: ignore[arg-type]
+
+
+def test_the_address_that_has_most_gives_one_up() -> None:
+    crowd = Crowd(4)
+    gone: list[Fake] = []
+    honest, *others = (Fake(crowd, gone, address) for address in "baaaaaa")
+    for fake in (honest, *others):
+        crowd.add(fake)  # type: ignore[arg-type]
+    assert gone == others[:3]
+    crowd.discard(honest)  # type: ignore[arg-type]
+    assert (crowd.count, set(crowd.by_address)) == (3, {"a"})
+
+
+@pytest.mark.parametrize(("allowed", "most"), [(1024, 512), (256, 128), (64, 64), (10**6, 1024), (-1, 1024)])
+def test_open_files_are_left_for_photos(monkeypatch: pytest.MonkeyPatch, allowed: int, most: int) -> None:
+    monkeypatch.setattr(
+        connections, "resource", SimpleNamespace(getrlimit=lambda kind: (allowed, 0), RLIMIT_NOFILE=7)
+    )
+    assert max_connections() == most
