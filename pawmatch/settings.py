@@ -112,7 +112,7 @@ def proxies(text: str) -> Proxies:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Host names; "*.dogs.example" stands for any name below, "*" for any at all."""
+    """Host names; "*.example.org" stands for any name below, "*" for any at all."""
     return tuple(host_name(part.strip().lower()) for part in text.split(","))
 
 
@@ -120,7 +120,7 @@ def origins(text: str) -> tuple[str, ...]:
     """Where pages come from: a scheme and a host, as browsers write them."""
     found = tuple(part.strip().lower() for part in text.split(","))
     if not all(re.fullmatch(r"https?://[^/\s@?#*]+", origin) for origin in found):
-        raise ValueError("use addresses such as https://dogs.example, without a path")
+        raise ValueError("use addresses such as https://example.org, without a path")
     return found
 
 
@@ -162,11 +162,11 @@ class Settings:
     hosts: tuple[str, ...] = setting(
         (),
         "names that the service is called by, besides addresses, localhost and this computer's own name; "
-        "*.dogs.example for any name below, * for any",
+        "*.example.org for any name below, * for any",
         names,
     )
     origins: tuple[str, ...] = setting(
-        (), "pages of others that may call it from a visitor's browser, as https://dogs.example", origins
+        (), "pages of others that may call it from a visitor's browser, as https://example.org", origins
     )
     request_log: bool = setting(True, "write one line of JSON per request to standard error", yes_or_no)
     fetch_urls: bool = setting(
