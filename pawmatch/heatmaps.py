@@ -127,6 +127,19 @@ def overlay(
     return Image.fromarray(pixels)
 
 
+def overlap(one: Heatmap, other: Heatmap) -> float:
+    """How much of their heat two heatmaps of one image have in common, in [0, 1]; 0 if one has none.
+
+    It is the intersection of both maps, each scaled to a sum of 1 (Swain and Ballard 1991).
+    """
+    shares = [heatmap.cam / max(float(heatmap.cam.sum()), 1e-9) for heatmap in (one, other)]
+    if shares[0].shape != shares[1].shape:
+        height, width = shares[0].shape
+        fitted = cv2.resize(shares[1], (width, height), interpolation=cv2.INTER_AREA)
+        shares[1] = fitted / max(float(fitted.sum()), 1e-9)
+    return float(np.minimum(*shares).sum())
+
+
 class Overlays(Mapping[str, Image.Image]):
     """The photo with each variant's heatmap laid over it, drawn when it is asked for and then kept.
 

@@ -109,6 +109,38 @@ def no_proof(subject: str) -> str:
     return str(_words()["proofs"].get(subject, ""))
 
 
+def headline(prediction: Prediction) -> str:
+    """The verdict's name alone: "Beagle", "Scent hound", "Tabby cat"."""
+    code, group, words = prediction.verdict.code, prediction.group, prediction.words
+    if code == "answer":
+        return prediction.top.name
+    if code == "group" and group:
+        return _capital(group.name) or listed(prediction.candidates_90[:MAX_NAMES])
+    if code == "unknown" and words:
+        return _capital(with_article(words.subject))
+    if code == "outside" and prediction.looks_like:
+        return _capital(prediction.looks_like[0].name)
+    return "I cannot tell"
+
+
+def headline_confidence(prediction: Prediction) -> float | None:
+    """The confidence in the headline; none where the model has no name for what it sees."""
+    if prediction.verdict.code == "outside" and prediction.looks_like:
+        return prediction.looks_like[0].confidence
+    return verdict_confidence(prediction)
+
+
+def verdict_told(prediction: Prediction) -> str:
+    """The verdict below its headline, with what is close to an answer; nothing where the name says it all."""
+    text = prediction.verdict.text
+    if prediction.verdict.code != "answer":
+        return text
+    close = [name for name in prediction.candidates_90 if name != prediction.top.name][: MAX_NAMES - 1]
+    if close:
+        return f"{text}; {listed(close, 'and')} {'is' if len(close) == 1 else 'are'} close"
+    return "" if text == prediction.top.name else text
+
+
 @cache
 def _words() -> dict[str, Any]:
     return tomllib.loads((files("pawmatch") / "labels" / "nouns.toml").read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from inspect import signature
 from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import gradio as gr
 from gradio.components import Component
@@ -97,6 +98,11 @@ def keep_file(data: bytes, name: str) -> str:
         Path(file.name).unlink(missing_ok=True)  # a full disk must not fill up with halves
         raise
     return str(path)
+
+
+def address_of(path: str) -> str:
+    """Where a page finds a file of Gradio's cache, from wherever the app is mounted."""
+    return f"gradio_api/file={quote(path)}"
 
 
 def app_of(demo: gr.Blocks, *, app_kwargs: dict[str, Any], **options: Any) -> ASGIApp:

@@ -13,6 +13,7 @@ from html import escape
 from io import BytesIO
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -23,9 +24,19 @@ from PIL import Image
 
 from pawmatch import phrasing
 from pawmatch.evaluation.compare import Comparison, ImageAnswers, VariantSummary
+from pawmatch.heatmaps import overlap
 from pawmatch.labels import VARIANT_NAMES, display_name, words_of
-from pawmatch.phrasing import MAX_NAMES, no_proof, percent, thing, verdict_confidence, with_article
-from pawmatch.results import Explanation, Heatmap, Prediction, Task
+from pawmatch.phrasing import (
+    MAX_NAMES,
+    headline,
+    headline_confidence,
+    no_proof,
+    percent,
+    thing,
+    verdict_told,
+    with_article,
+)
+from pawmatch.results import Heatmap, Prediction, Task, VariantAnswer
 
 TITLE = "pawmatch"
 MAIN_PAGE = "One photo"
@@ -36,6 +47,8 @@ NUMBERS = ("no", "one", "two", "three")
 CAUTION = "So few photos show how the models differ, not which of them is better."
 EVERY_PHOTO_REFUSED = "None of these photos can be used"
 JPEG_QUALITY = 88
+SENT_SIDE = 2048  # pixels; what is larger the browser scales down before it sends it
+SAME_PLACE = 0.6  # of the heat in common, from which two models look at the same place
 # A paw in a picture frame.
 MARK = (
     '<svg class="mark" viewBox="0 0 48 48" aria-hidden="true">'
@@ -111,8 +124,7 @@ def head(tasks: Iterable[Task]) -> str:
 
 def header(tasks: Iterable[Task]) -> str:
     """The page's title."""
-    more = "Three models answer, say how sure they are, and show where they looked."
-    return str(_parts.header(Markup(MARK), TITLE, tagline(tasks), more))
+    return str(_parts.header(Markup(MARK), TITLE, tagline(tasks)))
 
 
 def footer(tasks: Iterable[Task]) -> str:
@@ -120,6 +132,11 @@ def footer(tasks: Iterable[Task]) -> str:
     proofs = distinct(no_proof(task.subject) for task in tasks)
     limits = f"{', '.join(['This is a guess from looks', *proofs])}. Please base no decision on it alone."
     return str(_parts.footer(limits, "Photos serve for the answer only and are deleted within the hour."))
+
+
+def intake(limit: int, reads_heic: bool) -> str:
+    """The place where a photo comes in, of at most `limit` bytes."""
+    return str(_parts.intake(limit, SENT_SIDE, "yes" if reads_heic else "no"))
 
 
 def gallery(pictures: Sequence[tuple[str, str]]) -> str:
@@ -149,12 +166,7 @@ def card_text(card: str) -> str:
 
 def empty(task: Task) -> str:
     """Before there is a photo."""
-    how = (
-        f"Choose a photo of {with_article(task.subject)}, paste one, take one, or click an example. "
-        f"The closest {task.plural} appear here, each with how sure the model is."
-    )
-    more = "Where the model should not be trusted alone, it says so and why."
-    return str(_parts.empty("No photo yet", (how, more)))
+    return str(_parts.empty("No photo yet", f"The closest {task.plural} appear here."))
 
 
 def working(step: str) -> str:
@@ -168,18 +180,29 @@ def problem(message: object) -> str:
 
 
 def answer(prediction: Prediction) -> str:
-    """The verdict, the badge that asks for a check, names that belong to it, and the confidence bars."""
-    confidence = verdict_confidence(prediction)
-    beside = "" if confidence is None else percent(confidence)
-    lead, rest = above_bars(prediction), below_bars(prediction)
-    return str(_parts.answer(prediction, beside, CHECK, listed(prediction), lead, rest))
+    """The name, the verdict in a line, the badge that asks for a check, and the confidence bars."""
+    confidence = headline_confidence(prediction)
+    return str(
+        _parts.answer(
+            prediction,
+            headline(prediction),
+            "" if confidence is None else percent(confidence),
+            json.dumps([[box.x, box.y, box.width, box.height] for box in prediction.boxes]),
+            verdict_told(prediction),
+            CHECK,
+            listed(prediction),
+            above_bars(prediction),
+            below_bars(prediction),
+        )
+    )
 
 
 def listed(prediction: Prediction) -> tuple[str, list[str]]:
     """The members of a group too large for the verdict, or what is seen where the subject is missing."""
     if prediction.group and len(prediction.group.labels) > MAX_NAMES:
         return "They look alike", [display_name(label) for label in prediction.group.labels]
-    return "It looks like", [f"{one.name} {percent(one.confidence)}" for one in prediction.looks_like]
+    others = prediction.looks_like[1:]  # the first is the headline
+    return "Or like", [f"{one.name} {percent(one.confidence)}" for one in others]
 
 
 def above_bars(prediction: Prediction) -> str:
@@ -206,38 +229,72 @@ def below_bars(prediction: Prediction) -> str:
 # --- the heatmaps
 
 
-def heatmaps_title(task: Task | None = None, name: str = "") -> str:
-    """The title above the heatmaps, and the line that says what they show: evidence for the label `name`."""
-    line = "Each model paints the regions that speak for one answer."
-    if task:
-        shown = thing(name, subject=task.subject, noun=task.noun)
-        coarse = "The models see a coarse grid, so sharp edges mean nothing."
-        line = f"Coloured regions speak for {shown}. {coarse}"
-    return str(_parts.part("Where each model looked", line))
-
-
-def caption(
-    variant: str, prediction: Prediction | None = None, explanation: Explanation | None = None
+def maps(
+    stops: Sequence[str],
+    prediction: Prediction | None = None,
+    heatmaps: Mapping[str, Heatmap] = MappingProxyType({}),
+    name: str = "",
+    pictures: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """Below one heatmap: the variant, its own answer, and its view of the label that is explained."""
-    own, lines = None, ["Its answer and its heatmap appear here."]
-    if prediction is not None:
-        own = next((entry for entry in prediction.variants if entry.variant == variant), None)
-        lines = [] if own else ["These weights come without this model."]
-        if own and explanation is None:
-            lines = ["Its heatmap is being painted."]
-    if own and explanation is not None:
-        heatmap = explanation.heatmaps[variant]
-        if own.label != explanation.label:
-            lines.append(f"{explanation.name}: {percent(heatmap.confidence)}")
-        if heatmap.raw_max <= 0:
-            lines.append(f"No region speaks for {explanation.name}.")
-    return str(_parts.caption(model_name(variant), own, lines))
+    """The heatmaps side by side below what they show in a sentence, or the places that are held for them.
+
+    `stops` are the colors of the legend; `heatmaps` and the addresses of their `pictures`, for the label
+    called `name`, go by variant.
+    """
+    title, line = "Where each model looks", "Each model paints the regions that speak for one answer."
+    if heatmaps and prediction:
+        task = words_of(prediction)
+        title = looked(list(heatmaps.values()), name)
+        shown = thing(name, subject=task.subject, noun=task.noun)
+        line = f"Colored regions speak for {shown}. The models see a coarse grid: sharp edges mean nothing."
+    figures = []
+    for variant, model in VARIANT_NAMES.items():
+        heatmap = heatmaps.get(variant)
+        told = alt_text(heatmap, name) if heatmap else ""
+        own = (
+            next((one for one in prediction.variants if one.variant == variant), None) if prediction else None
+        )
+        lines = caption(own, heatmap, name) if prediction else []
+        figures.append((model, pictures.get(variant, ""), told, own, lines))
+    return str(_parts.maps(title, line, figures, stops))
 
 
-def legend(stops: Sequence[str]) -> str:
-    """The colour bar of the heatmaps."""
-    return str(_parts.legend(stops))
+def caption(own: VariantAnswer | None, heatmap: Heatmap | None, name: str) -> list[str]:
+    """Below one heatmap and the variant's own answer: its view of the label that is explained."""
+    if own is None:
+        return ["These weights come without this model."]
+    if heatmap is None:
+        return []
+    lines = [f"{name}: {percent(heatmap.confidence)}"] if own.label != heatmap.label else []
+    return [*lines, f"No region speaks for {name}."] if heatmap.raw_max <= 0 else lines
+
+
+def looked(heatmaps: Sequence[Heatmap], name: str) -> str:
+    """In a sentence, whether the models look at the same place for the label called `name`."""
+    seen = [heatmap for heatmap in heatmaps if heatmap.raw_max > 0]
+    if not seen:
+        return f"No model finds anything that speaks for {name}"
+    names = [model_name(heatmap.variant) for heatmap in seen]
+    if len(seen) == 1:
+        return f"{names[0]} looks mostly {place(seen[0].cam)}"
+    count = NUMBERS[len(seen)]
+    pairs = list(combinations(range(len(seen)), 2))
+    shared = [(one, other) for one, other in pairs if overlap(seen[one], seen[other]) >= SAME_PLACE]
+    if not shared:
+        return f"The {count} look at different places"
+    if shared == pairs:
+        who = "Both" if len(seen) == 2 else f"All {count}"
+        return f"{who} look at the same place, mostly {place(seen[0].cam)}"
+    alone = set(range(len(seen))).difference(*shared)
+    if alone:
+        lone = alone.pop()
+        return f"{names[lone]} looks elsewhere, mostly {place(seen[lone].cam)}"
+    return f"The {count} look at places that overlap"
+
+
+def why(task: Task, choices: Sequence[tuple[str, str]]) -> str:
+    """The field that asks for another label's heatmaps; `choices` are names and labels; none, no field."""
+    return str(_parts.why(f"Why not another {task.noun}?", choices)) if choices else ""
 
 
 def alt_text(heatmap: Heatmap, name: str) -> str:
@@ -249,12 +306,12 @@ def alt_text(heatmap: Heatmap, name: str) -> str:
 
 
 def place(cam: NDArray[Any]) -> str:
-    """Where a coarse map (rows, columns) is hottest: "at the top left", "in the centre"."""
+    """Where a coarse map (rows, columns) is hottest: "at the top left", "in the center"."""
     row, column = divmod(int(cam.argmax()), cam.shape[1])
     vertical = ("top", "", "bottom")[3 * row // cam.shape[0]]
     horizontal = ("left", "", "right")[3 * column // cam.shape[1]]
     side = f"{vertical} {horizontal}".strip()
-    return f"at the {side}" if side else "in the centre"
+    return f"at the {side}" if side else "in the center"
 
 
 # --- details
@@ -311,7 +368,7 @@ def comparison_empty(task: Task) -> str:
         f"Choose photos of {task.subject}s, up to {MAX_COMPARED}, and press Compare. Each model names the "
         f"{task.noun} on its own, and says how sure it is."
     )
-    return str(_parts.empty("Nothing compared yet", (how, "")))
+    return str(_parts.empty("Nothing compared yet", how))
 
 
 def comparing(title: str, text: str = "", share: float | None = None) -> str:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Navbar
-from PIL import Image
 
 from pawmatch.errors import PawMatchError
 from pawmatch.heatmaps import colormap_stops, overlay
 from pawmatch.images.filetypes import refusal
-from pawmatch.labels import COLORMAPS, VARIANT_NAMES
+from pawmatch.labels import COLORMAPS
 from pawmatch.results import Explanation, Task
 from pawmatch.settings import Settings
 from pawmatch.ui import html
 from pawmatch.ui.api import MODEL_RUN, PRIVATE, QUICK, worded
-from pawmatch.ui.gradio_patches import keep_jpeg
+from pawmatch.ui.gradio_patches import address_of, keep_jpeg
 from pawmatch.ui.handlers import (
     Example,
     Handlers,
@@ -28,26 +28,16 @@ from pawmatch.ui.handlers import (
 )
 
 KEPT_SECONDS = 1800  # a visitor's photo and answer stay half an hour at most
-NOTHING_TO_EXPLAIN = [(html.CHOOSE_PHOTO, "")]
 # What to do about a photo as iPhones store it; None where it can be read.
 HEIC_REFUSED = refusal(b"\0\0\0\x18ftypheic", "photo.heic")
-CLICKED_EXAMPLE = """element.addEventListener("click", (event) => {
-  const button = event.target.closest("button[data-index]");
-  if (button) trigger("click", { index: Number(button.dataset.index) });
-});"""
-# On a phone the answer is below the question: whoever asked should see it without searching.
-SHOW_VERDICT = """() => setTimeout(() => {
-  const verdict = document.querySelector("#answer .card:not(.empty, .working) .verdict");
-  if (!verdict) return;
-  const { top, bottom } = verdict.getBoundingClientRect();
-  if (top >= 0 && bottom <= innerHeight) return;
-  const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
-  document.getElementById("answer").scrollIntoView({ behavior, block: "start" });
-}, 50)"""
+PHOTO_SCRIPT = Path(__file__).with_name("photo.js").read_text(encoding="utf-8")
+# What photo.js knows takes the place of what widgets hold.
+WITH_PHOTO = "(photo, ...rest) => [pawmatch.photo, ...rest]"
+WITH_LABEL = "(photo, task, label, ...rest) => [pawmatch.photo, task, pawmatch.label, ...rest]"
 # Of a file that cannot be sent Gradio says something in passing. Here it is the header that notices, so that
 # the answer's place can say it, and the file is kept from Gradio.
 REFUSE_FILES = """const judge = (event, files) => {
-  if (!event.target.closest?.("#photo, #photos")) return;
+  if (!event.target.closest?.("#photos")) return;
   const refused = [...(files ?? [])].find((file) => file.size > LIMIT || !file.type.startsWith("image/")
     || (REFUSE_HEIC && (/^image\\/hei[cf]/.test(file.type) || /\\.hei[cf]$/i.test(file.name))));
   if (!refused) return;
@@ -64,7 +54,7 @@ Update = dict[Any, Any]
 
 
 def page_header(tasks: Iterable[Task], settings: Settings) -> gr.HTML:
-    """The links to both pages and the title, whose `click` says that a file was refused: see refused_file."""
+    """The links to all pages and the title, whose `click` says that a file was refused: see refused_file."""
     Navbar(main_page_name=html.MAIN_PAGE)
     script = REFUSE_FILES.replace("LIMIT", str(settings.max_upload_mb * 2**20))
     script = script.replace("REFUSE_HEIC", "true" if HEIC_REFUSED else "false")
@@ -95,21 +85,25 @@ class PhotoPage:
     """
 
     def __init__(self, handlers: Handlers, settings: Settings, examples: list[Example]) -> None:
-        self.handlers, self.settings = handlers, settings
+        self.handlers, self.settings, self.examples = handlers, settings, examples
+        Navbar(main_page_name=html.MAIN_PAGE)
         tasks = list(handlers.classifiers.tasks.values())
-        self.header = page_header(tasks, settings)
-        with gr.Row(elem_classes="ask"):
+        gr.HTML(html.header(tasks))
+        self.galleries = {
+            task.name: html.gallery(
+                [(one.thumbnail(), one.alt) for one in handlers.examples_for(task.name, examples)]
+            )
+            for task in tasks
+        }
+        self.task = task_choice(tasks)
+        # The photo itself is with photo.js: this only carries it to and from the server.
+        self.photo = gr.Image(visible=False)
+        self.wanted = gr.Textbox(visible=False)
+        limit = settings.max_upload_mb * 2**20
+        with gr.Column(elem_classes="board"):
             with gr.Column(elem_classes="question"):
-                self.task = task_choice(tasks)
-                self.photo = gr.Image(
-                    label="Photo",
-                    sources=["upload", "clipboard", "webcam"],
-                    placeholder="# Drop a photo here\nor click to choose one",
-                    alt_text="The photo that you chose",
-                    format="jpeg",
-                    height=320,
-                    buttons=["fullscreen"],
-                    elem_id="photo",
+                self.intake = gr.HTML(
+                    html.intake(limit, not HEIC_REFUSED), js_on_load=PHOTO_SCRIPT, elem_id="photo"
                 )
             with gr.Column(elem_classes="reply"):
                 self.notice = gr.HTML(elem_id="notice")
@@ -118,31 +112,23 @@ class PhotoPage:
                 )
                 self.answer = gr.HTML(html.empty(tasks[0]), elem_id="answer")
             with gr.Column(elem_classes="tryout"):
-                self.galleries = {
-                    task.name: add_gallery(
-                        task.name, handlers.examples_for(task.name, examples), task is tasks[0]
-                    )
-                    for task in tasks
-                }
-        self.explained = gr.HTML(html.heatmaps_title(), elem_id="explained")
-        with gr.Row(elem_classes="controls"):
-            self.label, self.colormap, self.strength = add_controls(settings)
-        with gr.Row(elem_classes="maps"):
-            maps = {variant: add_map(variant) for variant in VARIANT_NAMES}
-        self.images = {variant: image for variant, (image, _) in maps.items()}
-        self.captions = {variant: caption for variant, (_, caption) in maps.items()}
-        self.legend = gr.HTML(html.legend(colormap_stops(settings.colormap)), elem_id="legend")
-        with gr.Accordion("Details", open=False):
-            self.details = gr.HTML(html.no_details())
-        with gr.Accordion("The answer as JSON", open=False):
-            self.json = gr.JSON(show_label=False)
-        with gr.Accordion("Model card", open=False):
-            self.card = gr.Markdown(html.CHOOSE_PHOTO)
+                self.gallery = gr.HTML(self.show_gallery(tasks[0].name), elem_id="examples")
+            with gr.Column(elem_classes="proof"):
+                self.maps = gr.HTML(html.maps(colormap_stops(settings.colormap)), elem_id="maps")
+                self.why = gr.HTML(elem_id="why")
+                with gr.Accordion("Display", open=False), gr.Row():
+                    self.colormap, self.strength = add_controls(settings)
+                with gr.Accordion("Details", open=False):
+                    self.details = gr.HTML(html.no_details())
+                    with gr.Accordion("The answer as JSON", open=False):
+                        self.json = gr.JSON(show_label=False)
+                    with gr.Accordion("Model card", open=False):
+                        self.card = gr.Markdown(html.CHOOSE_PHOTO)
         gr.HTML(html.footer(tasks))
         self.state = gr.State(time_to_live=KEPT_SECONDS)
         self.outputs = [
-            *(self.state, self.answer, self.notice, self.retry, self.label, self.explained),
-            *(self.details, self.json, self.card, *self.images.values(), *self.captions.values()),
+            *(self.state, self.answer, self.notice, self.retry, self.maps, self.why),
+            *(self.details, self.json, self.card),
         ]
         self._connect()
 
@@ -152,41 +138,37 @@ class PhotoPage:
             "fn": self.look,
             "inputs": [self.photo, self.task, *colors],
             "outputs": self.outputs,
+            "js": WITH_PHOTO,
         }
         # The answer's place says itself what is going on; this adds the seconds, and the place in the queue.
         run = {**PRIVATE, **MODEL_RUN}
         on_answer = {**run, "show_progress": "minimal", "show_progress_on": self.answer}
-        galleries = [gallery for gallery, _ in self.galleries.values()]
+        in_browser: dict[str, Any] = {"fn": None, "api_visibility": "private"}
 
-        # `change` fires once for each upload, paste, capture, example and removal, and after the value has
-        # changed; `input` and `clear` may come with the value of before.
-        self.photo.change(**look, **on_answer, trigger_mode="always_last")
-        for gallery, mine in self.galleries.values():
-            gallery.click(worded(chosen_from(mine)), None, self.photo, **QUICK)
-        self.task.change(self.show_gallery, self.task, galleries, **QUICK).then(**look, **on_answer)
+        self.intake.photo(**look, **on_answer, trigger_mode="always_last")
+        self.intake.refused(self.refuse, self.task, self.outputs, **QUICK)
+        arrived = {**in_browser, "inputs": self.photo, "js": "(photo) => pawmatch.show(photo)"}
+        self.intake.example(worded(self.example), self.task, self.photo, **QUICK).then(**arrived)
+        self.task.change(self.show_gallery, self.task, self.gallery, **QUICK).then(**look, **on_answer)
         self.retry.click(worded(self.load_intended), self.task, None, **on_answer).then(**look, **on_answer)
-        self.header.click(self.refuse, self.task, self.outputs, **QUICK)
-        self.answer.change(None, js=SHOW_VERDICT, api_visibility="private")
-        # Not `input`, which also fires when the field is left, nor `change`, which our own updates fire. The
-        # label is the field's value and not the event's: "always_last" asks again with the first event.
-        self.label.select(
+        self.answer.change(**in_browser, js="() => pawmatch.answered()")
+        self.intake.explain(
             self.explain,
-            [self.photo, self.task, self.label, self.state, *colors],
+            [self.photo, self.task, self.wanted, self.state, *colors],
             self.outputs,
             **run,
-            show_progress_on=list(self.images.values()),
+            js=WITH_LABEL,
+            show_progress="hidden",
             trigger_mode="always_last",
         )
-        restyled = worded(self.restyle)
         gr.on(
             [self.colormap.change, self.strength.change],
-            restyled,
+            worded(self.restyle),
             [self.state, *colors],
-            list(self.images.values()),
+            self.maps,
             **QUICK,
             trigger_mode="always_last",
         )
-        self.colormap.change(worded(self.show_legend), self.colormap, self.legend, **QUICK)
 
     # --- what the events change
 
@@ -202,7 +184,7 @@ class PhotoPage:
                     self.handlers.classifiers.get(self.handlers.task(task).name)
                 yield {self.answer: html.working("Looking at the photo")}
                 state = self.handlers.look(image, task)
-                yield self.answered(state)
+                yield self.answered(state, colormap)
                 yield self.painted(*self.handlers.paint(state), colormap, strength)
         except PawMatchError as exc:
             # In the answer's own place: a passing message would leave the last photo's answer standing.
@@ -223,11 +205,8 @@ class PhotoPage:
                     self.handlers.task(task).name,
                 ):
                     state = self.handlers.look(image, task)
-                    update = self.answered(state)
-                update |= self.painted(*self.handlers.paint(state, label), colormap, strength)
-                # It stands there already, and the visitor may be about to choose another one.
-                update.pop(self.label, None)
-                return update
+                    update = self.answered(state, colormap)
+                return update | self.painted(*self.handlers.paint(state, label), colormap, strength)
         except PawMatchError as exc:
             return self.blank(task, exc)
 
@@ -239,19 +218,19 @@ class PhotoPage:
         """Load the intended model again; whether that helped, the next answer's notice says."""
         self.handlers.classifiers.replace_fallback(self.handlers.task(task).name)
 
-    def show_gallery(self, task: Any) -> list[Any]:
-        """The examples of one task."""
-        return [gr.HTML(visible=task == name) for name in self.galleries]
+    def show_gallery(self, task: Any) -> str:
+        """The examples of one task, to click on."""
+        return self.galleries[self.handlers.task(task).name]
 
-    def show_legend(self, colormap: Any) -> str:
-        """The colour bar of a colour map."""
-        return html.legend(colormap_stops(colormap))
+    def example(self, task: Any, event: gr.EventData) -> str:
+        """The picture of an example that was clicked, by its number."""
+        return str(self.handlers.examples_for(task, self.examples)[int(event.index)].path)
 
-    def restyle(self, state: PageState | None, colormap: Any, strength: Any) -> list[Any]:
-        """The overlays in other colours or strength; the models do not run for that."""
+    def restyle(self, state: PageState | None, colormap: Any, strength: Any) -> Any:
+        """The overlays in other colors or strength; the models do not run for that."""
         if state is None or not state.heatmaps:
-            return [gr.skip() for _ in VARIANT_NAMES]
-        return overlays(state, state.photo(), colormap, strength)
+            return gr.skip()
+        return drawn(state, colormap, strength)
 
     def blank(self, task: Any, problem: object = None) -> Update:
         """A problem, or else an invitation, in the answer's place, and nothing left of the last answer."""
@@ -259,45 +238,36 @@ class PhotoPage:
             self.state: None,
             self.answer: html.problem(problem) if problem else html.empty(self.handlers.task(task)),
             **self._notice(task),
-            self.label: gr.Dropdown(choices=NOTHING_TO_EXPLAIN, value="", interactive=False),
-            self.explained: html.heatmaps_title(),
+            self.maps: html.maps(colormap_stops(self.settings.colormap)),
+            self.why: "",
             self.details: html.no_details(),
             self.json: None,
             self.card: html.CHOOSE_PHOTO,
-            **dict.fromkeys(self.images.values()),
-            **{caption: html.caption(variant) for variant, caption in self.captions.items()},
         }
 
-    def answered(self, state: PageState) -> Update:
+    def answered(self, state: PageState, colormap: Any) -> Update:
         """An answer with everything that belongs to it but the heatmaps, which follow."""
         prediction, values = state.seen.prediction, state.seen.prediction.to_dict()
-        choices = self.handlers.labels(state.task)
+        first = [(one.name, one.label) for one in prediction.predictions]
+        others = [choice for choice in self.handlers.labels(state.task) if choice not in first]
         return {
             self.state: None,
             self.answer: html.answer(prediction),
             **self._notice(state.task),
-            self.label: gr.Dropdown(choices=choices, value=prediction.top.label, interactive=True),
-            self.explained: html.heatmaps_title(),
+            self.maps: html.maps(colormap_stops(colormap), prediction),
+            self.why: html.why(self.handlers.task(state.task), [*first, *others]),
             self.details: html.details(prediction, values),
             self.json: values,
             self.card: html.card_text(self.handlers.classifiers.get(state.task).card),
-            **dict.fromkeys(self.images.values()),
-            **{caption: html.caption(variant, prediction) for variant, caption in self.captions.items()},
         }
 
     def painted(self, state: PageState, found: Explanation, colormap: Any, strength: Any) -> Update:
         """The heatmaps for one label with everything that belongs to them."""
-        drawn = overlays(state, found.photo, colormap, strength)
         return {
             self.state: state,
-            self.explained: html.heatmaps_title(self.handlers.task(state.task), found.name),
+            self.maps: drawn(state, colormap, strength),
             self.details: html.details(found.prediction, found.to_dict()),
             self.json: found.to_dict(),
-            **dict(zip(self.images.values(), drawn, strict=True)),
-            **{
-                caption: html.caption(variant, found.prediction, found)
-                for variant, caption in self.captions.items()
-            },
         }
 
     def _notice(self, task: Any) -> Update:
@@ -306,74 +276,26 @@ class PhotoPage:
         return {self.notice: html.notice(text), self.retry: gr.Button(visible=bool(text))}
 
 
-def overlays(state: PageState, photo: Image.Image, colormap: Any, strength: Any) -> list[Any]:
-    """One update per variant's image, with words for those who do not see it."""
-    updates = []
-    for variant in VARIANT_NAMES:
-        heatmap = state.heatmaps.get(variant)
-        if heatmap is None:
-            updates.append(gr.Image(value=None))
-            continue
+def drawn(state: PageState, colormap: Any, strength: Any) -> str:
+    """The heatmaps of what is kept of a photo, as files that the page can show."""
+    photo = state.photo()
+    pictures = {}
+    for variant, heatmap in state.heatmaps.items():
         picture = overlay(photo, heatmap, colormap=colormap, strength=strength)
-        path = keep_jpeg(html.as_jpeg(picture), variant)
-        updates.append(gr.Image(value=path, alt_text=html.alt_text(heatmap, state.name)))
-    return updates
+        pictures[variant] = address_of(keep_jpeg(html.as_jpeg(picture), variant))
+    return html.maps(colormap_stops(colormap), state.seen.prediction, state.heatmaps, state.name, pictures)
 
 
-def add_gallery(task: str, examples: list[Example], is_shown: bool) -> tuple[gr.HTML, list[Example]]:
-    """The examples of one task, to click on; shown while the task is chosen."""
-    gallery = gr.HTML(
-        html.gallery([(example.thumbnail(), example.alt) for example in examples]),
-        js_on_load=CLICKED_EXAMPLE,
-        visible=is_shown,
-        elem_id=f"examples-{task}",
-    )
-    return gallery, examples
-
-
-def chosen_from(examples: list[Example]) -> Callable[[gr.EventData], str]:
-    """The handler that turns a click on an example into its path."""
-
-    def choose(event: gr.EventData) -> str:
-        return str(examples[int(event.index)].path)
-
-    return choose
-
-
-def add_controls(settings: Settings) -> tuple[gr.Dropdown, gr.Radio, gr.Slider]:
-    """Which answer the heatmaps explain, and how they are painted."""
-    label = gr.Dropdown(
-        NOTHING_TO_EXPLAIN,
-        value="",
-        label="Answer to explain",
-        info="Why not another one? Choose it, or type to search.",
-        interactive=False,
-        elem_id="label",
-    )
+def add_controls(settings: Settings) -> tuple[gr.Radio, gr.Slider]:
+    """How the heatmaps are painted."""
     colormap = gr.Radio(
         [(title, name) for name, title in COLORMAPS.items()],
         value=settings.colormap,
-        label="Colours",
-        info="The last two read alike for colour-blind eyes.",
+        label="Colors",
+        info="The last two read alike for color-blind eyes.",
         elem_id="colormap",
     )
     strength = gr.Slider(
         0, 1, settings.strength, step=0.05, label="Strength", info="0 is the plain photo.", elem_id="strength"
     )
-    return label, colormap, strength
-
-
-def add_map(variant: str) -> tuple[gr.Image, gr.HTML]:
-    """The place of one variant's heatmap, and below it that of its answer."""
-    with gr.Column(min_width=240):
-        image = gr.Image(
-            label=VARIANT_NAMES[variant],
-            show_label=False,
-            interactive=False,
-            format="jpeg",
-            height=280,
-            buttons=["fullscreen", "download"],
-            elem_id=f"map-{variant}",
-        )
-        caption = gr.HTML(html.caption(variant), elem_id=f"caption-{variant}")
-    return image, caption
+    return colormap, strength

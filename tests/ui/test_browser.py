@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from pawmatch.classifier import Classifier
+from pawmatch.results import Group, LookAlike, Prediction, Review, ReviewReason, Verdict
+from pawmatch.ui.handlers import Handlers
+
 pytestmark = pytest.mark.browser
 
 ANSWER = "#answer .card.sure, #answer .card.check"
-MAPS = ("cnn", "cnn_transformer", "cnn_transformer_mfe")
-PATIENCE = 60_000  # milliseconds; a busy computer runs the models slowly
+PATIENCE = 20_000  # milliseconds; a busy computer runs the models slowly
 # No sandbox: tests often run as root in a container. The rest keeps the browser from calling home.
 ARGUMENTS = (
     "--no-sandbox",
@@ -57,10 +63,13 @@ def visit(browser: Browser, service: str) -> Iterator[Callable[..., Page]]:
     troubles: list[str] = []
     contexts = []
 
-    def open_page(width: int = 1280, height: int = 900, scheme: str = "light", path: str = "") -> Page:
+    def open_page(
+        width: int = 1280, height: int = 900, scheme: str = "light", path: str = "", touch: bool = False
+    ) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": height},
             color_scheme=scheme,  # type: ignore[arg-type]
+            has_touch=touch,
         )
         contexts.append(context)
         page = context.new_page()
@@ -79,7 +88,7 @@ def visit(browser: Browser, service: str) -> Iterator[Callable[..., Page]]:
             ),
         )
         page.goto(f"{service}{path}")
-        expect(page.locator("#answer .card.empty")).to_be_visible(timeout=PATIENCE)
+        expect(page.locator("#answer .card.empty" if path else ".stage")).to_be_visible()
         return page
 
     yield open_page
@@ -96,7 +105,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory, photo_maker: Callable[[], 
 
 
 def choose(page: Page, path: Path) -> None:
-    page.set_input_files("#photo input[type=file]", path)
+    page.set_input_files("[data-part=choose]", path)
 
 
 def task(page: Page, title: str) -> Locator:
@@ -104,10 +113,8 @@ def task(page: Page, title: str) -> Locator:
 
 
 def await_answer(page: Page) -> None:
-    expect(page.locator(ANSWER)).to_be_visible(timeout=PATIENCE)
-    for name in MAPS:
-        page.locator(f"#map-{name}").scroll_into_view_if_needed()
-        expect(page.locator(f"#map-{name} img")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator(ANSWER)).to_be_visible()
+    expect(page.locator("#maps figure img")).to_have_count(3)
 
 
 def sideways(page: Page) -> int:
@@ -115,127 +122,232 @@ def sideways(page: Page) -> int:
     return width
 
 
-def test_a_photo_gets_a_verdict_and_three_described_heatmaps(
-    visit: Callable[..., Page], picture: Path
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The sizes of the photos that the page asks about, as they come."""
+    sizes: list[tuple[int, int]] = []
+    look = Handlers.look
+
+    def noted(handlers: Handlers, image: Any, *arguments: Any) -> Any:
+        with Image.open(image["path"]) as photo:
+            sizes.append(photo.size)
+        return look(handlers, image, *arguments)
+
+    monkeypatch.setattr(Handlers, "look", noted)
+    return sizes
+
+
+LARGEST = """() => {
+  const size = (each) => each.checkVisibility() ? parseFloat(getComputedStyle(each).fontSize) : 0;
+  return [...document.querySelectorAll("h1, h2, h3, p, b")].sort((a, b) => size(b) - size(a))[0].className;
+}"""
+VERDICTS = {
+    "answer": {},
+    "group": {"group": Group("scent hound", ("Beagle", "Collie"), 0.9)},
+    "unknown": {},
+    "outside": {"looks_like": (LookAlike("tabby cat", 0.4),)},
+    "poor_image": {},
+}
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 720)])
+def test_the_name_is_above_the_fold_for_every_verdict(
+    visit: Callable[..., Page], picture: Path, width: int, height: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = visit(width, height)
+    answer = Classifier.to_prediction
+    reasons = tuple(ReviewReason("close_call", f"Reason {number} to check.") for number in range(4))
+    for code, given in VERDICTS.items():
+
+        def told(*arguments: Any, code: str = code, given: Any = given) -> Prediction:
+            prediction = answer(*arguments)
+            verdict = Verdict(code, f"The verdict {code} in words")
+            return replace(prediction, verdict=verdict, review=Review(True, reasons, 0.4), **given)
+
+        monkeypatch.setattr(Classifier, "to_prediction", told)
+        page.evaluate("scrollTo(0, document.body.scrollHeight)")
+        choose(page, picture)
+        expect(page.locator("#answer .verdict")).to_contain_text(f"The verdict {code}")
+        name = page.locator("#answer .headline")
+        expect(name).to_be_in_viewport(ratio=1)
+        largest = page.evaluate(LARGEST)
+        assert largest == "headline"
+        # The flag is quiet, and its reasons one tap away.
+        expect(page.get_by_text("Reason 3 to check.")).to_be_hidden()
+        page.locator(".review summary").click()
+        expect(page.get_by_text("Reason 3 to check.")).to_be_visible()
+        assert sideways(page) <= 0
+
+
+def test_the_answer_comes_before_the_heatmaps_and_nothing_jumps(
+    visit: Callable[..., Page], picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, paint = threading.Event(), Handlers.paint
+    monkeypatch.setattr(Handlers, "paint", lambda *arguments: seen.wait(30) and paint(*arguments))
+    page = visit(390, 844)
+    choose(page, picture)
+    expect(page.locator(ANSWER)).to_be_visible()
+    expect(page.locator("#maps .wait")).to_have_count(3)
+    places = ("#answer .headline", "#answer .bars", "#maps .strip", "#why", ".colophon")
+    before = [
+        page.locator(place).evaluate("(each) => each.getBoundingClientRect().top") for place in places[:3]
+    ]
+    seen.set()
+    expect(page.locator("#maps figure img")).to_have_count(3)
+    after = [
+        page.locator(place).evaluate("(each) => each.getBoundingClientRect().top") for place in places[:3]
+    ]
+    assert after == before
+
+
+def test_a_crop_is_asked_about_by_keyboard_and_by_touch(
+    visit: Callable[..., Page], picture: Path, looks: list[tuple[int, int]]
+) -> None:
+    page = visit(390, 844, touch=True)
+    choose(page, picture)
+    await_answer(page)
+    page.get_by_role("button", name="Crop").tap()
+    for key in ("Shift+ArrowLeft", "Shift+ArrowUp", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator(".before")).to_be_visible()
+    await_answer(page)
+    whole, part = looks
+    assert part[0] < whole[0]
+    assert part[1] < whole[1]
+    name = page.locator("#answer .headline").inner_text().replace("\n", " ")
+    expect(page.locator("[data-part=now]")).to_have_text(name)
+
+    page.get_by_role("button", name="Back to the whole photo").tap()
+    expect(page.locator(".before")).to_be_hidden()
+    await_answer(page)
+    page.get_by_role("button", name="Crop").tap()
+    corner = page.locator("[data-corner=se]").bounding_box()
+    assert corner
+    drag(page, corner["x"] + 22, corner["y"] + 22, -100, -60)
+    page.get_by_role("button", name="Look again").tap()
+    expect(page.locator(".before")).to_be_visible()
+    assert looks[2] == whole
+    assert looks[3][0] < whole[0] * 0.7
+
+
+def drag(page: Page, x: float, y: float, right: float, down: float) -> None:
+    """Move a finger."""
+    touch = page.context.new_cdp_session(page)
+    for kind, share in (("touchStart", 0.0), ("touchMove", 0.5), ("touchMove", 1.0), ("touchEnd", None)):
+        points = [] if share is None else [{"x": x + share * right, "y": y + share * down}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+
+def paste(page: Page, script: str, *arguments: Any) -> None:
+    page.evaluate(
+        """([script, given]) => {
+          const data = new DataTransfer();
+          new Function("data", "given", script)(data, given);
+          document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true }));
+        }""",
+        [script, list(arguments)],
+    )
+
+
+def test_a_picture_can_be_pasted(
+    visit: Callable[..., Page], picture: Path, looks: list[tuple[int, int]]
 ) -> None:
     page = visit()
-    title = page.get_by_role("heading", name="Where each model looked")
-    before = title.bounding_box()
+    content = list(picture.read_bytes())
+    paste(
+        page, 'data.items.add(new File([new Uint8Array(given[0])], "a.png", { type: "image/png" }))', content
+    )
+    await_answer(page)
+    assert looks == [(240, 180)]
+
+
+def test_a_large_photo_is_sent_small_and_upright(
+    visit: Callable[..., Page], tmp_path: Path, looks: list[tuple[int, int]]
+) -> None:
+    page = visit()
+    large = Image.new("RGB", (6000, 3000), "tan")
+    exif = large.getexif()
+    exif[0x0112] = 6  # a phone held upright: the sensor's picture lies on its side
+    large.save(tmp_path / "large.jpg", exif=exif)
+    choose(page, tmp_path / "large.jpg")
+    await_answer(page)
+    assert looks == [(1024, 2048)]
+
+
+def test_the_photo_is_there_again_after_another_page(visit: Callable[..., Page], picture: Path) -> None:
+    page = visit()
+    task(page, "Artist").click()
     choose(page, picture)
     await_answer(page)
-    verdict = page.locator("#answer .verdict")
-    expect(verdict).to_have_text(re.compile(r"^(Probably|Perhaps) an? .+\s%$"))
-    assert page.locator("#answer .bars li").count() == 5
-    expect(page.locator("#answer .bars .value").first).to_have_text(re.compile(r"^(under |over )?\d+\s%$"))
-    for name in MAPS:
-        alt = page.locator(f"#map-{name} img").get_attribute("alt")
-        assert alt
-        assert alt.startswith("The photo with")
-        expect(page.locator(f"#caption-{name} .own")).to_have_text(re.compile(r"\s%$"))
-    assert page.locator("#photo img").get_attribute("alt") == "The photo that you chose"
-    after = title.bounding_box()
-    assert before
-    assert after
-    assert abs(after["y"] + page.evaluate("scrollY") - before["y"]) < 2, "the page jumped"
+    name = page.locator("#answer .headline").inner_text()
+    page.get_by_role("link", name="Compare").click()
+    expect(page.locator("#photos")).to_be_visible()
+    page.get_by_role("link", name="One photo").click()
+    await_answer(page)
+    expect(page.locator("#answer .headline")).to_have_text(name)
+    page.get_by_role("button", name="Another photo").click()
+    expect(page.get_by_role("button", name="Choose a photo")).to_be_visible()
+    page.reload()
+    expect(page.get_by_role("button", name="Choose a photo")).to_be_visible()
+    expect(page.locator("#answer")).to_be_hidden()
 
 
-def test_another_answer_can_be_explained_in_other_colours(visit: Callable[..., Page], picture: Path) -> None:
+def test_a_bar_and_a_name_ask_for_their_heatmaps(visit: Callable[..., Page], picture: Path) -> None:
     page = visit()
     choose(page, picture)
     await_answer(page)
-    picture_of_first = page.locator("#map-cnn img").get_attribute("src")
-    field = page.locator("#label input")
-    field.click()
+    second = page.locator("#answer .bars button").nth(1)
+    name = second.locator(".name").inner_text()
+    second.press("Enter")
+    expect(page.locator("#maps figure img").first).to_have_attribute("alt", re.compile(name))
+    expect(second).to_have_attribute("aria-pressed", "true")
+    field = page.get_by_label("Why not another breed?")
     field.fill("maltese")
-    page.get_by_role("option", name="Maltese").click()
-    expect(page.locator("#explained")).to_contain_text("speak for a Maltese", timeout=PATIENCE)
-    expect(page.locator("#map-cnn img")).to_have_attribute("alt", re.compile("Maltese"))
+    field.press("Enter")
+    expect(page.locator("#maps")).to_contain_text("speak for a Maltese")
+    field.fill("Wolpertinger")
+    field.press("Enter")
+    assert not field.evaluate("(each) => each.checkValidity()")
+    expect(page.locator("#maps")).to_contain_text("speak for a Maltese")
 
-    # The models need not run for this, and the answer stays as it is.
-    verdict = page.locator("#answer .verdict").inner_text()
-    source = page.locator("#map-cnn img").get_attribute("src")
-    ramp = page.locator("#legend .ramp").get_attribute("style")
+    # The models need not run for other colors, and the answer stays as it is.
+    page.get_by_role("button", name="Display").click()
+    first = page.locator("#maps figure img").first
+    source, ramp = first.get_attribute("src"), page.locator(".ramp").get_attribute("style")
     page.locator("#colormap label", has_text="Viridis").click()
-    expect(page.locator("#map-cnn img")).not_to_have_attribute("src", source or "", timeout=PATIENCE)
-    expect(page.locator("#legend .ramp")).not_to_have_attribute("style", ramp or "", timeout=PATIENCE)
-    source = page.locator("#map-cnn img").get_attribute("src")
-    page.locator("#strength input[type=range]").press("End")
-    expect(page.locator("#map-cnn img")).not_to_have_attribute("src", source or "", timeout=PATIENCE)
-    assert page.locator("#answer .verdict").inner_text() == verdict
-    assert picture_of_first
-
-
-def test_each_choice_of_a_label_is_explained_once(visit: Callable[..., Page], picture: Path) -> None:
-    page = visit()
-    choose(page, picture)
-    await_answer(page)
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url) if "queue/join" in request.url else None)
-    field = page.locator("#label input")
-    field.click()
-    field.press("Tab")  # left as it was: nothing to explain anew
-    page.wait_for_timeout(500)
-    assert asked == []
-    for number, name in enumerate(("Maltese", "Boxer", "Beagle", "Maltese"), 1):
-        field.click()
-        # The title may name this label already, as the first answer does: only the request tells.
-        with page.expect_request("**/queue/join*"):
-            page.get_by_role("option", name=name).click()
-        expect(page.locator("#explained")).to_contain_text(f"speak for a {name}", timeout=PATIENCE)
-        assert len(asked) == number
+    expect(first).not_to_have_attribute("src", source or "")
+    expect(page.locator(".ramp")).not_to_have_attribute("style", ramp or "")
+    expect(first).to_have_attribute("alt", re.compile("Maltese"))
 
 
 def test_an_example_works_by_keyboard_and_the_task_can_be_changed(visit: Callable[..., Page]) -> None:
     page = visit()
-    expect(page.get_by_role("button", name="Water lilies")).to_be_hidden()
     example = page.get_by_role("button", name="A dog in the grass")
     example.focus()
     example.press("Enter")
     await_answer(page)
-
     task(page, "Artist").click()
-    expect(page.get_by_role("button", name="Water lilies")).to_be_visible(timeout=PATIENCE)
-    expect(page.locator("#label input")).to_have_value(
-        re.compile("Monet|Goya|Rembrandt|van Gogh|Sisley|Degas"), timeout=PATIENCE
-    )
-    page.get_by_text("Details", exact=True).click()
+    expect(page.get_by_role("button", name="Water lilies")).to_be_visible()
+    expect(page.locator("#answer .bars")).to_contain_text("Rembrandt")
+    page.get_by_role("button", name="Details").click()
     download = page.get_by_role("link", name="Download the answer as JSON")
-    expect(download).to_have_attribute("download", "pawmatch-artist.json", timeout=PATIENCE)
-
-    page.locator("#photo").get_by_role("button", name=re.compile("clear|remove", re.I)).click()
-    expect(page.locator("#answer .card.empty")).to_contain_text("a painting", timeout=PATIENCE)
-    expect(page.locator("#map-cnn img")).to_have_count(0)
+    expect(download).to_have_attribute("download", "pawmatch-artist.json")
 
 
-def test_a_file_that_is_no_picture_is_explained_in_place(visit: Callable[..., Page], tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_used_is_explained_in_place(visit: Callable[..., Page], tmp_path: Path) -> None:
     page = visit()
-    text = tmp_path / "notes.jpg"
-    text.write_text("no picture")
-    choose(page, text)
     alert = page.get_by_role("alert").filter(has_text="That did not work")
-    expect(alert).to_be_visible(timeout=PATIENCE)
-    assert str(tmp_path) not in alert.inner_text()
-
-
-@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 720)])
-def test_the_answer_comes_into_view(
-    visit: Callable[..., Page], picture: Path, width: int, height: int
-) -> None:
-    page = visit(width, height)
-    choose(page, picture)
-    expect(page.locator(ANSWER)).to_be_visible(timeout=PATIENCE)
-    expect(page.locator("#answer .verdict")).to_be_in_viewport(ratio=1)
-    # From further down, too: the next answer is scrolled to.
-    page.evaluate("scrollTo(0, document.body.scrollHeight)")
-    expect(page.locator("#answer .verdict")).not_to_be_in_viewport()
-    choose_again = task(page, "Artist")
-    choose_again.evaluate("element => element.querySelector('input').click()")
-    expect(page.locator("#answer .bars")).to_contain_text("Rembrandt", timeout=PATIENCE)
-    expect(page.locator("#answer .verdict")).to_be_in_viewport(ratio=1)
+    for name, told in (("notes.jpg", ""), ("notes.pdf", "notes.pdf is no picture")):
+        (tmp_path / name).write_text("no picture")
+        choose(page, tmp_path / name)
+        expect(alert).to_be_visible()
+        expect(alert).to_contain_text(told)
+        assert str(tmp_path) not in alert.inner_text()
+    expect(page.get_by_role("button", name="Choose a photo")).to_be_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_phone_and_follows_the_colour_scheme(
+def test_it_fits_a_phone_and_follows_the_color_scheme(
     visit: Callable[..., Page], picture: Path, scheme: str
 ) -> None:
     page = visit(390, 844, scheme)
@@ -244,14 +356,14 @@ def test_it_fits_a_phone_and_follows_the_colour_scheme(
     await_answer(page)
     assert sideways(page) <= 0
     for selector in (
-        "#answer .verdict",
+        ".headline",
+        ".headline .figure",
         "#answer .quiet",
         ".colophon p",
-        "#caption-cnn h3",
-        ".review summary",
+        "#maps h3",
+        "#maps .quiet",
     ):
-        if page.locator(selector).count():
-            assert contrast(page, selector) >= 4.5, selector
+        assert contrast(page, selector) >= 4.5, selector
     light = sum(map(int, re.findall(r"\d+", style(page, "body", "backgroundColor"))[:3])) > 3 * 128
     assert light == (scheme == "light")
 
@@ -280,29 +392,6 @@ def contrast(page: Page, selector: str) -> float:
     return (max(levels) + 0.05) / (min(levels) + 0.05)
 
 
-def test_everything_can_be_reached_with_the_tab_key(visit: Callable[..., Page], picture: Path) -> None:
-    page = visit()
-    choose(page, picture)
-    await_answer(page)
-    page.evaluate("scrollTo(0, 0); document.activeElement.blur()")
-    reached: list[str] = []
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        place = page.evaluate(
-            "() => { const e = document.activeElement; const named = e.closest('[id]:not([id^=html-])');"
-            " return (named ? named.id : '') + ' ' + e.textContent.trim().slice(0, 20) }"
-        )
-        reached.append(place)
-        if "Use via API" in place:
-            break
-    wanted = ["task", "photo", "examples-breed", "label", "colormap", "strength", "map-cnn", "Details"]
-    text = "\n".join(reached)
-    # From the start of a line: the link to this page has a "photo" in its name, too.
-    positions = [f"\n{text}".replace("\n ", "\n").find(f"\n{name}") for name in wanted]
-    assert -1 not in positions, reached
-    assert positions == sorted(positions), reached
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_photos_are_compared_on_a_phone_too(
     visit: Callable[..., Page], picture: Path, tmp_path: Path, scheme: str
@@ -318,9 +407,9 @@ def test_photos_are_compared_on_a_phone_too(
     button = page.get_by_role("button", name="Compare")
     expect(button).to_be_enabled()
     button.click()
-    expect(page.locator("#answer .verdict")).to_be_in_viewport(timeout=PATIENCE)
+    expect(page.locator("#answer .headline")).to_be_in_viewport(timeout=PATIENCE)
     card = page.locator("#answer .card.sure")
-    expect(card.locator(".verdict")).to_have_text(
+    expect(card.locator(".headline")).to_have_text(
         re.compile(r"^The three models (agree on both|never all agree on these 2) photos$"), timeout=PATIENCE
     )
     expect(card.locator(".refusals li")).to_have_text(re.compile(r"^notes\.jpg: .+\.$"))
@@ -347,7 +436,7 @@ def test_the_pages_lead_to_each_other_and_drawings_can_be_compared(visit: Callab
     task(page, "Artist").click()
     expect(page.locator("#answer")).to_contain_text("photos of paintings")
     page.get_by_role("button", name="Or try our drawings").click()
-    expect(page.locator("#answer .verdict")).to_contain_text("on this photo", timeout=PATIENCE)
+    expect(page.locator("#answer .headline")).to_contain_text("on this photo", timeout=PATIENCE)
     expect(page.locator(".photos .file")).to_contain_text("lilies.jpg")
     page.get_by_role("link", name="One photo").click()
-    expect(page.locator("#photo")).to_be_visible()
+    expect(page.locator(".stage")).to_be_visible()

@@ -8,10 +8,12 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from pawmatch.evaluation.compare import ImageAnswers, compare
-from pawmatch.results import Group, LookAlike, Review, ReviewReason, VariantAnswer, Verdict
+from pawmatch.labels import VARIANT_NAMES, new_task
+from pawmatch.results import Group, LookAlike, Prediction, Review, ReviewReason, VariantAnswer, Verdict
 from pawmatch.ui import html
 from tests.ui.conftest import TASKS
 from tests.ui.made import make_explanation, make_prediction
@@ -25,10 +27,21 @@ def spaced(shown: str) -> str:
 EVIL = "<img src=x onerror=alert(1)>\"'{{this}}${value}`"
 
 
-def test_the_verdict_comes_first_with_its_confidence() -> None:
-    shown = spaced(html.answer(make_prediction(0.714)))
-    assert re.search(r'<h2 class="verdict">Border Collie <span class="figure">71 %</span></h2>', shown)
-    assert "check" not in shown
+def head(shown: str) -> str:
+    """The headline of an answer."""
+    found = re.search(r'<h2 class="headline">(.+?)</h2>', spaced(shown))
+    assert found
+    return found[1]
+
+
+def test_the_name_comes_first_with_its_confidence_and_the_verdict_below() -> None:
+    sure = html.answer(replace(make_prediction(0.914), candidates_90=("Border Collie",)))
+    assert head(sure) == 'Border Collie <span class="figure">91 %</span>'
+    assert "check" not in sure
+    assert 'class="verdict"' not in sure  # the name says it all
+    told = Verdict("answer", "Probably a Border Collie")
+    probable = html.answer(replace(make_prediction(0.714, 0.2), verdict=told))
+    assert '<p class="verdict">Probably a Border Collie; Akita is close</p>' in probable
 
 
 def test_a_check_is_asked_for_below_the_verdict_with_all_reasons() -> None:
@@ -47,25 +60,30 @@ def test_another_subject_is_named_and_the_bars_say_what_they_mean() -> None:
         make_prediction(0.7),
         verdict=Verdict("outside", "No dog here: this looks like a tabby cat"),
         looks_like=(LookAlike("tabby cat", 0.41), LookAlike("Egyptian cat", 0.2)),
+        words=new_task("breed"),
     )
     shown = spaced(html.answer(prediction))
-    assert "<li>tabby cat 41 %</li><li>Egyptian cat 20 %</li>" in shown
+    assert head(shown) == 'Tabby cat <span class="figure">41 %</span>'
+    assert '<p class="verdict">No dog here: this looks like a tabby cat</p>' in shown
+    assert re.findall("<li>([^<]+)</li>", shown) == ["Egyptian cat 20 %"]
     assert shown.index("If it is a dog after all:") < shown.index('class="bars"')
-    assert 'class="figure"' not in shown
-    unknown = replace(prediction, verdict=Verdict("unknown", "A dog"), looks_like=())
-    assert "The closest breeds" in html.answer(unknown)
+    unknown = html.answer(replace(prediction, verdict=Verdict("unknown", "A dog, but"), looks_like=()))
+    assert head(unknown) == "A dog"
+    assert "The closest breeds" in unknown
+    assert head(html.answer(replace(prediction, verdict=Verdict("poor_image", "Small")))) == "I cannot tell"
 
 
 def test_a_group_that_the_verdict_cannot_hold_is_listed() -> None:
     labels = ("Beagle", "Basset", "Bloodhound", "Walker_Hound", "Redbone")
     large = replace(
-        make_prediction(0.4), verdict=Verdict("group", "A hound"), group=Group("hound", labels, 0.93)
+        make_prediction(0.4, 0.3), verdict=Verdict("group", "A hound"), group=Group("hound", labels, 0.93)
     )
-    shown = spaced(html.answer(large))
-    assert 'A hound <span class="figure">93 %</span>' in shown
+    shown = html.answer(large)
+    assert head(shown) == 'Hound <span class="figure">93 %</span>'
     assert "<li>Basset Hound</li>" in shown
-    small = replace(large, group=Group("hound", labels[:4], 0.93))
+    small = replace(large, group=Group("", labels[:4], 0.93))
     assert "Basset Hound" not in html.answer(small)
+    assert head(html.answer(small)) == 'Border Collie or Akita <span class="figure">93 %</span>'
 
 
 def test_bars_show_calibrated_confidence_and_what_is_left() -> None:
@@ -83,22 +101,69 @@ def test_no_other_classes_need_no_line() -> None:
     assert "The other breed together: under 1 %." in spaced(html.answer(one_left))
 
 
-def test_a_caption_gives_the_variants_own_answer_and_its_view_of_the_label() -> None:
-    prediction = make_prediction(0.7)
-    explanation = make_explanation(prediction)
-    shown = spaced(html.caption("cnn", prediction, explanation))
-    assert "<h3>CNN</h3>" in shown
-    assert "Akita <b>56 %</b>" in shown
-    assert "Border Collie: 30 %" in shown
-    assert "Border Collie: " not in html.caption("cnn_transformer", prediction, explanation)
-    assert "without this model" in html.caption("cnn_transformer_mfe", prediction, explanation)
-    assert "appear here" in html.caption("cnn")
+def shown_maps(prediction: Prediction, raw_max: float = 1.0, **pictures: str) -> str:
+    heatmaps = make_explanation(prediction, raw_max=raw_max).heatmaps
+    return spaced(html.maps(["red"], prediction, heatmaps, "Border Collie", pictures))
+
+
+def test_a_heatmap_stands_above_the_variants_own_answer_and_its_view_of_the_label() -> None:
+    shown = shown_maps(make_prediction(0.7), cnn="cnn.jpg")
+    first, second, third = re.findall("<figure>.+?</figure>", shown)
+    assert 'src="cnn.jpg"' in first
+    assert "<h3>CNN</h3>" in first
+    assert "Akita <b>56 %</b>" in first
+    assert "Border Collie: 30 %" in first
+    assert "Border Collie: " not in second
+    assert 'class="wait"' in second  # its place is held
+    assert "without this model" in third
+    assert "speak for a Border Collie" in shown
+    assert html.maps(["red"]).count('class="wait"') == 3
 
 
 def test_a_map_of_nothing_is_called_that() -> None:
+    shown = shown_maps(make_prediction(0.7), raw_max=0.0)
+    assert "No region speaks for Border Collie." in shown
+    assert "No model finds anything that speaks for Border Collie" in shown
     explanation = make_explanation(make_prediction(0.7), raw_max=0.0)
-    assert "No region speaks for Border Collie." in html.caption("cnn", explanation.prediction, explanation)
     assert "no region that speaks for Pug" in html.alt_text(explanation.heatmaps["cnn"], "Pug")
+
+
+@pytest.mark.parametrize(
+    ("hot", "sentence"),
+    [
+        ("aaa", "All three look at the same place, mostly at the top left"),
+        ("aab", "CNN + Transformer + MFE looks elsewhere, mostly at the bottom right"),
+        ("abb", "CNN looks elsewhere, mostly at the top left"),
+        ("abc", "The three look at different places"),
+        ("aca", "CNN + Transformer looks elsewhere, mostly in the center"),
+        ("mab", "The three look at places that overlap"),
+        ("aa", "Both look at the same place, mostly at the top left"),
+        ("a", "CNN looks mostly at the top left"),
+        ("aa-", "Both look at the same place, mostly at the top left"),
+    ],
+)
+def test_the_maps_say_whether_the_models_look_at_the_same_place(hot: str, sentence: str) -> None:
+    one = make_explanation(make_prediction(0.7)).heatmaps["cnn"]
+    top_left, center, bottom_right = np.eye(9, dtype=np.float32).reshape(9, 3, 3)[[0, 4, 8]]
+    cams = {
+        "a": top_left + 0.6 * center,
+        "b": bottom_right + 0.6 * center,
+        "c": center,
+        "m": top_left + bottom_right + center,
+        "-": 0 * center,
+    }
+    heatmaps = [
+        replace(one, variant=variant, cam=cams[name], raw_max=float(cams[name].max()))
+        for variant, name in zip(VARIANT_NAMES, hot, strict=False)
+    ]
+    assert html.looked(heatmaps, "Pug") == sentence
+
+
+def test_any_other_label_can_be_asked_for() -> None:
+    shown = html.why(new_task("breed"), [("Pug", "Pug"), ("Basset Hound", "Basset")])
+    assert "Why not another breed?" in shown
+    assert '<option value="Basset Hound" data-label="Basset">' in shown
+    assert html.why(new_task("breed"), []) == ""
 
 
 def test_alt_texts_say_where_the_evidence_is() -> None:
@@ -121,7 +186,7 @@ class Tags(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.names.append(tag)
         self.attributes += attrs
-        if tag != "img":
+        if tag not in ("img", "input", "br"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -150,14 +215,13 @@ def everything_shown() -> list[str]:
         html.answer(replace(prediction, verdict=Verdict("group", EVIL), group=group)),
         html.problem(EVIL),
         html.notice(EVIL),
-        html.caption("cnn", prediction, explanation),
-        html.heatmaps_title(TASKS["breed"], EVIL),
+        html.maps([EVIL], prediction, explanation.heatmaps, EVIL, {"cnn": EVIL}),
+        html.why(new_task("breed"), [(EVIL, EVIL)]),
         html.details(prediction, {"x": EVIL}),
         html.gallery([(EVIL, EVIL)]),
-        html.legend([EVIL]),
         html.empty(TASKS["breed"]),
-        html.empty(TASKS["artist"]),
         html.header(TASKS.values()),
+        html.intake(1, True),
         html.footer(TASKS.values()),
     ]
 
