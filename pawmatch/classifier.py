@@ -304,7 +304,7 @@ class Classifier:
         ]
 
     def _look(self, member: Member, prepared: Sequence[Prepared]) -> _Views:
-        """The feature maps of all views of a batch, a second look where the subject is small or cut off."""
+        """The feature maps of all views of a batch; a second look only where the first leaves doubt."""
         spec, count, views = member.spec, len(prepared), len(member.spec.fixed_views)
         pixels = np.concatenate([entry.pixels[spec] for entry in prepared])
         maps = member.engine.features(spec.normalise(torch.from_numpy(pixels)))
@@ -322,8 +322,11 @@ class Classifier:
                 subjects[row] = find_subject(masses[row], seen)
         if spec.has_focus:
             seconds: list[NDArray[np.uint8]] = []
+            with torch.no_grad():  # the first variant decides for all, since they share the maps
+                sure = member.model.forward_head(maps[plain]).softmax(dim=1).amax(dim=1).tolist()
             for row, (entry, subject) in enumerate(zip(prepared, subjects, strict=True)):
-                box = second_look(subject, entry.width, entry.height) if subject else None
+                doubted = subject is not None and sure[row] < spec.focus_below
+                box = second_look(subject, entry.width, entry.height) if subject and doubted else None
                 if box is not None:
                     seconds.append(spec.closer(entry.canvases[spec], box))
                     owners.append(row)

@@ -330,3 +330,37 @@ def test_pictures_that_show_too_little_are_poor(classifier: Classifier, photo: I
 def test_top_k_is_checked_at_the_call(classifier: Classifier) -> None:
     with pytest.raises(BadOption, match="top_k is 0"):
         classifier.predict_batch([], top_k=0)
+
+
+def test_a_second_look_is_taken_only_where_the_first_leaves_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = load("breed", engine="torch")
+    engine, seen = classifier.main.engine, list[int]()
+    features = engine.features
+
+    def counted(batch: torch.Tensor) -> torch.Tensor:
+        seen.append(len(batch))
+        return features(batch)
+
+    monkeypatch.setattr(engine, "features", counted)
+    photo = Path(__file__).parents[1] / "examples" / "golden_retriever.jpg"
+    answers = {}
+    for bound in (1e-6, 1.0):
+        members = {
+            variant: replace(
+                member,
+                checkpoint=replace(
+                    member.checkpoint,
+                    config=replace(member.checkpoint.config, input=replace(member.spec, focus_below=bound)),
+                ),
+            )
+            for variant, member in classifier.members.items()
+        }
+        monkeypatch.setattr(classifier, "members", members)
+        monkeypatch.setattr(classifier, "main", members[classifier.main.variant])
+        monkeypatch.setattr(classifier, "specs", (classifier.main.spec,))
+        seen.clear()
+        answers[bound] = classifier.run_models([classifier.prepare(photo), classifier.prepare(photo)])[0]
+        assert seen == ([2] if bound < 1 else [2, 2])
+    sure, doubted = (answers[bound].logits["cnn"] for bound in (1e-6, 1.0))
+    assert sure.argmax() == doubted.argmax()
+    assert abs(sure - doubted).max() > 0.01

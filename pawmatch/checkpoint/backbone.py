@@ -18,7 +18,14 @@ import torch
 from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
-from pawmatch.checkpoint.config import CONFIG_FILE, FORMAT_VERSION, IMAGENET_CLASSES, checked, wrong
+from pawmatch.checkpoint.config import (
+    CONFIG_FILE,
+    FORMAT_VERSION,
+    IMAGENET_CLASSES,
+    LATER_KEYS,
+    checked,
+    wrong,
+)
 from pawmatch.checkpoint.load import Checkpoint
 from pawmatch.checkpoint.weights import (
     BACKBONE_FILE,
@@ -155,7 +162,7 @@ def load_backbone(folder: Path, source: str) -> Backbone:
         values = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as exc:
         raise NotACheckpoint(f"{source}: config.json is not valid JSON; write it anew.") from exc
-    config = checked(BackboneFile, values)
+    config = checked(BackboneFile, values, optional=LATER_KEYS)
     if config.kind != KIND or config.format_version != FORMAT_VERSION:
         raise wrong(f"kind {config.kind!r} of format {config.format_version} is no backbone.")
     network = create_backbone(config.backbone)

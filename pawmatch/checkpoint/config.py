@@ -35,7 +35,7 @@ IMAGENET_CLASSES = 1000
 FIRST_ANSWERS = {"hybrid": "cnn_transformer_mfe", "chae": "cnn_transformer"}
 ONLY = "the only variant"
 # Keys that were added while version 2 was written.
-LATER_KEYS = frozenset({"outside", "unknown", "groups", "group_threshold"})
+LATER_KEYS = frozenset({"outside", "unknown", "groups", "group_threshold", "focus_below"})
 COMMON = ("task", "family", "labels", "architecture", "input", "license", "training")
 # Given by other keys of the config.
 RESERVED = frozenset({"family", "variant", "num_classes"})
@@ -235,7 +235,7 @@ def _parse_first(values: dict[str, Any]) -> tuple[CheckpointConfig, ...]:
         "variants": {variant: entry},
     }
     # Some keys came later, while version 1 was written or with version 2.
-    later = {entry.name for entry in fields(Calibration)} | {"views"}
+    later = {entry.name for entry in fields(Calibration)} | {"views", "focus_below"}
     (config,) = _configs(checked(ConfigFile, values, optional=later))
     answering = FIRST_ANSWERS.get(config.family)
     return (replace(config, answers=Answers(answering, "as in the first edition") if answering else None),)

@@ -55,7 +55,9 @@ class InputSpec:
     A model looks at an image once for each of `views`, and its logits are averaged: "plain", always first,
     "mirror" (left and right swapped), "square" (the centred square of the short side) and "middle" (70 % of
     width and height, which a small subject in a whole photo fills better). "focus" is a square around a
-    small subject, or the whole image where the square cuts the subject off; see pawmatch.subjects.
+    small subject, or the whole image where the square cuts the subject off; see pawmatch.subjects. It is
+    taken only where the first variant's likeliest class has a softmax below `focus_below` in the plain view,
+    so that most answers need one pass of the backbone.
     """
 
     size: int = 224
@@ -65,6 +67,7 @@ class InputSpec:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     views: tuple[str, ...] = ("plain",)
+    focus_below: float = 1.0
 
     def __post_init__(self) -> None:
         if not 16 <= self.size <= LARGEST_INPUT:
@@ -82,6 +85,8 @@ class InputSpec:
             raise BadOption(f"std needs three numbers from {MIN_STD} to {MAX_MEAN}.")
         if self.views[:1] != ("plain",) or len(set(self.views)) < len(self.views):
             raise BadOption(f"views must begin with plain and name each view once, not {list(self.views)}.")
+        if not 0 < self.focus_below <= 1:
+            raise BadOption(f"focus_below {self.focus_below} is outside 0 to 1.")
         if unknown := sorted(set(self.views) - set(VIEWS)):
             raise BadOption(f"View {unknown[0]!r} is unknown; use some of {', '.join(VIEWS)}.")
 
