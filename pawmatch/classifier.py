@@ -27,6 +27,7 @@ from pawmatch.checkpoint.backbone import (
     subject_classes,
 )
 from pawmatch.checkpoint.config import IMAGENET_CLASSES
+from pawmatch.checkpoint.load import check_finite
 from pawmatch.engines import Engine, create_engine, limit_torch_threads, resolve_device
 from pawmatch.errors import BadOption, ImageError, KeyMismatch, NotACheckpoint, PawMatchError
 from pawmatch.heatmaps import HeadOutput, Overlays, evidence, relative_strength, run_head, scaled_cam
@@ -258,6 +259,7 @@ class Classifier:
         main, count = views[self.main.extractor], len(prepared)
         heads: list[dict[str, HeadOutput]] = [{} for _ in prepared]
         logits: dict[str, NDArray[np.float32]] = {}
+        pooled: dict[object, NDArray[np.float32]] = {}
         with torch.no_grad():
             for variant, member in self.members.items():
                 of = views[member.extractor]
@@ -269,10 +271,11 @@ class Classifier:
                     rows[of.owners.argsort(stable=True)] = together
                 else:
                     rows = member.model.forward_head(of.maps)
-                _check_finite(rows, member)
-                logits[variant] = of.mean(rows)
-            pooled = {extractor: of.mean(of.maps.mean(dim=(2, 3))) for extractor, of in views.items()}
-            imagenet = main.mean(self.imagenet_head.probabilities(main.maps)) if self.imagenet_head else None
+                logits[variant] = of.mean(rows, member)
+                if member.extractor not in pooled:
+                    pooled[member.extractor] = of.mean(of.maps.mean(dim=(2, 3)), member)
+            head = self.imagenet_head
+            imagenet = main.mean(head.probabilities(main.maps), self.main) if head else None
         probabilities = {
             variant: calibrated(logits[variant], member.checkpoint.config.calibration)
             for variant, member in self.members.items()
@@ -308,7 +311,7 @@ class Classifier:
         spec, count, views = member.spec, len(prepared), len(member.spec.fixed_views)
         pixels = np.concatenate([entry.pixels[spec] for entry in prepared])
         maps = member.engine.features(spec.normalise(torch.from_numpy(pixels)))
-        _check_finite(maps, member)
+        check_finite(maps, member.checkpoint)
         owners = [row for row in range(count) for _ in range(views)]
         plain = list(range(0, len(maps), views))
         subjects: list[Subject | None] = [None] * count
@@ -436,10 +439,9 @@ class Classifier:
         found = {}
         for variant, member in self.members.items():
             head = outputs.heads.get(variant) or run_head(member.model, outputs.feature_maps[variant])
-            cam, probabilities = (
-                scaled_cam(evidence(head, torch.tensor([index]))),
-                outputs.probabilities[variant],
-            )
+            own = evidence(head, torch.tensor([index]))
+            check_finite(own, member.checkpoint)
+            cam, probabilities = scaled_cam(own), outputs.probabilities[variant]
             first, strength = int(probabilities.argmax()), 1.0
             if index != first:
                 most = float(evidence(head, first).max())
@@ -491,15 +493,6 @@ def _check_top_k(top_k: int) -> None:
         raise BadOption(f"top_k is {top_k!r}; give a whole number from 1 on.")
 
 
-def _check_finite(values: Tensor, member: Member) -> None:
-    """Raise NotACheckpoint where a map or logits hold NaN or infinity: no answer can be read off them."""
-    if not torch.isfinite(values).all():
-        raise NotACheckpoint(
-            f"The variant {member.variant} of {member.checkpoint.source} computes NaN or infinity; "
-            "train it again, or give other weights."
-        )
-
-
 def _extractor(checkpoint: Checkpoint) -> object:
     """A key that is equal for checkpoints whose feature maps are the same."""
     return (checkpoint.features_digest, checkpoint.config.input)
@@ -517,9 +510,10 @@ class _Views:
     plain: list[int]
     subjects: list[Subject | None]
 
-    def mean(self, rows: Tensor) -> NDArray[np.float32]:
-        """What was computed of the maps, (M, ...), averaged over each image's views: (N, ...) on the CPU."""
+    def mean(self, rows: Tensor, member: Member) -> NDArray[np.float32]:
+        """What a variant made of the maps, (M, ...), averaged over an image's views: (N, ...) on the CPU."""
         rows = rows.float().cpu()
+        check_finite(rows, member.checkpoint)
         total = torch.zeros(len(self.plain), *rows.shape[1:]).index_add_(0, self.owners, rows)
         counts = torch.bincount(self.owners, minlength=len(self.plain)).view(-1, *[1] * (rows.ndim - 1))
         mean: NDArray[np.float32] = (total / counts).numpy()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pawmatch.calibration import Calibration
 from pawmatch.checkpoint import Checkpoint, CheckpointConfig, hub, load_checkpoint, save_checkpoint
-from pawmatch.checkpoint.load import empty_model
+from pawmatch.checkpoint.budget import empty_model
 from pawmatch.checkpoint.weights import check_sane, compare, describe, file_digest
 from pawmatch.errors import BadOption, CheckpointNotFound, KeyMismatch, NotACheckpoint
 from pawmatch.images import InputSpec

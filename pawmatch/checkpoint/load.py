@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pawmatch.checkpoint import hub
+from pawmatch.checkpoint.budget import build, empty_model
 from pawmatch.checkpoint.config import (
     CONFIG_FILE,
     MAX_CONFIG,
@@ -44,7 +43,6 @@ from pawmatch.checkpoint.weights import (
 )
 from pawmatch.errors import (
     AccessDenied,
-    BadOption,
     CheckpointError,
     CheckpointNotFound,
     DigestMismatch,
@@ -57,14 +55,13 @@ from pawmatch.errors import (
     UnknownTask,
     UnknownVariant,
 )
+from pawmatch.images import InputSpec
 from pawmatch.labels import bundled_weights, known_tasks
-from pawmatch.models import VARIANTS, ImageModel, build_model
+from pawmatch.models import VARIANTS, ImageModel
 
 CARD_FILE = "README.md"
 PLOTS = "calibration*.png"  # the pictures on the card
 MAX_CARD = 200_000  # characters
-MAX_PARAMETERS = 2**30  # of one model; the largest ConvNeXt V2 has 660 million
-MAX_ACTIVATIONS = 2**28  # numbers in the largest tensor that one image gives rise to: 1 GB in float32
 CACHED_NOTICE = "The Hub could not be reached, so the copy downloaded earlier answers."
 
 Device = str | torch.device
@@ -180,27 +177,50 @@ def load_task(
 def load_stored(entries: Sequence[Stored], device: Device = "cpu") -> list[Checkpoint]:
     """Load variants whose files are in their folders, or bundled.
 
-    Those with equal feature extractors share one module. Raises the leaves of CheckpointError.
+    Those with equal feature extractors share one module. Each has answered for a picture before it counts as
+    loaded. Raises the leaves of CheckpointError.
     """
     tensors: dict[str, dict[str, Tensor]] = {}  # of the files read so far, by SHA-256
     shared: dict[str, nn.Module] = {}
+    maps: dict[tuple[str, InputSpec], Tensor] = {}
     checkpoints: list[Checkpoint] = []
     for entry in entries:
         try:
-            checkpoint = _load(entry, tensors, device)
+            checkpoint = _load(entry, tensors)
         except OSError as exc:
             reason = exc.strerror or type(exc).__name__
             raise NotACheckpoint(
                 f"{entry.source} cannot be read ({reason}); check the path and its permissions."
             ) from exc
-        model = checkpoint.model
-        own = shared.setdefault(checkpoint.features_digest, model.features())
-        setattr(model, model.features_module, own)
+        model, key = checkpoint.model, (checkpoint.features_digest, checkpoint.config.input)
+        setattr(model, model.features_module, shared.setdefault(key[0], model.features()))
+        if key not in maps:
+            maps[key] = model.forward_features(_grain(checkpoint.config.input))
+        check_finite(model.forward_head(maps[key]), checkpoint)
+        model.to(device)
         checkpoints.append(checkpoint)
     return checkpoints
 
 
-def _load(entry: Stored, read_before: dict[str, dict[str, Tensor]], device: Device) -> Checkpoint:
+def _grain(spec: InputSpec) -> Tensor:
+    """A picture of pixels of any color, always the same, as a model takes it: (1, 3, size, size)."""
+    generator = torch.Generator().manual_seed(0)
+    return spec.normalise(torch.randint(256, (1, spec.size, spec.size, 3), generator=generator))
+
+
+def check_finite(values: Tensor, checkpoint: Checkpoint) -> None:
+    """Raise NotACheckpoint where what a model computed holds NaN or infinity: it is no answer.
+
+    Weights may be finite and overflow all the same.
+    """
+    if not torch.isfinite(values).all():
+        raise NotACheckpoint(
+            f"The variant {checkpoint.config.variant} of {checkpoint.source} computes NaN or infinity; "
+            "train it again, or give other weights."
+        )
+
+
+def _load(entry: Stored, read_before: dict[str, dict[str, Tensor]]) -> Checkpoint:
     config, source = entry.config, entry.source
     paths = {file.name: _find_file(entry, file) for file in entry.files}
     headers = {name: read_header(path, source) for name, path in paths.items()}
@@ -219,81 +239,18 @@ def _load(entry: Stored, read_before: dict[str, dict[str, Tensor]], device: Devi
     tensors = {name: tensor for file in files for name, tensor in read_before[file.sha256].items()}
     # Buffers that are computed when a model is built are in no file.
     if any(name not in tensors for name, _ in model.named_buffers()):
-        model = _build(config, source)
+        model = build(config, source)
         model.load_state_dict(tensors, strict=True)
     else:
         # The tensors become the parameters: no second copy, and no random values to fill first.
         model.load_state_dict(tensors, strict=True, assign=True)
     return Checkpoint(
         config=replace(config, files=tuple(files)),
-        model=model.to(device).eval().requires_grad_(False),
+        model=model.eval().requires_grad_(False),
         source=source,
         card=_read_card(entry.folder),
         paths=tuple(paths.values()),
     )
-
-
-class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes how many numbers the largest tensor has that is made meanwhile."""
-
-    numel = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, tuple | list) else [made]:
-            if isinstance(tensor, Tensor):
-                self.numel = max(self.numel, tensor.numel())
-        return made
-
-
-def empty_model(config: CheckpointConfig, source: str) -> ImageModel:
-    """The model that `config` describes, on the meta device: shapes without memory.
-
-    Also checks its size, that of what it computes for the declared input, and the scope gates against it.
-    """
-    with torch.device("meta"):
-        model = _build(config, source).eval()
-        count = sum(parameter.numel() for parameter in model.parameters())
-        if count > MAX_PARAMETERS:
-            raise NotACheckpoint(
-                f"{source}: the architecture in config.json has {count:,} parameters; "
-                f"{MAX_PARAMETERS:,} are the limit."
-            )
-        try:
-            with torch.no_grad(), _Largest() as largest:  # type: ignore[no-untyped-call]
-                feature_map = model.forward_features(torch.empty(1, 3, config.input.size, config.input.size))
-                model.forward_head(feature_map)
-        # Whatever a network stumbles over in values that it was not written for.
-        except Exception as exc:
-            raise NotACheckpoint(
-                f"{source}: the model cannot read images of input.size {config.input.size} pixels."
-            ) from exc
-    if largest.numel > MAX_ACTIVATIONS:
-        raise NotACheckpoint(
-            f"{source}: the architecture in config.json computes {largest.numel:,} numbers at once for an "
-            f"image of input.size {config.input.size}; {MAX_ACTIVATIONS:,} are the limit."
-        )
-    for index, gate in enumerate(config.calibration.scope_gates):
-        if len(gate.weight) != feature_map.shape[1]:
-            raise NotACheckpoint(
-                f"{source}: calibration.scope_gates[{index}].weight has {len(gate.weight)} values "
-                f"and the feature map {feature_map.shape[1]} channels; fit the gate again."
-            )
-    return model
-
-
-def _build(config: CheckpointConfig, source: str) -> ImageModel:
-    try:
-        return build_model(
-            family=config.family,
-            variant=config.variant,
-            num_classes=len(config.labels),
-            **config.architecture,
-        )
-    except BadOption as exc:
-        raise NotACheckpoint(f"{source}: the architecture in config.json does not work: {exc}") from exc
 
 
 def _find_file(entry: Stored, file: WeightsFile) -> Path:

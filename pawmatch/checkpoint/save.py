@@ -15,8 +15,9 @@ from huggingface_hub import metadata_load
 from torch import Tensor, nn
 
 from pawmatch.checkpoint import hub
+from pawmatch.checkpoint.budget import empty_model
 from pawmatch.checkpoint.config import CONFIG_FILE, CheckpointConfig, WeightsFile, config_bytes
-from pawmatch.checkpoint.load import CARD_FILE, PLOTS, Checkpoint, empty_model, load_stored, stored_in_folder
+from pawmatch.checkpoint.load import CARD_FILE, PLOTS, Checkpoint, load_stored, stored_in_folder
 from pawmatch.checkpoint.weights import (
     BACKBONE_FILE,
     WEIGHTS_FILE,

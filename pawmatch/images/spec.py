@@ -71,7 +71,7 @@ class InputSpec:
 
     def __post_init__(self) -> None:
         if not 16 <= self.size <= LARGEST_INPUT:
-            raise BadOption(f"Input size {self.size} is outside 16 to {LARGEST_INPUT} pixels.")
+            raise BadOption(f"Input size {str(self.size)[:20]} is outside 16 to {LARGEST_INPUT} pixels.")
         if self.resize not in RESIZE_RULES:
             raise BadOption(f"Resize rule {self.resize!r} is unknown; use one of {', '.join(RESIZE_RULES)}.")
         if self.interpolation not in INTERPOLATIONS:

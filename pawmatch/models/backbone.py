@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
 
 import timm
 import torch
+from annotated_types import Interval, Len
+from pydantic import AfterValidator
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from pawmatch.errors import BadOption, UnsupportedBackbone
+from pawmatch.errors import UnsupportedBackbone
 
 
 class Parts(NamedTuple):
@@ -25,25 +29,40 @@ VARIANTS: dict[str, Parts] = {
     "cnn_transformer_mfe": Parts(attention=True, morphology=True),
 }
 
-# Shape arguments of timm's CNNs. A config from a stranger must not reach the arguments that make timm
-# download or unpickle a file.
-BACKBONE_ARGUMENTS = frozenset(
-    {
-        "avg_down",
-        "channels",
-        "depths",
-        "dims",
-        "drop_path_rate",
-        "layers",
-        "output_stride",
-        "stem_type",
-        "stem_width",
-    }
-)
-LAYER_COUNTS = ("depths", "layers")
-MAX_WIDTH = 8_192
-MAX_STAGES = 16
-MAX_LAYERS = 80  # each costs time to build, even where only shapes are computed: 512 took a minute
+# By which timm's and torch's initializers draw values.
+FILLS = {Tensor.normal_, Tensor.uniform_, Tensor.erfinv_, Tensor.clamp_, Tensor.fill_, Tensor.zero_}
+MAX_LAYERS = 80  # each costs time to build, even where only shapes are computed
+
+
+def _few(layers: tuple[int, ...]) -> tuple[int, ...]:
+    if sum(layers) > MAX_LAYERS:
+        raise ValueError(f"asks for more than {MAX_LAYERS} layers")
+    return layers
+
+
+Width = Annotated[int, Interval(ge=1, le=8_192)]
+Widths = Annotated[tuple[Width, ...], Len(1, 16)]
+Layers = Annotated[
+    tuple[Annotated[int, Interval(ge=1, le=MAX_LAYERS)], ...], Len(1, 16), AfterValidator(_few)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneConfig:
+    """Arguments by which the shape of a CNN of timm's differs from its default; None leaves it as it is.
+
+    A config from a stranger must not reach those that make timm download or unpickle a file.
+    """
+
+    avg_down: bool | None = None
+    channels: Widths | None = None
+    depths: Layers | None = None
+    dims: Widths | None = None
+    drop_path_rate: Annotated[float, Interval(ge=0, lt=1)] | None = None
+    layers: Layers | None = None
+    output_stride: Literal[8, 16, 32] | None = None
+    stem_type: Literal["", "deep", "deep_tiered"] | None = None
+    stem_width: Width | None = None
 
 
 class ImageModel(nn.Module):
@@ -74,57 +93,53 @@ class ImageModel(nn.Module):
         return self.forward_head(self.forward_features(images))
 
 
-def create_backbone(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
+def create_backbone(name: str, config: BackboneConfig | None = None) -> nn.Module:
     """Create timm's CNN `name` with random weights and without its classifier.
 
     Raises UnsupportedBackbone if timm does not know the name, or if the network's last feature map is
-    not (N, C, h, w); raises BadOption for an argument outside BACKBONE_ARGUMENTS or out of its range.
+    not (N, C, h, w), at which nobody looks within the meta device.
     """
-    options = dict(arguments or {})
-    check_arguments(options)
-    if not isinstance(name, str) or ":" in name or not timm.is_model(name):
+    options = {key: value for key, value in vars(config or BackboneConfig()).items() if value is not None}
+    if ":" in name or not timm.is_model(name):
         raise UnsupportedBackbone(
-            f"timm knows no model named {name!r}; pick a CNN that timm.list_models() names."
+            f"timm knows no model named {name[:64]!r}; pick a CNN that timm.list_models() names."
         )
+    shapes_only = torch.empty(0).device.type == "meta"
     try:
         # The meta device computes shapes only: a look at the map costs no arithmetic.
-        with torch.device("meta"):
+        with torch.device("meta"), NoInit():
             probe: Any = timm.create_model(name, num_classes=0, **options).eval()
-            image = torch.empty(1, *probe.pretrained_cfg.get("input_size", (3, 224, 224)))
-            feature_map = probe.forward_features(image)
+            if not shapes_only:
+                size = probe.pretrained_cfg.get("input_size", (3, 224, 224))
+                check_map(name, probe.forward_features(torch.empty(1, *size)), probe.num_features)
+    except UnsupportedBackbone:
+        raise
     # Whatever timm stumbles over in arguments that it was not written for.
     except Exception as exc:
         raise UnsupportedBackbone(
             f"Backbone {name!r} cannot be built with {options or 'its defaults'}; "
             "use a timm CNN such as convnextv2_base."
         ) from exc
-    is_nchw = (
-        isinstance(feature_map, Tensor)
-        and feature_map.ndim == 4
-        and feature_map.shape[1] == probe.num_features
-    )
-    if not is_nchw:
-        raise UnsupportedBackbone(
-            f"Backbone {name!r} gives no (N, C, h, w) feature map; "
-            "use a CNN such as convnextv2_base, not a vision transformer."
-        )
-    shapes_only = torch.empty(0).device.type == "meta"
     backbone: nn.Module = probe.train() if shapes_only else timm.create_model(name, num_classes=0, **options)
     return backbone
 
 
-def check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Raise BadOption, naming it, for a backbone argument that is unknown or that no sensible CNN has."""
-    if unknown := sorted(set(arguments) - BACKBONE_ARGUMENTS):
-        known = ", ".join(sorted(BACKBONE_ARGUMENTS))
-        raise BadOption(f"Backbone argument {unknown[0]!r} is not accepted; use one of {known}.")
-    for key, value in arguments.items():
-        entries = value if isinstance(value, list | tuple) else [value]
-        if len(entries) > MAX_STAGES:
-            raise BadOption(f"Backbone argument {key} has more than {MAX_STAGES} entries.")
-        for entry in entries:
-            is_number = isinstance(entry, int | float) and 0 <= entry <= MAX_WIDTH
-            if not is_number and not (isinstance(entry, str) and len(entry) <= 20):
-                raise BadOption(f"Backbone argument {key} must hold numbers from 0 to {MAX_WIDTH:,}.")
-        if key in LAYER_COUNTS and sum(n for n in entries if isinstance(n, int)) > MAX_LAYERS:
-            raise BadOption(f"Backbone argument {key} asks for more than {MAX_LAYERS} layers.")
+def check_map(name: str, feature_map: object, channels: int) -> None:
+    """Raise UnsupportedBackbone unless what a backbone gave is a map (N, C, h, w) of so many channels."""
+    if not isinstance(feature_map, Tensor) or feature_map.ndim != 4 or feature_map.shape[1] != channels:
+        raise UnsupportedBackbone(
+            f"Backbone {name!r} gives no (N, C, h, w) feature map; "
+            "use a CNN such as convnextv2_base, not a vision transformer."
+        )
+
+
+class NoInit(TorchFunctionMode):
+    """Leaves out random initial values: on the meta device they cost time, and most of it, for nothing."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = dict(kwargs or {})
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in FILLS:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)

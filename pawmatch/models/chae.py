@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from pawmatch.errors import BadOption
 from pawmatch.models.attention import Encoder, EncoderLayer
-from pawmatch.models.backbone import VARIANTS, ImageModel
-from pawmatch.models.hybrid import MorphologyWidth, Width
+from pawmatch.models.backbone import VARIANTS, ImageModel, Width
+from pawmatch.models.hybrid import MorphologyWidth
 from pawmatch.models.morphology import FeatureFusion, MorphologicalExtractor
 
 Dropout = Annotated[float, Interval(ge=0, lt=1)]

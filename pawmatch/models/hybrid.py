@@ -12,18 +12,17 @@ V2 (Woo et al. 2023, arXiv 2301.00808). What is unusual:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Interval, MultipleOf
 from torch import Tensor, nn
 
 from pawmatch.models.attention import HeadAttention, TokenAttention
-from pawmatch.models.backbone import VARIANTS, ImageModel, create_backbone
+from pawmatch.models.backbone import VARIANTS, BackboneConfig, ImageModel, Width, create_backbone
 from pawmatch.models.morphology import ATTENTION_HEADS, FeatureFusion, MorphologicalExtractor
 
 CLASSIFIER_DROPOUT = 0.3
 
-Width = Annotated[int, Interval(ge=1, le=8_192)]
 MorphologyWidth = Annotated[int, Interval(ge=8, le=1_024), MultipleOf(ATTENTION_HEADS)]
 
 
@@ -37,7 +36,7 @@ class HybridConfig:
     """
 
     backbone: str = "convnextv2_base"
-    backbone_config: dict[str, Any] | None = None
+    backbone_config: BackboneConfig | None = None
     projection: Width | None = None
     attention_mode: Literal["heads", "published", "tokens"] = "heads"
     attention_heads: Annotated[int, Interval(ge=1, le=64)] | None = None

@@ -11,8 +11,8 @@ import pytest
 
 from pawmatch.calibration import Calibration, ScopeGate
 from pawmatch.checkpoint import Answers
+from pawmatch.checkpoint.budget import empty_model
 from pawmatch.checkpoint.config import config_bytes, config_values, parse_config, parse_values
-from pawmatch.checkpoint.load import empty_model
 from pawmatch.errors import NotACheckpoint, UnknownFormatVersion, UnsupportedBackbone
 from pawmatch.images import InputSpec
 from tests.support.checkpoints import CHAE as CONFIG
