@@ -5,7 +5,7 @@ several variants of a task. Nothing here unpickles.
 """
 
 from pawmatch.checkpoint.config import FORMAT_VERSION, Answers, CheckpointConfig, WeightsFile, main_variant
-from pawmatch.checkpoint.load import Checkpoint, load_checkpoint, load_task
+from pawmatch.checkpoint.load import Checkpoint, load_checkpoint, load_task, read_configs
 from pawmatch.checkpoint.save import push, push_space, save_again, save_checkpoint, save_task
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "main_variant",
     "push",
     "push_space",
+    "read_configs",
     "save_again",
     "save_checkpoint",
     "save_task",

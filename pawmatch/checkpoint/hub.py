@@ -183,10 +183,11 @@ def _no_place(source: str) -> BadOption:
     return BadOption(f"{source[:200]!r} is no place on the Hub; write hf://user/repo@revision/subfolder.")
 
 
-def with_commit(source: HubSource, use: Callable[[Commit], Result]) -> Result:
+def with_commit(source: HubSource, use: Callable[[Commit], Result], *, complete: bool = True) -> Result:
     """Give `use` the current commit, so that all it downloads is of one state.
 
-    If the Hub fails, before or while `use` runs, `use` gets the last commit with which it succeeded.
+    If the Hub fails, before or while `use` runs, `use` gets the last commit with which it succeeded. A use
+    that is not `complete` leaves out what others need, and does not count.
     """
     try:
         commit = look_up(source)
@@ -196,7 +197,8 @@ def with_commit(source: HubSource, use: Callable[[Commit], Result]) -> Result:
         if last is None:
             raise
         return use(last)
-    remember(commit)
+    if complete:
+        remember(commit)
     return result
 
 

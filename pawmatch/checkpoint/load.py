@@ -174,6 +174,16 @@ def load_task(
     return [replace(checkpoint, notice=notice) for checkpoint in load_task(None, task, device)]
 
 
+def read_configs(source: str, task: str) -> list[CheckpointConfig]:
+    """The configs of the variants that `source` has for `task`, in table order; no weights are fetched."""
+    if not hub.is_hub_source(source):
+        stored = stored_in_folder(local_folder(source), source, task)
+    else:
+        place = hub.parse(source)
+        stored = hub.with_commit(place, lambda commit: _stored_on_hub(commit, place, task), complete=False)
+    return [entry.config for entry in stored]
+
+
 def load_stored(entries: Sequence[Stored], device: Device = "cpu") -> list[Checkpoint]:
     """Load variants whose files are in their folders, or bundled.
 

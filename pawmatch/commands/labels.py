@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from pawmatch.commands.console import add_source_options, load_models, local_config, say, say_json
+from pawmatch.commands.console import add_source_options, local_config, say, say_json
 from pawmatch.labels import VARIANT_NAMES, display_name
 
 SUMMARY = "List the classes that a task knows."
@@ -43,9 +43,12 @@ def read_known(args: argparse.Namespace) -> tuple[dict[str, Any], list[str], lis
     """The task's words, its labels, and its groups by name and labels."""
     config = local_config(args.task, args.source)
     if config is None or "variants" not in config:  # on the Hub, or of the first format
-        classifier = load_models(args)
-        task, labels = vars(classifier.task), list(classifier.labels)
-        found = [(one.name, one.labels) for one in classifier.main.checkpoint.config.calibration.groups]
+        from pawmatch.checkpoint import main_variant, read_configs
+
+        configs = read_configs(args.source or f"weights/{args.task}", args.task)
+        (first,) = [one for one in configs if one.variant == main_variant(configs)]
+        task, labels = vars(first.task), list(first.labels)
+        found = [(one.name, one.labels) for one in first.calibration.groups]
     else:
         task, labels = config["task"], list(map(str, config["labels"]))
         answers = config.get("answers") or {}

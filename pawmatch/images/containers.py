@@ -141,6 +141,7 @@ def strip_jpeg(data: bytes) -> Picture:
 # --- PNG
 
 _PNG_KEPT = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+_PNG_CHANNELS = {2: 3, 4: 2, 6: 4}  # of the kinds of color that have several
 _RAW_PROFILE = b"Raw profile type exif\0"
 
 
@@ -179,6 +180,24 @@ def strip_png(data: bytes) -> Picture:
                 key=struct.unpack(">3H", key) if len(key) == 6 else None,
             )
     raise TooManyPieces(f"more than {MAX_PIECES} chunks")
+
+
+def png_lacks_rows(data: bytes) -> bool:
+    """Whether the code of a PNG ends in good order before its last row, of which zlib says nothing.
+
+    `data` is from strip_png. Of interlaced files, the decoder tells.
+    """
+    width, height, depth, color, *_, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    row = 1 + (width * depth * _PNG_CHANNELS.get(color, 1) + 7) // 8
+    unpack, found, position = zlib.decompressobj(), 0, 8
+    while position < len(data) and not interlaced:
+        end = position + 8 + int.from_bytes(data[position : position + 4])
+        rest = data[position + 8 : end] if data[position + 4 : position + 8] == b"IDAT" else b""
+        while rest and not unpack.eof:
+            found += len(unpack.decompress(rest, 2**20))
+            rest = unpack.unconsumed_tail
+        position = end + 4
+    return unpack.eof and found < row * height
 
 
 def _png_transparency(chunk: bytes, depth_and_color: bytes) -> bytes:

@@ -246,6 +246,9 @@ def _decode_file(file: ImageFile, min_side: int | None) -> LoadedImage:
         image.draft(None, least)
         if file.format == "JPEG" and not picture.gap:
             picture = replace(picture, gap=_has_gap(image, picture.data, least))
+        if file.format == "PNG" and not any(image.crop((0, size[1] - 1, *size)).tobytes()):
+            # Rows that do not come are zeros, and zlib, whose code ended, finds nothing wrong.
+            picture = replace(picture, gap=containers.png_lacks_rows(picture.data))
         if picture.orientation == 1:  # WebP and AVIF keep it where Pillow finds it
             picture = replace(picture, orientation=exif_orientation(image.info.get("exif", b"")))
         if getattr(image, "is_animated", False):

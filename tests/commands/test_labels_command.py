@@ -9,6 +9,10 @@ import pytest
 
 from pawmatch import load
 from pawmatch.cli import main
+from pawmatch.labels import bundled_weights
+from tests.support.hub_server import HubServer
+
+pytest_plugins = ("tests.support.hub_fixture",)
 
 
 def test_names_in_the_order_of_the_outputs(breeds: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,7 +22,7 @@ def test_names_in_the_order_of_the_outputs(breeds: str, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize("task", ["breed", "artist"])
 def test_what_is_listed_is_what_answers(task: str, capsys: pytest.CaptureFixture[str]) -> None:
-    if not (Path(__file__).parents[2] / "weights" / task).is_dir():
+    if not (bundled_weights() / task).is_dir():
         pytest.skip("there are no bundled weights here")
     assert main(["labels", "--task", task, "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
@@ -31,6 +35,21 @@ def test_what_is_listed_is_what_answers(task: str, capsys: pytest.CaptureFixture
     assert listed["task"]["noun"] == classifier.task.noun
     assert main(["labels", "--task", task, "--groups"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == len(groups)
+
+
+def test_of_weights_on_the_hub_the_config_alone_is_fetched(
+    breeds: str, hub_server: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {path.relative_to(breeds).as_posix(): path.read_bytes() for path in Path(breeds).rglob("*.*")}
+    hub_server.commit("you/dogs", files)
+    assert main(["labels", "--source", breeds, "--json"]) == 0
+    listed = capsys.readouterr().out
+    assert main(["labels", "--source", "hf://you/dogs", "--json"]) == 0
+    assert capsys.readouterr().out == listed
+    assert hub_server.downloads()
+    assert all("config.json" in path for path in hub_server.downloads())
+    # A commit without its weights here is none that a later start could do with.
+    assert not list((tmp_path / "hf" / "hub").rglob("refs/*"))
 
 
 def test_a_task_that_is_not_there_gives_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -161,6 +161,17 @@ def test_a_jpeg_that_lacks_its_lower_half_says_so(mode: str, options: dict[str, 
         assert read_image(cut).warnings == (INCOMPLETE,), share
 
 
+@pytest.mark.parametrize(("depth", "color", "size"), [(8, 2, 3), (16, 6, 8), (1, 0, 1 / 8), (8, 0, 1)])
+def test_a_png_whose_code_ends_before_its_last_row_says_so(depth: int, color: int, size: float) -> None:
+    """What does not come is black, or transparent and so white."""
+    row = b"\0" + b"\xc8" * round(40 * size)
+    assert read_image(png((40, 40), depth, color, 40 * row)).warnings == ()
+    for rows in (1, 20, 39):
+        assert read_image(png((40, 40), depth, color, rows * row)).warnings == (INCOMPLETE,)
+    black = b"\0" * len(row)  # a last row of zeros may be meant
+    assert read_image(png((40, 40), depth, color, 39 * row + black)).warnings == ()
+
+
 def test_a_jpeg_that_lacks_its_middle_says_so() -> None:
     data = encode(Image.effect_noise((256, 256), 80), "JPEG", restart_marker_blocks=8)
     first, later = data.index(b"\xff\xd1"), data.index(b"\xff\xd4")
