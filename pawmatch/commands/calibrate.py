@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pawmatch.commands.console import add_source_options, say
+from pawmatch.commands.console import add_folder_options, add_source_options, say
 from pawmatch.errors import BadOption
 
 SUMMARY = "Fit confidence, review flag and scope gates of a source anew, on labelled images."
@@ -26,46 +26,7 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `calibrate`."""
     add_source_options(parser)
-    parser.add_argument(
-        "--data",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="DIR",
-        help="folder of labelled images; may be given several times",
-    )
-    parser.add_argument(
-        "--val",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="DIR",
-        help="folder of labelled images to fit on instead of the data's val/; may be given several times",
-    )
-    parser.add_argument(
-        "--outside",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="DIR",
-        help="images, flat or in subfolders, that do not belong to the task, from which it learns to say no",
-    )
-    parser.add_argument(
-        "--unknown",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="DIR",
-        help="images of classes that the source does not know, from which it learns to say so (default: it "
-        "takes each for one it knows)",
-    )
-    parser.add_argument(
-        "--val-share",
-        type=float,
-        default=0.2,
-        metavar="SHARE",
-        help="how much of each class is held out where the data has no split (default: 0.2)",
-    )
+    add_folder_options(parser)
     parser.add_argument("--engine", default="torch", help="torch or openvino (default: torch)")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the checkpoint")
 

@@ -27,7 +27,7 @@ from pawmatch.commands.rows import csv_line, json_record, read_table
 from pawmatch.errors import BadOption, ImageNotFound, PawMatchError
 from pawmatch.evaluation.folders import Found, examine_files, find_labelled
 from pawmatch.labels import VARIANT_NAMES, display_name, find_label
-from pawmatch.phrasing import percent
+from pawmatch.phrasing import percent, tenths
 
 if TYPE_CHECKING:
     from pawmatch.classifier import Classifier, ModelOutputs
@@ -283,8 +283,8 @@ def describe(comparison: Comparison) -> None:
     for name, summary in zip(names, comparison.variants, strict=True):
         if summary.accuracy is not None:
             low, high = summary.accuracy.interval
-            share = f"{summary.accuracy.right:>6}  {summary.accuracy.share:.1%}"
-            say(f"  {name:<{VARIANT_WIDTH}} {share}  (95 % interval {low:.1%} to {high:.1%})")
+            share = f"{summary.accuracy.right:>6}  {tenths(summary.accuracy.share)}"
+            say(f"  {name:<{VARIANT_WIDTH}} {share}  (95 % interval {tenths(low)} to {tenths(high)})")
     if comparison.judged:
         say("")
     say(f"Same first choice, {images(comparison.images)}")
@@ -292,7 +292,7 @@ def describe(comparison: Comparison) -> None:
     for name, counts in zip(names, comparison.agreement, strict=True):
         say_row(name, [str(count).rjust(len(other)) for count, other in zip(counts, names, strict=True)])
     if len(names) > 1:
-        say(f"  all alike on {comparison.unanimous}, {comparison.unanimous / comparison.images:.1%}")
+        say(f"  all alike on {comparison.unanimous}, {tenths(comparison.unanimous / comparison.images)}")
 
 
 def images(count: int) -> str:
@@ -303,12 +303,12 @@ def images(count: int) -> str:
 def say_spreads(heading: str, names: Sequence[str], spreads: Sequence[Spread]) -> None:
     """Statistics and histogram of each variant's confidences."""
     say(heading)
-    columns = ["  mean", "median", "   std", "   min", "   max", "50 % or more"]
+    columns = ["   mean", " median", "    std", "    min", "    max", "50 % or more"]
     say_row("", columns)
     for name, found in zip(names, spreads, strict=True):
         numbers = (found.mean, found.median, found.std, found.lowest, found.highest)
-        half = f"{found.at_half} ({found.at_half / found.count:.1%})".rjust(len(columns[-1]))
-        say_row(name, [*(f"{number:6.1%}" for number in numbers), half])
+        half = f"{found.at_half} ({tenths(found.at_half / found.count)})".rjust(len(columns[-1]))
+        say_row(name, [*(tenths(number).rjust(7) for number in numbers), half])
     bins = len(spreads[0].histogram)
     edges = [f"{100 * index // bins}-{100 * (index + 1) // bins}" for index in range(bins)]
     say_row("images per confidence, %", [f"{edge:>6}" for edge in edges])

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pawmatch.labels import bundled_tasks
@@ -70,6 +71,33 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     add_source_options(parser)
     parser.add_argument(
         "--engine", default="auto", help="auto, torch, torch-compile or openvino (default: auto)"
+    )
+
+
+def add_folder_options(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """Options of the commands that learn from folders of images; whether there has to be --data."""
+    folders = {
+        "--data": "labelled images: a folder, with a subfolder for each class",
+        "--val": "labelled images to validate on instead of the data's own val/",
+        "--outside": "images that do not belong to the task, from which it learns to say no",
+        "--unknown": "images of classes without a label, from which it learns to say so",
+    }
+    for flag, text in folders.items():
+        parser.add_argument(
+            flag,
+            required=required and flag == "--data",
+            action="append",
+            default=[],
+            type=Path,
+            metavar="DIR",
+            help=f"{text}; may be given several times",
+        )
+    parser.add_argument(
+        "--val-share",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="how much of each class is held out where the data has no split (default: %(default)s)",
     )
 
 

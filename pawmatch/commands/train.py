@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pawmatch.commands.console import Listing, say
+from pawmatch.commands.console import Listing, add_folder_options, say
 from pawmatch.errors import BadOption
 from pawmatch.labels import VARIANT_NAMES
 from pawmatch.settings import whole
@@ -55,29 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{', '.join(VARIANT_NAMES)}, or all: the three together, on one shared feature extractor "
         "(default: the recipe's own, or else all)",
     )
-    parser.add_argument(
-        "--data",
-        required=True,
-        action="append",
-        type=Path,
-        metavar="DIR",
-        help="folder of images; may be given several times, for classes or images from several places",
-    )
-    parser.add_argument(
-        "--val",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="DIR",
-        help="folder of images to validate on instead of the data's own val/; may be given several times",
-    )
-    parser.add_argument(
-        "--val-share",
-        type=float,
-        default=0.2,
-        metavar="SHARE",
-        help="how much of each class is held out where the data has no split (default: 0.2)",
-    )
+    add_folder_options(parser, required=True)
     parser.add_argument(
         "--out",
         type=Path,
@@ -94,18 +72,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SRC",
         dest="teachers",
         help="checkpoint that a recipe with `distillation` learns from; may be given several times",
-    )
-    parser.add_argument(
-        "--outside",
-        type=Path,
-        metavar="DIR",
-        help="images that do not belong to the task, from which it learns to say no",
-    )
-    parser.add_argument(
-        "--unknown",
-        type=Path,
-        metavar="DIR",
-        help="images of classes that the data does not have, from which the checkpoint learns to say so",
     )
     parser.add_argument(
         "--scenes",

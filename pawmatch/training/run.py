@@ -82,8 +82,8 @@ def run_training(
     val_share: float = VAL_SHARE,
     init: str | None = None,
     teachers: Sequence[str] = (),
-    outside: Path | None = None,
-    unknown: Path | None = None,
+    outside: Sequence[Path] = (),
+    unknown: Sequence[Path] = (),
     scenes: Path | None = None,
     settings: Settings = DEFAULTS,
     report: Callable[[str], None] = print,
@@ -93,8 +93,8 @@ def run_training(
     "all" trains the three variants together on one shared feature extractor. `val` are folders to validate
     on instead of the data's own, `val_share` is how much of data without a split is held out. `init` is a
     pretrained backbone, or a checkpoint whose weights are taken over wherever name and shape agree.
-    `outside` is a folder of images that do not show the task's subject and `unknown` one of images that do,
-    of classes without a label, for the rules that say so, and `scenes` one of images that a recipe with
+    `outside` are folders of images that do not show the task's subject and `unknown` of images that do, of
+    classes without a label, for the rules that say so, and `scenes` is one of images that a recipe with
     `zoom_out` shrinks others into; `teachers` are checkpoints or backbones from whose answers a recipe with
     `distillation` learns. Whatever can be known is checked before the first epoch. Cut at any moment, the
     same call goes on. Where several processes share the run, the first one reports and writes.
@@ -117,8 +117,8 @@ def run_training(
         images = Images(
             decode_all(train_files, long_side=side),
             decode_all(val_files, long_side=answered),
-            decode_all(list_images([outside]), long_side=answered) if outside else None,
-            decode_all(list_images([unknown]), long_side=answered) if unknown else None,
+            decode_all(list_images(outside), long_side=answered) if outside else None,
+            decode_all(list_images(unknown), long_side=answered) if unknown else None,
         )
         backgrounds = decode_all(list_images([scenes]), long_side=side).images if scenes else ()
         report(

@@ -29,7 +29,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The three variants as training leaves them, calibrated, with gates."""
     out = tmp_path_factory.mktemp("run")
     outside = data / "train"
-    run_training(RECIPE, "all", data, out, outside=outside, settings=SETTINGS, report=silently)
+    run_training(RECIPE, "all", data, out, outside=[outside], settings=SETTINGS, report=silently)
     return out
 
 

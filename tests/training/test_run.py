@@ -164,7 +164,7 @@ def test_all_variants_together_share_their_first_member(data: Path, tmp_path: Pa
         for i in range(4):
             Image.new("RGB", (40, 40), (20 * i, 250, 20)).save(outside / name / f"{i}.png")
     out = run_training(
-        RECIPE, "all", data, tmp_path / "run", outside=outside, settings=SETTINGS, report=lambda _: None
+        RECIPE, "all", data, tmp_path / "run", outside=[outside], settings=SETTINGS, report=lambda _: None
     )
     checkpoints = {c.config.variant: c for c in load_task(out, RECIPE.task)}
     assert list(checkpoints) == ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
@@ -232,7 +232,7 @@ def test_whatever_can_be_known_is_said_before_the_first_epoch(data: Path, tmp_pa
     shutil.copytree(data / "val" / "red", few)
     for path in sorted(few.iterdir())[3:]:
         path.unlink()
-    refused("3 images of unknown classes are too few", unknown=few)
+    refused("3 images of unknown classes are too few", unknown=[few])
 
 
 def test_a_failed_run_goes_on_from_its_last_epoch_once_its_folder_is_mended(
