@@ -176,6 +176,13 @@ class Classifier:
             for variant, member in self.members.items()
         }
 
+    def moved(self, device: str) -> Classifier:
+        """The same models on another device, run by torch there; they move, so this one is done with."""
+        checkpoints = [member.checkpoint for member in self.members.values()]
+        for checkpoint in checkpoints:
+            checkpoint.model.to(device)
+        return Classifier(self.task.name, checkpoints, engine="torch", device=device)
+
     def predict(self, image: ImageSource, top_k: int = 5) -> Prediction:
         """Classify one image: a path, a public web address, the bytes of a file, or a PIL image.
 

@@ -157,6 +157,8 @@ def resolve_device(name: str, engine: str = "auto") -> str:
 
     Raises BadOption for a device that is none of cpu, cuda and cuda:N, or that this machine does not have.
     """
+    if on_lent_gpu() and name in ("auto", "cuda"):
+        return "cpu"  # until a request brings the GPU, CUDA must not be asked for anything
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
         return "cuda" if count and engine.partition(" ")[0] != "openvino" else "cpu"

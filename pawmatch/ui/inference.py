@@ -11,10 +11,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from PIL import Image
@@ -35,11 +34,13 @@ log = logging.getLogger(__name__)
 
 MAX_BATCH = 16  # photos at once; with more, the first of them would wait for the last
 SHOWN_SIDE = 1024  # pixels; the page's own copy of a photo, larger than any place where it is shown
-GPU_SECONDS = 60  # what one call may take on a lent GPU; the shorter, the better the place in the queue
+# What one call may take on a lent GPU; the shorter, the better the place in the queue. The largest call, of
+# MAX_BATCH photos, takes 3.2 s of one CPU core. The rest is for CUDA to start, which was not measured.
+GPU_SECONDS = 15
 Source = str | ImageFile  # where an upload lies, or what was fetched from the web
 Load = Callable[[str], "Classifier"]
 Question = tuple["Classifier", Prepared]
-Compute = Callable[[str, Callable[..., Any], tuple[Any, ...]], Any]
+Compute = Callable[[str, Sequence[Prepared]], "list[ModelOutputs] | PawMatchError"]
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -168,13 +169,11 @@ class Collector(Generic[Q, A]):
 class Seen:
     """A photo that was answered for the page, and what heatmaps for any label are made of.
 
-    `outputs` are those of the models, without the photo's pixels. Where they stay in another process they are
-    None, and `explanation` has the heatmaps for the first choice.
+    `outputs` are those of the models, without the photo's pixels.
     """
 
     prediction: Prediction
-    outputs: ModelOutputs | None = None
-    explanation: Explanation | None = None
+    outputs: ModelOutputs
 
 
 class Here:
@@ -200,12 +199,12 @@ class Here:
         for start in range(0, len(paths), MAX_BATCH):
             entries = [self._try_prepare(classifier, path) for path in paths[start : start + MAX_BATCH]]
             readable = [entry for entry in entries if not isinstance(entry, ImageError)]
-            futures = iter(self._collector.hand_in([(classifier, entry) for entry in readable]))
+            outputs = iter(self._run_models(classifier, readable))
             for entry in entries:
                 if isinstance(entry, ImageError):
                     answers.append(entry)
                 else:
-                    answers.append(classifier.to_prediction(next(futures).result(), top_k))
+                    answers.append(classifier.to_prediction(next(outputs), top_k))
         return answers
 
     def explain(self, task: str, source: Source, label: str | None, top_k: int) -> Explanation:
@@ -232,14 +231,17 @@ class Here:
         self, task: str, path: str, seen: Seen, photo: Image.Image, label: str | None
     ) -> Explanation:
         """The heatmaps of a photo that was answered: one backward pass through each head."""
-        assert seen.outputs is not None
         classifier = self._classifiers.get(task)
         return self._classifiers.thread.submit(draw_maps, classifier, seen, photo, label).result()
 
     def _run(self, task: str, source: Source) -> ModelOutputs:
         classifier = self._classifiers.get(task)
-        (future,) = self._collector.hand_in([(classifier, self._prepare(classifier, source))])
-        return future.result()
+        (outputs,) = self._run_models(classifier, [self._prepare(classifier, source)])
+        return outputs
+
+    def _run_models(self, classifier: Classifier, prepared: Sequence[Prepared]) -> Sequence[ModelOutputs]:
+        futures = self._collector.hand_in([(classifier, entry) for entry in prepared])
+        return [future.result() for future in futures]
 
     def _prepare(self, classifier: Classifier, source: Source) -> Prepared:
         held = hold_file(source)
@@ -272,7 +274,6 @@ def run_together(questions: Sequence[Question]) -> list[ModelOutputs]:
 
 def draw_maps(classifier: Classifier, seen: Seen, photo: Image.Image, label: str | None) -> Explanation:
     """The heatmaps for a label, by default the first choice, of a photo that the models have run on."""
-    assert seen.outputs is not None
     started = time.perf_counter()
     wanted = seen.prediction.top.label if label is None else find_label(classifier.labels, label)
     maps = classifier.heatmaps(seen.outputs, wanted, photo.size)
@@ -288,89 +289,39 @@ def shown_photo(path: str) -> Image.Image:
     return photo
 
 
-class Lent:
-    """A host lends an accelerator for each call.
+class Lent(Here):
+    """A host lends an accelerator for each call, which takes prepared photos and gives the models' outputs.
 
-    The call runs in another process, so what goes in and out are plain values, errors included; and in the
-    visitor's own thread, by which the host knows whose quota to charge. Each call is paid for, so that the
-    page gets its first heatmaps with the answer.
+    The call runs in another process, where alone there is a GPU: what goes in and out are plain values on the
+    CPU, errors included; and in the visitor's own thread, by which the host knows whose quota to charge.
+    Photos are decoded and heatmaps drawn here, which costs nobody's quota.
     """
 
-    def __init__(self, classifiers: Classifiers, on_gpu: Callable[[Compute], Compute]) -> None:
-        self._classifiers = classifiers
+    def __init__(
+        self, classifiers: Classifiers, on_gpu: Callable[[Compute], Compute], device: str = "cuda"
+    ) -> None:
+        super().__init__(classifiers)
+        moved: dict[str, Classifier] = {}  # in the other process, which may serve several calls
 
-        def compute(task: str, what: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        def compute(task: str, prepared: Sequence[Prepared]) -> list[ModelOutputs] | PawMatchError:
+            if task not in moved:
+                moved[task] = classifiers.get(task).moved(device)
             try:
-                result = what(classifiers.get(task), *arguments)
-                return list(result) if isinstance(result, Iterator) else result
+                found = moved[task].run_models(prepared)
             except PawMatchError as exc:
                 return exc
+            return [
+                replace(one, feature_maps={name: maps.cpu() for name, maps in one.feature_maps.items()})
+                for one in found
+            ]
 
         self._compute = on_gpu(compute)
 
-    def predict(self, task: str, source: Source, top_k: int) -> Prediction:
-        """One photo's answer."""
-        answer: Prediction = self._run(task, _predict, source, top_k)
-        return answer
-
-    def predict_all(self, task: str, paths: Sequence[str], top_k: int) -> list[Prediction | PawMatchError]:
-        """An answer or an error for each photo, in order."""
-        answers: list[Prediction | PawMatchError] = self._run(task, _predict_batch, list(paths), top_k)
-        return answers
-
-    def explain(self, task: str, source: Source, label: str | None, top_k: int) -> Explanation:
-        """One photo's answer with the heatmaps for a label."""
-        explanation: Explanation = self._run(task, _explain, source, label, top_k)
-        return explanation
-
-    def look(self, task: str, path: str, top_k: int) -> Seen:
-        """One photo's answer for the page, with its heatmaps."""
-        explanation: Explanation = self._run(task, _explain_small, path, None, top_k)
-        return Seen(explanation.prediction, explanation=explanation)
-
-    def heatmaps(
-        self, task: str, path: str, seen: Seen, photo: Image.Image, label: str | None
-    ) -> Explanation:
-        """The heatmaps that came with the answer, or those for another label: a whole run of the models."""
-        explanation = seen.explanation
-        if explanation is None or label not in (None, explanation.label):
-            explanation = self._run(task, _explain_small, path, label, len(seen.prediction.predictions))
-        return explanation
-
-    def _run(self, task: str, what: Callable[..., Any], *arguments: Any) -> Any:
-        # Loaded in this process: the other one would load it at every call.
-        self._classifiers.get(task)
-        result = self._compute(task, what, arguments)
-        for source in arguments[0] if isinstance(arguments[0], list) else [arguments[0]]:
-            size = len(source.data) if isinstance(source, ImageFile) else Path(source).stat().st_size
-            request_log.note_photo(size, 0)  # decoded elsewhere
-        if isinstance(result, PawMatchError):
-            raise result
-        return result
-
-
-# What the other process does, as functions that can be named to it.
-
-
-def _predict(classifier: Classifier, source: Source, top_k: int) -> Prediction:
-    return classifier.predict(source, top_k)
-
-
-def _predict_batch(
-    classifier: Classifier, paths: Sequence[str], top_k: int
-) -> Iterator[Prediction | PawMatchError]:
-    return classifier.predict_batch(paths, top_k)
-
-
-def _explain(classifier: Classifier, source: Source, label: str | None, top_k: int) -> Explanation:
-    return classifier.explain(source, label, top_k=top_k)
-
-
-def _explain_small(classifier: Classifier, path: str, label: str | None, top_k: int) -> Explanation:
-    (outputs,) = classifier.run_models([classifier.prepare(path)])
-    return draw_maps(
-        classifier, Seen(classifier.to_prediction(outputs, top_k), outputs), shown_photo(path), label
-    )
+    def _run_models(self, classifier: Classifier, prepared: Sequence[Prepared]) -> Sequence[ModelOutputs]:
+        found = self._compute(classifier.task.name, prepared)
+        if isinstance(found, PawMatchError):
+            raise found
+        return found
 
 
 def lent_gpu() -> Callable[[Any], Any] | None:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +19,21 @@ import torch
 from PIL import Image
 
 from pawmatch.classifier import Classifier, ModelOutputs
-from pawmatch.errors import BrokenImage, CheckpointNotFound, ImageError, PawMatchError, UnknownLabel
+from pawmatch.errors import BrokenImage, CheckpointNotFound, ImageError, NotACheckpoint, UnknownLabel
 from pawmatch.results import Prediction
-from pawmatch.settings import on_lent_gpu
+from pawmatch.settings import Settings, on_lent_gpu
 from pawmatch.ui import inference
 from pawmatch.ui.handlers import NO_MEMORY, OUR_FAULT, Handlers, Unavailable
-from pawmatch.ui.inference import MAX_BATCH, Classifiers, Collector, Here, Lent, lent_gpu
+from pawmatch.ui.inference import (
+    GPU_SECONDS,
+    MAX_BATCH,
+    Classifiers,
+    Collector,
+    Here,
+    Lent,
+    from_settings,
+    lent_gpu,
+)
 from tests.ui.conftest import ONE_TASK, as_upload
 
 # --- the collector
@@ -281,36 +291,88 @@ def test_no_more_photos_are_decoded_at_a_time_than_there_are_places(
 # --- a lent accelerator
 
 
-def test_a_lent_accelerator_takes_and_gives_plain_values_in_the_visitor_s_own_thread(
-    classifiers: Classifiers, upload: dict[str, Any], text_file: dict[str, Any]
-) -> None:
-    threads: set[int] = set()
+@pytest.fixture
+def lent(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """A ZeroGPU Space whose GPU is this CPU; CUDA fails outside of `spaces.GPU`. Gives what calls gave."""
+    inside = threading.local()
     results: list[Any] = []
+
+    def gpu(duration: int) -> Callable[[Any], Any]:
+        assert duration == GPU_SECONDS
+
+        def wrap(compute: Any) -> Any:
+            def call(*arguments: Any) -> Any:
+                inside.now = True
+                try:
+                    found = compute(*pickle.loads(pickle.dumps(arguments)))
+                finally:
+                    inside.now = False
+                results.append(pickle.loads(pickle.dumps(found)))
+                return results[-1]
+
+            return call
+
+        return wrap
+
+    def moved(classifier: Classifier, device: str) -> Classifier:
+        assert (device, inside.now) == ("cuda", True)
+        return classifier
+
+    def refused(*arguments: Any) -> Any:
+        raise AssertionError("CUDA was asked for something outside of spaces.GPU")
+
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    monkeypatch.setitem(sys.modules, "spaces", SimpleNamespace(GPU=gpu))
+    monkeypatch.setattr(Classifier, "moved", moved)
+    for name in ("is_available", "device_count", "init", "_lazy_init", "synchronize"):
+        monkeypatch.setattr(torch.cuda, name, refused)
+    yield results
+    assert not getattr(inside, "now", False)
+
+
+def test_cuda_is_left_alone_outside_of_a_lent_gpu(
+    lent: list[Any], tiny_settings: Settings, classifiers: Classifiers, upload: dict[str, Any]
+) -> None:
+    own = from_settings(replace(tiny_settings, device="auto", engine="auto"))
+    own.warm_up()
+    handlers, expected = Handlers(own, lent_gpu()), classifiers.get("breed").predict(upload["path"])
+    assert isinstance(handlers.inference, Lent)
+    best = expected.predictions[0].label
+    assert handlers.predict(upload)["predictions"][0]["label"] == best
+    assert handlers.explain(upload, "breed", "Collie")[0]["explanation"]["label"] == "Collie"
+    assert len(handlers.predict_batch([upload] * (MAX_BATCH + 1))) == MAX_BATCH + 1
+    paid = len(lent)
+    assert paid == 4
+    state = handlers.look(upload, "artist")
+    assert len(lent) == paid + 1
+    # Heatmaps, for whatever label, cost nobody's quota.
+    assert set(handlers.paint(state)[1].heatmaps) == set(handlers.paint(state, "Rembrandt")[1].heatmaps)
+    assert len(lent) == paid + 1
+
+
+def test_errors_on_a_lent_gpu_come_back_as_values_in_the_visitor_s_own_thread(
+    classifiers: Classifiers,
+    upload: dict[str, Any],
+    text_file: dict[str, Any],
+    fail: Callable[[Exception], None],
+) -> None:
+    threads: list[int] = []
 
     def on_gpu(compute: Any) -> Any:
         def call(*arguments: Any) -> Any:
-            threads.add(threading.get_ident())
-            results.append(pickle.loads(pickle.dumps(compute(*pickle.loads(pickle.dumps(arguments))))))
-            return results[-1]
+            threads.append(threading.get_ident())
+            return pickle.loads(pickle.dumps(compute(*arguments)))
 
         return call
 
-    lent, path = Lent(classifiers, on_gpu), upload["path"]
-    alone = classifiers.get("breed").predict(path)
-    assert close(lent.predict("breed", path, 5), alone)
-    assert len(lent.predict_all("breed", [path] * 2, 5)) == 2
-    assert lent.explain("breed", path, "Collie", 5).label == "Collie"
-    seen = lent.look("breed", path, 5)
-    assert close(seen.prediction, alone)
-    paid, photo = len(results), Image.open(path).convert("RGB")
-    first = lent.heatmaps("breed", path, seen, photo, None)
-    assert first.label == alone.top.label
-    assert len(results) == paid  # they came with the answer
-    assert lent.heatmaps("breed", path, seen, photo, "Collie").label == "Collie"
+    lent = Lent(classifiers, on_gpu, device="cpu")
     with pytest.raises(ImageError):
         lent.predict("breed", text_file["path"], 5)
-    assert isinstance(results[-1], PawMatchError)
-    assert threads == {threading.get_ident()}
+    assert threads == []  # which cost nobody's quota
+    fail(NotACheckpoint("NaN"))
+    with pytest.raises(NotACheckpoint):
+        lent.predict("breed", upload["path"], 5)
+    assert threads == [threading.get_ident()]
 
 
 def test_a_gpu_is_borrowed_on_zero_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,7 +386,7 @@ def test_a_gpu_is_borrowed_on_zero_gpu_alone(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setitem(sys.modules, "spaces", SimpleNamespace(GPU=gpu))
     assert lent_gpu() is id
-    assert asked[0] <= 60
+    assert asked == [GPU_SECONDS]
     monkeypatch.setitem(sys.modules, "spaces", None)
     assert on_lent_gpu()
     assert lent_gpu() is None
