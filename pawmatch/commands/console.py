@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pawmatch.labels import bundled_tasks
+from pawmatch.errors import BadOption, ImageError
+from pawmatch.labels import CONFIG, VARIANT_NAMES, bundled_tasks, bundled_weights, find_label, find_task
 from pawmatch.phrasing import listed
 from pawmatch.settings import fetches_urls
 
 if TYPE_CHECKING:
     from pawmatch.classifier import Classifier
-import os
-from pathlib import Path
-
-from pawmatch.errors import BadOption, ImageError
-from pawmatch.labels import CONFIG, VARIANT_NAMES, bundled_weights, find_label, find_task
 
 T = TypeVar("T")
 
