@@ -134,14 +134,15 @@ def footer(tasks: Iterable[Task]) -> str:
     return str(_parts.footer(limits, "Photos serve for the answer only and are deleted within the hour."))
 
 
-def intake(limit: int, reads_heic: bool) -> str:
+def intake(limit: int, *, reads_heic: bool, opens_links: bool) -> str:
     """The place where a photo comes in, of at most `limit` bytes."""
-    return str(_parts.intake(limit, SENT_SIDE, "yes" if reads_heic else "no"))
+    return str(_parts.intake(limit, SENT_SIDE, "yes" if reads_heic else "no", opens_links))
 
 
-def gallery(pictures: Sequence[tuple[str, str]]) -> str:
+def gallery(task: Task, pictures: Sequence[tuple[str, str]]) -> str:
     """Examples to click on, given as address and description each; none, no row."""
-    return str(_parts.gallery(pictures))
+    line = f"Any photo of {with_article(task.subject)} will do. Or try one of these:"
+    return str(_parts.gallery(line, pictures))
 
 
 def notice(text: str | None) -> str:
@@ -197,12 +198,13 @@ def answer(prediction: Prediction) -> str:
     )
 
 
-def listed(prediction: Prediction) -> tuple[str, list[str]]:
-    """The members of a group too large for the verdict, or what is seen where the subject is missing."""
+def listed(prediction: Prediction) -> str:
+    """The members of a group too large for the verdict, or what else is seen where the subject is missing."""
     if prediction.group and len(prediction.group.labels) > MAX_NAMES:
-        return "They look alike", [display_name(label) for label in prediction.group.labels]
-    others = prediction.looks_like[1:]  # the first is the headline
-    return "Or like", [f"{one.name} {percent(one.confidence)}" for one in others]
+        names = sorted(display_name(label) for label in prediction.group.labels)
+        return f"These look alike: {phrasing.listed(names, 'and')}."
+    others = [f"{one.name} {percent(one.confidence)}" for one in prediction.looks_like[1:]]
+    return f"Or like: {', '.join(others)}." if others else ""
 
 
 def above_bars(prediction: Prediction) -> str:

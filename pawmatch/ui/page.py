@@ -17,7 +17,7 @@ from pawmatch.results import Explanation, Task
 from pawmatch.settings import Settings
 from pawmatch.ui import html
 from pawmatch.ui.api import MODEL_RUN, PRIVATE, QUICK, worded
-from pawmatch.ui.gradio_patches import address_of, keep_jpeg
+from pawmatch.ui.gradio_patches import address_of, keep_file, keep_jpeg
 from pawmatch.ui.handlers import (
     Example,
     Handlers,
@@ -91,7 +91,7 @@ class PhotoPage:
         gr.HTML(html.header(tasks))
         self.galleries = {
             task.name: html.gallery(
-                [(one.thumbnail(), one.alt) for one in handlers.examples_for(task.name, examples)]
+                task, [(one.thumbnail(), one.alt) for one in handlers.examples_for(task.name, examples)]
             )
             for task in tasks
         }
@@ -103,7 +103,9 @@ class PhotoPage:
         with gr.Column(elem_classes="board"):
             with gr.Column(elem_classes="question"):
                 self.intake = gr.HTML(
-                    html.intake(limit, not HEIC_REFUSED), js_on_load=PHOTO_SCRIPT, elem_id="photo"
+                    html.intake(limit, reads_heic=not HEIC_REFUSED, opens_links=settings.fetch_urls),
+                    js_on_load=PHOTO_SCRIPT,
+                    elem_id="photo",
                 )
             with gr.Column(elem_classes="reply"):
                 self.notice = gr.HTML(elem_id="notice")
@@ -149,6 +151,11 @@ class PhotoPage:
         self.intake.refused(self.refuse, self.task, self.outputs, **QUICK)
         arrived = {**in_browser, "inputs": self.photo, "js": "(photo) => pawmatch.show(photo)"}
         self.intake.example(worded(self.example), self.task, self.photo, **QUICK).then(**arrived)
+        linked: list[Any] = [self.photo, *self.outputs]
+        address = "(address, task) => [pawmatch.link, task]"
+        self.intake.linked(self.open_link, [self.wanted, self.task], linked, js=address, **QUICK).then(
+            **arrived
+        )
         self.task.change(self.show_gallery, self.task, self.gallery, **QUICK).then(**look, **on_answer)
         self.retry.click(worded(self.load_intended), self.task, None, **on_answer).then(**look, **on_answer)
         self.answer.change(**in_browser, js="() => pawmatch.answered()")
@@ -213,6 +220,15 @@ class PhotoPage:
     def refuse(self, task: Any, event: gr.EventData) -> Update:
         """A file that the page did not send: what to do, and nothing left of the last answer."""
         return self.blank(task, refused_file(event, self.settings.max_upload_mb))
+
+    def open_link(self, address: Any, task: Any) -> Update:
+        """The picture at a web address, as if it had been uploaded; or why there is none."""
+        try:
+            with fit_for_visitors():
+                found = self.handlers.fetch(str(address))
+                return {self.photo: keep_file(found.data, f"linked.{found.format.lower()}")}
+        except PawMatchError as exc:
+            return {**self.blank(task, exc), self.photo: None}
 
     def load_intended(self, task: Any) -> None:
         """Load the intended model again; whether that helped, the next answer's notice says."""

@@ -22,7 +22,10 @@ function keep() {
 // --- in
 
 page.show = (photo, before = null) => {
-  if (!photo) return page.clear();
+  if (!photo) { // the answer's place says why
+    page.clear();
+    return state("refused");
+  }
   page.photo = { path: photo.path, url: photo.url, orig_name: name(photo), meta: { _type: "gradio.FileData" } };
   [page.label, whole] = [null, before];
   if (!image.getAttribute("src")) image.src = photo.url;
@@ -92,7 +95,7 @@ async function send(file, before = null) {
 }
 
 const isPicture = (data) => [...(data?.files ?? [])][0];
-const link = (data) => /^https?:\/\/\S+$/.exec(data?.getData("text/plain")?.trim() ?? "")?.[0];
+const link = (data) => one("link") && /^https?:\/\/\S+$/.exec(data?.getData("text/plain")?.trim() ?? "")?.[0];
 
 function open(address) {
   page.wait();
@@ -120,7 +123,7 @@ for (const kind of ["dragover", "drop"]) {
 for (const input of element.querySelectorAll("input[type=file]")) {
   input.addEventListener("change", () => { take(input.files[0]); input.value = ""; });
 }
-one("link").addEventListener("submit", (event) => {
+one("link")?.addEventListener("submit", (event) => {
   event.preventDefault();
   open(one("address").value.trim());
 });
@@ -198,12 +201,14 @@ async function look() {
 
 // --- out
 
-const said = () => document.querySelector("#answer .headline")?.innerText.replace(/\s+/g, " ").trim() ?? "";
+// What the answer says in short; nothing while there is none.
+const said = () => document.querySelector("#answer .card:has([data-label]) .headline")
+  ?.innerText.replace(/\s+/g, " ").trim();
 
 page.answered = () => {
-  const headline = document.querySelector("#answer .headline");
+  const headline = document.querySelector("#answer .card:not(.empty, .working) .headline");
   if (!headline) return;
-  if (whole) {
+  if (whole && said()) {
     one("thumbnail").src = whole.photo.url;
     one("said").textContent = whole.said;
     one("now").textContent = said();

@@ -65,7 +65,7 @@ def test_another_subject_is_named_and_the_bars_say_what_they_mean() -> None:
     shown = spaced(html.answer(prediction))
     assert head(shown) == 'Tabby cat <span class="figure">41 %</span>'
     assert '<p class="verdict">No dog here: this looks like a tabby cat</p>' in shown
-    assert re.findall("<li>([^<]+)</li>", shown) == ["Egyptian cat 20 %"]
+    assert "Or like: Egyptian cat 20 %." in shown
     assert shown.index("If it is a dog after all:") < shown.index('class="bars"')
     unknown = html.answer(replace(prediction, verdict=Verdict("unknown", "A dog, but"), looks_like=()))
     assert head(unknown) == "A dog"
@@ -80,7 +80,7 @@ def test_a_group_that_the_verdict_cannot_hold_is_listed() -> None:
     )
     shown = html.answer(large)
     assert head(shown) == 'Hound <span class="figure">93 %</span>'
-    assert "<li>Basset Hound</li>" in shown
+    assert "These look alike: Basset Hound, Beagle, Bloodhound" in shown
     small = replace(large, group=Group("", labels[:4], 0.93))
     assert "Basset Hound" not in html.answer(small)
     assert head(html.answer(small)) == 'Border Collie or Akita <span class="figure">93 %</span>'
@@ -218,18 +218,18 @@ def everything_shown() -> list[str]:
         html.maps([EVIL], prediction, explanation.heatmaps, EVIL, {"cnn": EVIL}),
         html.why(new_task("breed"), [(EVIL, EVIL)]),
         html.details(prediction, {"x": EVIL}),
-        html.gallery([(EVIL, EVIL)]),
+        html.gallery(TASKS["breed"], [(EVIL, EVIL)]),
         html.empty(TASKS["breed"]),
         html.header(TASKS.values()),
-        html.intake(1, True),
+        html.intake(1, reads_heic=True, opens_links=True),
         html.footer(TASKS.values()),
     ]
 
 
 def test_images_have_alt_text() -> None:
-    shown = html.gallery([("data:,", "A dog in the grass"), ("data:,", "A pug")])
+    shown = html.gallery(TASKS["breed"], [("data:,", "A dog in the grass"), ("data:,", "A pug")])
     assert re.findall(r'alt="([^"]*)"', shown) == ["A dog in the grass", "A pug"]
-    assert html.gallery([]) == ""
+    assert html.gallery(TASKS["breed"], []) == ""
 
 
 def test_the_download_holds_the_answer() -> None:
