@@ -9,10 +9,11 @@ from __future__ import annotations
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,8 @@ DAMAGE = (
 # A restricted unpickler also builds tensors without values (meta), sparse ones and 8-bit fractions, which
 # no further step knows how to check.
 DTYPES = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.int32, torch.bool}
+MAX_NESTING = 20  # tuples within each other; a tensor's description has three
+LEGACY_PICKLES = 5  # one after the other, in files of torch before 1.6
 NOT_FITTED = "not fitted: imported weights come without validation data, so thresholds are the defaults"
 
 
@@ -113,8 +116,9 @@ def read_state(path: Path, source: str) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            shown = repr(name[:100]) if isinstance(name, str) else f"a key of type {type(name).__name__}"
             raise NotACheckpoint(
-                f"{source} holds {str(name)[:100]!r}, which is no tensor; export the model's state_dict()."
+                f"{source} holds {shown}, which is no tensor; export the model's state_dict()."
             )
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in DTYPES:
             raise NotACheckpoint(
@@ -126,6 +130,69 @@ def read_state(path: Path, source: str) -> dict[str, Tensor]:
     return state
 
 
+class _Nest(tuple[Any, ...]):
+    """A tuple whose hash does not look at what is in it."""
+
+    __hash__ = object.__hash__
+    depth = 1
+
+
+class _Nothing:
+    """In place of whatever a pickle names: takes all that is done to it, and does nothing."""
+
+    def __init__(self, *args: object) -> None: ...
+
+    __setstate__ = __setitem__ = append = extend = __init__
+
+
+def _counted(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    """The step that makes a tuple, and refuses one of too many levels."""
+
+    def load_counted(unpickler: Any) -> None:
+        load(unpickler)
+        made = unpickler.stack[-1] = _Nest(unpickler.stack[-1])
+        made.depth = 1 + max((part.depth for part in made if isinstance(part, _Nest)), default=0)
+        if made.depth > MAX_NESTING:
+            raise NotACheckpoint(f"more than {MAX_NESTING} tuples are within each other")
+
+    return load_counted
+
+
+class _Outline(pickle._Unpickler):
+    """Goes through a pickle and builds nothing that it names, only to see how deep tuples are nested.
+
+    One that holds another twice, which holds another twice, and so on, is a few bytes a level, and its hash,
+    which a dictionary asks of its keys, takes twice as long with each: forty levels take days.
+    """
+
+    dispatch = pickle._Unpickler.dispatch | {
+        code[0]: _counted(pickle._Unpickler.dispatch[code[0]])
+        for code in (pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3)
+    }
+
+    def find_class(self, module: str, name: str) -> type[_Nothing]:
+        return _Nothing
+
+    def persistent_load(self, pid: object) -> None: ...
+
+
+def check_nesting(path: Path, source: str) -> None:
+    """Raise NotACheckpoint for a file whose tuples would keep an unpickler busy for ever."""
+    with ExitStack() as stack:
+        files: list[IO[bytes]] = [stack.enter_context(path.open("rb"))]
+        if zipfile.is_zipfile(path):
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            files = [archive.open(name) for name in archive.namelist() if name.endswith("data.pkl")]
+        for file in files:
+            try:
+                for _ in range(LEGACY_PICKLES):
+                    _Outline(file).load()
+            except NotACheckpoint as exc:
+                raise NotACheckpoint(f"{source} is no file of weights: {exc}; get it again.") from exc
+            except Exception:
+                pass
+
+
 def unpickle(path: Path, source: str) -> Any:
     """What torch's restricted unpickler makes of the file."""
     try:
@@ -133,6 +200,7 @@ def unpickle(path: Path, source: str) -> Any:
             raise NotACheckpoint(
                 f"{source} is a compressed archive, not a file that torch.save wrote; unpack it first."
             )
+        check_nesting(path, source)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as exc:
         # "... GLOBAL os.system was not an allowed global by default ..."

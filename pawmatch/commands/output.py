@@ -133,7 +133,11 @@ class Output:
             end += len(line)
             try:
                 record = json.loads(line)
-                yield Row(str(record["file"]), record["error"]["message"] if "error" in record else None, end)
+                yield Row(
+                    name_of(str(record["file"])),
+                    record["error"]["message"] if "error" in record else None,
+                    end,
+                )
             except (ValueError, KeyError, TypeError) as exc:
                 raise BadOption(
                     f"{self.rows} was changed since this program wrote it (line {number}); {REMEDY}."
@@ -142,7 +146,7 @@ class Output:
     def write(self, file: str, result: Result) -> None:
         """Add one row."""
         assert self._stream is not None
-        record = json_record(file, result)
+        record = json_record(name_of(file), result)
         record.pop("timing_ms", None)  # would differ from run to run
         self._stream.write((json.dumps(record, allow_nan=False) + "\n").encode("ascii"))
         self.tally.add(file, str(result) if isinstance(result, PawMatchError) else None)
@@ -168,13 +172,22 @@ class Output:
             self._stream.close()
 
 
+def name_of(file: str) -> str:
+    """A file's name as text, if it is UTF-8, also where names are read as ASCII with escapes."""
+    try:
+        return file.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a character, as Windows allows
+        return file
+
+
 def without(entries: Sequence[Found], rows: Sequence[Row]) -> tuple[list[Found], int]:
     """The entries that have no row yet, and how many rows have no entry; a name may be there twice."""
     waiting = Counter(row.file for row in rows)
     left = []
     for entry in entries:
-        if waiting[entry[0]] > 0:
-            waiting[entry[0]] -= 1
+        name = name_of(entry[0])
+        if waiting[name] > 0:
+            waiting[name] -= 1
         else:
             left.append(entry)
     return left, waiting.total()

@@ -12,13 +12,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from PIL import Image
 
-from pawmatch.errors import ImageError, PawMatchError
+from pawmatch.errors import Busy, ImageError, PawMatchError
 from pawmatch.images import ImageFile, hold_file, read_image
 from pawmatch.images.pool import usable_cores
 from pawmatch.images.spec import Prepared
@@ -38,6 +39,8 @@ SHOWN_SIDE = 1024  # pixels; the page's own copy of a photo, larger than any pla
 # MAX_BATCH photos, takes 3.2 s of one CPU core. The rest is for CUDA to start, which was not measured.
 GPU_SECONDS = 15
 Source = str | ImageFile  # where an upload lies, or what was fetched from the web
+LOAD_SECONDS = 60  # that a visitor waits for models
+WARM_SECONDS = 600  # that the start waits for those of one task, before it turns to the next
 Load = Callable[[str], "Classifier"]
 Question = tuple["Classifier", Prepared]
 Compute = Callable[[str, Sequence[Prepared]], "list[ModelOutputs] | PawMatchError"]
@@ -46,7 +49,7 @@ A = TypeVar("A")
 
 
 class Classifiers:
-    """The loaded classifiers. Two callers who ask for the same task at once wait for one load.
+    """The loaded classifiers. Each task is loaded in a thread of its own, so that none waits for another's.
 
     `tasks` are those on offer, by name. `thread` is the one thread that runs models: each thread that did
     would keep helpers of its own on every core, and two at once only slow each other down.
@@ -56,19 +59,20 @@ class Classifiers:
         self.tasks = dict(tasks)
         self.thread: Executor = ThreadPoolExecutor(1, thread_name_prefix="models")
         self._load = load
-        self._locks = {task: threading.Lock() for task in tasks}
+        self._lock = threading.Lock()
+        self._loads: dict[str, Future[Classifier]] = {}  # those that go on
         self._loaded: dict[str, Classifier] = {}
 
     def is_ready(self, task: str) -> bool:
         """Whether the task's models are in memory."""
         return task in self._loaded
 
-    def get(self, task: str) -> Classifier:
-        """The task's classifier, loaded at the first call; a load that fails raises and is tried again."""
-        with self._locks[task]:
-            if task not in self._loaded:
-                self._loaded[task] = self._load(task)
-            return self._loaded[task]
+    def get(self, task: str, seconds: float = LOAD_SECONDS) -> Classifier:
+        """The task's classifier, loaded at the first call; a load that fails raises and is tried again.
+
+        All who ask meanwhile wait for the same load, so many seconds at most. Raises Busy after them.
+        """
+        return self._loaded[task] if task in self._loaded else self._wait(task, seconds, anew=False)
 
     def notice(self, task: str) -> str | None:
         """One line if another model than the intended one answers for the task."""
@@ -77,9 +81,34 @@ class Classifiers:
     def replace_fallback(self, task: str) -> None:
         """Load the task anew if a fallback serves, which answers until then; otherwise do nothing."""
         if self.notice(task):
+            with suppress(Busy):
+                self._wait(task, LOAD_SECONDS, anew=True)
+
+    def _wait(self, task: str, seconds: float, *, anew: bool) -> Classifier:
+        with self._lock:
+            if task in self._loaded and not anew:  # since the caller looked
+                return self._loaded[task]
+            future = self._loads.get(task)
+            if future is None:
+                future = self._loads[task] = Future()
+                # Nobody can end a thread that hangs; as a daemon it does not keep the process from ending.
+                threading.Thread(target=self._run, args=(task, future), daemon=True).start()
+        if not wait([future], seconds).done:
+            raise Busy("The models are still being loaded; please try again in a minute.")
+        return future.result()
+
+    def _run(self, task: str, future: Future[Classifier]) -> None:
+        try:
             classifier = self._load(task)
-            with self._locks[task]:
+        except BaseException as exc:
+            with self._lock:
+                del self._loads[task]
+            future.set_exception(exc)
+        else:
+            with self._lock:
                 self._loaded[task] = classifier
+                del self._loads[task]
+            future.set_result(classifier)
 
     def warm_up(self) -> None:
         """Load every task and let it answer for an empty picture: a model's first run takes far longer.
@@ -93,7 +122,7 @@ class Classifiers:
 
     def _try(self, task: str, method: str) -> None:
         try:
-            classifier = self.get(task)
+            classifier = self.get(task, WARM_SECONDS)
             self.thread.submit(getattr(classifier, method), Image.new("RGB", (64, 64))).result()
         except Exception:
             log.exception("The models for %s could not be loaded.", task)

@@ -239,3 +239,25 @@ def test_files_come_from_model_repositories_and_spaces(
     assert checkpoint.config.training["file"] == "best.pth"
     with pytest.raises(RepoNotFound, match=r"other\.pth"):
         import_checkpoint(f"hf://{repo}/other.pth", tmp_path / "out", **OPTIONS)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_tuples_that_hold_each_other_twice_do_not_hang(tmp_path: Path, legacy: bool) -> None:
+    plain, doubled = tmp_path / "plain.pth", tmp_path / "doubled.pth"
+    torch.save({"weight": torch.zeros(1)}, plain, _use_new_zipfile_serialization=not legacy)
+    key: tuple[object, ...] = ("a",)
+    for _ in range(60):
+        key = (key, key)
+    entry = b"\x80\x02}" + pickle.dumps(key, 2)[2:-1] + b"K\x01s."  # {key: 1}
+    if legacy:
+        magic = plain.read_bytes()
+        start = magic.index(b"}q\x00X\x06\x00\x00\x00weight") - 2
+        doubled.write_bytes(magic[:start] + entry)
+    else:
+        with zipfile.ZipFile(plain) as old, zipfile.ZipFile(doubled, "w") as new:
+            for info in old.infolist():
+                is_pickle = info.filename.endswith("data.pkl")
+                new.writestr(info.filename, entry if is_pickle else old.read(info))
+    with pytest.raises(NotACheckpoint, match=r"doubled\.pth is no file of weights: more than 20 tuples"):
+        unpickle(doubled, doubled.name)

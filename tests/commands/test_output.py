@@ -69,6 +69,14 @@ def rows_of(out: Path) -> Path:
 
 
 @SUFFIXES
+def test_a_run_goes_on_where_names_are_read_as_ascii(suffix: str, tmp_path: Path) -> None:
+    write(tmp_path / f"out.{suffix}", [*FILES, "d\udcc3\udcb6g.jpg"])
+    left, output = write(tmp_path / f"out.{suffix}", [*FILES, "dög.jpg"])
+    assert left == []
+    assert output.gone == 0
+
+
+@SUFFIXES
 def test_a_run_cut_at_any_byte_ends_as_if_nothing_had_happened(suffix: str, tmp_path: Path) -> None:
     whole = tmp_path / f"whole.{suffix}"
     left, output = write(whole)

@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from pawmatch.classifier import Classifier, ModelOutputs
-from pawmatch.errors import BrokenImage, CheckpointNotFound, ImageError, NotACheckpoint, UnknownLabel
+from pawmatch.errors import BrokenImage, Busy, CheckpointNotFound, ImageError, NotACheckpoint, UnknownLabel
+from pawmatch.labels import new_task
 from pawmatch.results import Prediction
 from pawmatch.settings import Settings, on_lent_gpu
 from pawmatch.ui import inference
@@ -413,6 +414,49 @@ def test_two_visitors_wait_for_one_load(breed: Classifier) -> None:
         finish.set()
         assert {id(future.result(5)) for future in found} == {id(breed)}
     assert loads == ["breed"]
+
+
+def test_a_load_that_does_not_end_keeps_nobody_else_waiting(breed: Classifier) -> None:
+    loads: list[str] = []
+    finish = threading.Event()
+
+    def load(task: str) -> Classifier:
+        loads.append(task)
+        if task == "breed":
+            finish.wait(5)
+        return breed
+
+    classifiers = Classifiers(load, {**ONE_TASK, "artist": new_task("artist")})
+    for _ in range(2):
+        with pytest.raises(Busy, match="still being loaded; please try again in a minute"):
+            classifiers.get("breed", 0.01)
+    assert classifiers.get("artist") is breed
+    assert loads == ["breed", "artist"]
+    finish.set()
+    assert classifiers.get("breed") is breed
+
+
+def test_the_old_model_answers_until_the_new_one_is_there() -> None:
+    old: Any = SimpleNamespace(notice="The bundled weights answer.")
+    new: Any = SimpleNamespace(notice=None)
+    loads = [new, old]
+    begun, finish = threading.Event(), threading.Event()
+
+    def load(task: str) -> Any:
+        if len(loads) == 1:
+            begun.set()
+            finish.wait(5)
+        return loads.pop()
+
+    classifiers = Classifiers(load, ONE_TASK)
+    classifiers.get("breed")
+    with ThreadPoolExecutor(1) as pool:
+        reload = pool.submit(classifiers.replace_fallback, "breed")
+        assert begun.wait(5)
+        assert classifiers.get("breed", 0) is old
+        finish.set()
+        reload.result(5)
+    assert classifiers.get("breed") is new
 
 
 def test_a_failed_load_is_tried_again(breed: Classifier, caplog: pytest.LogCaptureFixture) -> None:
