@@ -343,7 +343,7 @@ def test_cuda_is_left_alone_outside_of_a_lent_gpu(
     assert handlers.explain(upload, "breed", "Collie")[0]["explanation"]["label"] == "Collie"
     assert len(handlers.predict_batch([upload] * (MAX_BATCH + 1))) == MAX_BATCH + 1
     paid = len(lent)
-    assert paid == 4
+    assert paid == 3  # the same photo, however often it is in a batch, is run once
     state = handlers.look(upload, "artist")
     assert len(lent) == paid + 1
     # Heatmaps, for whatever label, cost nobody's quota.
