@@ -180,7 +180,7 @@ def test_the_models_have_the_next_batch_before_one_is_given_out(
     sizes.run_models = run_models
     results = examine_files(sizes, iter([(str(album / "a.jpg"), None)] * 6))
     next(results)
-    assert second.wait(10)
+    assert second.wait(240)
     next(results)
     # No more than one: what waits for the models is bounded.
     assert len(sizes.batches) <= 2

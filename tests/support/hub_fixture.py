@@ -21,14 +21,11 @@ def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubS
     """A running HubServer that the program takes for the Hub; the cache is `tmp_path/hf/hub`."""
     from huggingface_hub import close_session, constants, file_download
 
-    from pawmatch.checkpoint import hub
-
     home = tmp_path / "hf"
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "ANSWER_TIMEOUT", 1.0)
     # The library waits a second before it goes on with a broken download.
     monkeypatch.setattr(file_download, "time", SimpleNamespace(sleep=lambda _: None, time=time.time))
     with HubServer() as server:

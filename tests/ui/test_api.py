@@ -51,7 +51,7 @@ def refused(client: Client, *arguments: Any, api_name: str, **named: Any) -> str
 
 
 def test_only_the_four_endpoints_are_public(service: str) -> None:
-    info = httpx.get(f"{service}gradio_api/info").json()
+    info = httpx.get(f"{service}gradio_api/info", timeout=60).json()
     assert list(info["named_endpoints"]) == ["/predict", "/explain", "/predict_batch", "/models"]
     assert info["unnamed_endpoints"] == {}
     parameters = {
@@ -154,28 +154,28 @@ def test_paths_that_were_not_uploaded_are_refused(client: Client, name: str) -> 
 
 def test_a_path_dressed_up_as_an_upload_is_refused_by_gradio(service: str) -> None:
     image = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
-    started = httpx.post(f"{service}gradio_api/call/predict", json={"data": [image, "breed", 5]})
-    events = httpx.get(f"{service}gradio_api/call/predict/{started.json()['event_id']}").text
+    started = httpx.post(f"{service}gradio_api/call/predict", json={"data": [image, "breed", 5]}, timeout=60)
+    events = httpx.get(f"{service}gradio_api/call/predict/{started.json()['event_id']}", timeout=60).text
     assert "event: error" in events
     assert "passwd" not in events
 
 
 def test_the_page_that_compares_adds_nothing_to_the_api(client: Client, service: str) -> None:
-    assert httpx.get(f"{service}compare").status_code == 200
+    assert httpx.get(f"{service}compare", timeout=60).status_code == 200
     with pytest.raises(ValueError, match="Cannot find a function"):
         client.predict([], "breed", "", api_name="/compare")
 
 
 def test_a_forged_upload_is_refused_by_the_page_that_compares(service: str) -> None:
     """Its event can be reached like those of any page; the server's files cannot."""
-    config = httpx.get(f"{service}config").json()
+    config = httpx.get(f"{service}config", timeout=60).json()
     own = config["page"]["compare"]["dependencies"]
     number = next(
         entry["id"] for entry in config["dependencies"] if entry["id"] in own and len(entry["inputs"]) == 3
     )
     image = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}, "orig_name": "dog.jpg"}
     question = {"data": [[image], "breed", ""], "fn_index": number, "session_hash": "forged"}
-    assert httpx.post(f"{service}gradio_api/queue/join", json=question).status_code == 200
+    assert httpx.post(f"{service}gradio_api/queue/join", json=question, timeout=60).status_code == 200
     with httpx.stream(
         "GET", f"{service}gradio_api/queue/data", params={"session_hash": "forged"}, timeout=60
     ) as events:
@@ -215,18 +215,20 @@ def test_eight_threads_get_the_answers_of_one(service: str, client: Client, pict
 
 def test_the_queue_cannot_be_gone_around(service: str) -> None:
     for way in ("run", "api"):
-        assert httpx.post(f"{service}gradio_api/{way}/models", json={"data": []}).status_code == 403
+        assert (
+            httpx.post(f"{service}gradio_api/{way}/models", json={"data": []}, timeout=60).status_code == 403
+        )
 
 
 def test_health_and_readiness(service: str) -> None:
-    assert httpx.get(f"{service}healthz").text == "ok"
-    assert httpx.get(f"{service}readyz").status_code == 200
+    assert httpx.get(f"{service}healthz", timeout=60).text == "ok"
+    assert httpx.get(f"{service}readyz", timeout=60).status_code == 200
 
 
 def test_what_is_closed_stays_closed(service: str) -> None:
-    assert httpx.get(f"{service}monitoring").status_code == 403
-    assert httpx.get(f"{service}gradio_api/file=/etc/passwd").status_code == 403
-    assert httpx.get(f"{service}gradio_api/file=pyproject.toml").status_code in (403, 404)
+    assert httpx.get(f"{service}monitoring", timeout=60).status_code == 403
+    assert httpx.get(f"{service}gradio_api/file=/etc/passwd", timeout=60).status_code == 403
+    assert httpx.get(f"{service}gradio_api/file=pyproject.toml", timeout=60).status_code in (403, 404)
 
 
 def test_too_large_a_file_is_refused_before_it_is_read(service: str) -> None:
@@ -239,15 +241,15 @@ def test_a_full_queue_says_so_and_readiness_waits_for_the_models(tmp_path: Path)
     release = threading.Event()
 
     def load(task: str) -> Any:
-        release.wait(30)
+        release.wait(240)
         raise RuntimeError("never loaded")
 
     with running(Settings(queue_size=1), Classifiers(load, ONE_TASK), tmp_path) as address:
-        waiting = httpx.get(f"{address}readyz")
+        waiting = httpx.get(f"{address}readyz", timeout=60)
         assert (waiting.status_code, waiting.text) == (503, "loading breed")
         refusals = []
         for _ in range(MAX_BATCH + 6):
-            response = httpx.post(f"{address}gradio_api/call/models", json={"data": []})
+            response = httpx.post(f"{address}gradio_api/call/models", json={"data": []}, timeout=60)
             if response.status_code != 200:
                 refusals.append((response.status_code, response.json()["detail"]))
         release.set()

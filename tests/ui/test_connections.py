@@ -91,7 +91,7 @@ def test_half_a_head_ends_and_half_a_body_does_not_count_as_one(
 def test_of_many_half_requests_the_oldest_go_and_an_honest_one_is_answered(
     port: int, begin: Open, said: bytes
 ) -> None:
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as visitor:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as visitor:
         assert visitor.post("/", content=b"before").text == "before"  # stays open all the time
         lines = [begin(said) for _ in range(60)]
         for line in lines[:-8]:

@@ -82,7 +82,7 @@ def address(kept: Path, tmp_path: Path, classifiers: Classifiers) -> Iterator[st
 def test_an_upload_for_which_there_is_no_room_is_said_and_the_next_one_works(
     address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with httpx.Client(base_url=address) as http:
+    with httpx.Client(base_url=address, timeout=60) as http:
         with monkeypatch.context() as patch:
             patch.setattr("gradio.route_utils.NamedTemporaryFile", full(errno.ENOSPC))
             refused = http.post("/gradio_api/upload", files={"files": ("dog.jpg", b"x" * 2000)})
