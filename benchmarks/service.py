@@ -40,12 +40,18 @@ class Reply:
 
 
 class Visitor:
-    """One visitor with one connection and, as every client of Gradio's, one session."""
+    """One visitor with one connection and, as every client of Gradio's, one session.
 
-    def __init__(self, address: str) -> None:
+    `source` is an address of this computer to come from, such as 127.1.0.1; on Linux each can have one.
+    """
+
+    def __init__(self, address: str, source: str = "") -> None:
         self._host = address.removeprefix("http://").rstrip("/")
         self._session = secrets.token_hex(8)
-        self._connection = http.client.HTTPConnection(self._host, timeout=PATIENCE)
+        self._source = (source, 0) if source else None
+        self._connection = http.client.HTTPConnection(
+            self._host, timeout=PATIENCE, source_address=self._source
+        )
 
     def upload(self, data: bytes, name: str = "photo.jpg") -> dict[str, Any]:
         """Send a file; the file object that stands for it. Raises RuntimeError if it is refused."""
@@ -81,7 +87,7 @@ class Visitor:
         if status == 200:
             place = f"/gradio_api/call/{endpoint}/{json.loads(said)['event_id']}"
             host, _, port = self._host.partition(":")
-            with socket.create_connection((host, int(port)), timeout=PATIENCE) as line:
+            with socket.create_connection((host, int(port)), PATIENCE, self._source) as line:
                 line.sendall(f"GET {place} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
         # Whoever comes back is somebody else to the service.
         self._session = secrets.token_hex(8)
@@ -131,14 +137,14 @@ class Service:
     address: str
     process: subprocess.Popen[bytes]
 
-    def resident_mb(self) -> float:
-        """Memory that the process holds in RAM, in megabytes, once it has had nothing to do for SETTLING_S.
+    def resident_mb(self, settling_s: float = SETTLING_S) -> float:
+        """Memory that the process holds in RAM, in megabytes, once it has had so long nothing to do.
 
         What the last requests took is then given back; what is left is what stays.
         """
         import psutil
 
-        time.sleep(SETTLING_S)
+        time.sleep(settling_s)
         return float(psutil.Process(self.process.pid).memory_info().rss) / 2**20
 
 

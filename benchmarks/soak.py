@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import multiprocessing
 import random
+import resource
+import socket
+import statistics
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,10 +53,14 @@ class Tally:
 class Soak:
     """Visitors of one service, who know what its answers should be."""
 
-    def __init__(self, address: str, photos: list[bytes], tally: Tally) -> None:
+    def __init__(
+        self, address: str, photos: list[bytes], tally: Tally, *, have_addresses: bool = False
+    ) -> None:
         self.address = address
         self.photos = photos
         self.tally = tally
+        self.have_addresses = have_addresses
+        self.waits: list[float] = []  # seconds, of all answers to good photos
         self.expected: dict[tuple[int, str], dict[str, float]] = {}
 
     def learn(self) -> None:
@@ -64,12 +73,17 @@ class Soak:
                 if not reply.value:
                     raise RuntimeError(f"{reply.status} {reply.message}")
                 self.expected[number, task] = confidences(reply.value)
-        visitor.close()
+            visitor.close()
+
+    def visitor(self, number: int) -> Visitor:
+        """A new visitor."""
+        source = f"127.1.{number // 250 % 250}.{number % 250 + 1}" if self.have_addresses else ""
+        return Visitor(self.address, source)
 
     def visit(self, seed: int, until: Callable[[], bool]) -> None:
         """One visitor's requests, until it is time to go."""
         chance = random.Random(seed)
-        visitor = Visitor(self.address)
+        visitor = self.visitor(seed)
         kinds = (self.predict, self.explain, self.batch, self.bad, self.leave)
         while not until():
             kind = chance.choices(kinds, weights=(60, 10, 5, 15, 10))[0]
@@ -79,13 +93,16 @@ class Soak:
             except Exception as exc:  # whatever it is: this request was lost
                 self.tally.problem(f"lost: {kind.__name__}: {type(exc).__name__}: {exc}")
                 visitor.close()
-                visitor = Visitor(self.address)
+                visitor = self.visitor(seed)
         visitor.close()
 
     def predict(self, visitor: Visitor, chance: random.Random) -> None:
         """A good photo."""
         number, task = chance.randrange(len(self.photos)), chance.choice(bundled_tasks())
+        started = time.monotonic()
         reply = visitor.ask("predict", visitor.upload(self.photos[number]), task, 5)
+        if reply.value:
+            self.waits.append(time.monotonic() - started)
         self.judge(reply, number, task, "predict")
 
     def explain(self, visitor: Visitor, chance: random.Random) -> None:
@@ -176,6 +193,112 @@ def after(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > end
 
 
+# --- what strangers do; each is one round of it, repeated side by side until it is time to go
+
+STRANGER = "127.0.0.66"
+
+
+def say(address: str, pieces: Iterable[bytes]) -> None:
+    """Send something, whatever it is, and read the answer if there is one."""
+    host, _, port = address.removeprefix("http://").rstrip("/").partition(":")
+    try:
+        with socket.create_connection((host, int(port)), 30, (STRANGER, 0)) as line:
+            for piece in pieces:
+                line.sendall(piece)
+            line.recv(4096)
+    except OSError:
+        pass  # hung up on
+
+
+def post(place: str, body: bytes, kind: str = "application/json", **headers: str) -> bytes:
+    """A whole request."""
+    told = {"Host": "127.0.0.1", "Content_Type": kind, "Content_Length": str(len(body)), **headers}
+    lines = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in told.items())
+    return f"POST /gradio_api/{place} HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+def files(number: int, content: bytes = b"x") -> bytes:
+    """A form of so many files."""
+    part = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n%b\r\n'
+    return part % content * number + b"--b--\r\n"
+
+
+def uploaded(address: str) -> dict[str, Any]:
+    """A photo of the stranger's own."""
+    photo = next((ROOT / "examples").glob("*.jpg")).read_bytes()
+    visitor = Visitor(address, STRANGER)
+    return visitor.upload(photo)
+
+
+def rate(address: str, photo: dict[str, Any]) -> None:
+    """Far more photos than are allowed, by named arguments and in uploads, under invented addresses."""
+    invented = {"X_Forwarded_For": f"1.2.3.{random.randrange(256)}"}
+    asked = json.dumps({"images": [photo] * 64, "task": "breed", "top_k": 5}).encode()
+    say(address, [post("call/v2/predict_batch", asked, **invented)])
+    say(address, [post("upload", files(1000), "multipart/form-data; boundary=b", **invented)])
+
+
+def memory(address: str, photo: dict[str, Any]) -> None:
+    """A text of 200 MB in an upload, and long names of sessions and uploads, which would be kept."""
+    text = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n'
+    head = post("upload", text, "multipart/form-data; boundary=b", Content_Length=str(200 * 2**20))
+    say(address, [head, *[bytes(2**20)] * 200])
+    named = json.dumps({"data": [], "fn_index": 0, "session_hash": "s" * 900_000}).encode()
+    say(address, [post("queue/join", named)])
+    say(
+        address,
+        [b"GET /gradio_api/upload_progress?upload_id=" + b"x" * 60_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"],
+    )
+
+
+def reload(address: str, photo: dict[str, Any]) -> None:
+    """Every event of the pages that needs nothing, among them that which loads the weights again."""
+    events = json.loads(Visitor(address, STRANGER).get("/config")[1])["dependencies"]
+    for event in events:
+        asked = {"data": [None] * len(event["inputs"]), "fn_index": event["id"], "session_hash": "stranger"}
+        say(address, [post("queue/join", json.dumps(asked).encode())])
+
+
+def references(address: str, photo: dict[str, Any]) -> None:
+    """6,600 references to one upload in one question, and one photo 64 times in a batch."""
+    for number in (6600, 64):
+        asked = json.dumps({"data": [[photo] * number, "breed", 5]}).encode()
+        say(address, [post("call/predict_batch", asked)])
+
+
+def half(address: str, photo: dict[str, Any]) -> None:
+    """Half a request, and silence until the service hangs up."""
+    whole = post("queue/join", b"{}")
+    say(address, [whole[: random.choice((0, 40, len(whole) - 1))]])
+
+
+ATTACKS: dict[str, tuple[Callable[[str, dict[str, Any]], None], int]] = {
+    "rate": (rate, 4),
+    "memory": (memory, 8),
+    "reload": (reload, 4),
+    "references": (references, 8),
+    "half": (half, 1200),
+}
+
+
+def attack(name: str, address: str) -> None:
+    """Attack until killed."""
+    go, side_by_side = ATTACKS[name]
+    photo = uploaded(address)
+
+    def keep_on() -> None:
+        while True:
+            go(address, photo)
+
+    for _ in range(side_by_side):
+        threading.Thread(target=keep_on).start()
+
+
+def p95(waits: list[float]) -> float:
+    """Seconds within which 95 % of the answers came."""
+    return statistics.quantiles(waits, n=20, method="inclusive")[-1] if len(waits) > 1 else math.nan
+
+
 def main(given: list[str] | None = None) -> int:
     """Run, print, and write if asked to; 1 if anything went wrong."""
     parser = argparse.ArgumentParser(
@@ -185,28 +308,53 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=32, help="visitors at a time (default: %(default)s)")
     parser.add_argument("--warm-up", type=float, help="seconds before memory is first taken; default a fifth")
     parser.add_argument("--queue-size", type=int, default=16, help="places to wait (default: %(default)s)")
+    parser.add_argument("--attack", choices=tuple(ATTACKS), help="what a stranger does meanwhile")
     parser.add_argument("--json", metavar="FILE", help="also write everything to this file")
     args = parser.parse_args(given)
     warm_up = args.seconds / 5 if args.warm_up is None else args.warm_up
 
     photos = [path.read_bytes() for path in sorted((ROOT / "examples").glob("*.jpg"))]
     tally = Tally()
-    with service(rate_limit=0, queue_size=args.queue_size, request_log="no", device="cpu") as running:
-        soak = Soak(running.address, photos, tally)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, soft), hard))  # what a service has as a rule
+    limit = 120 if args.attack else 0
+    with service(rate_limit=limit, queue_size=args.queue_size, request_log="no", device="cpu") as running:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soak = Soak(running.address, photos, tally, have_addresses=bool(args.attack))
         soak.learn()
+        idle = running.resident_mb()
         crowd(soak, args.clients, after(warm_up), seed=0)
         before = running.resident_mb()
-        crowd(soak, args.clients, after(args.seconds - warm_up), seed=10_000)
+        alone, soak.waits = soak.waits, []
+        stranger = multiprocessing.get_context("spawn").Process(
+            target=attack, args=(args.attack, running.address)
+        )
+        if args.attack:
+            stranger.start()
+        rest = after(args.seconds - warm_up)
+        peak = [0.0]
+        watch = threading.Thread(
+            target=lambda: [peak.append(running.resident_mb(1)) for _ in iter(rest, True)]
+        )
+        watch.start()
+        crowd(soak, args.clients, rest, seed=10_000)
+        watch.join()
+        if args.attack:
+            stranger.kill()
         at_end = running.resident_mb()
         is_alive = running.process.poll() is None
     growth = at_end / before - 1
     for kind, number in sorted(tally.counts.items()):
         print(f"{number:8d}  {kind}")
     print(f"memory {before:.0f} MB after {warm_up:.0f} s, {at_end:.0f} MB at the end ({growth:+.1%})")
+    print(f"{idle:.0f} MB idle at the start, {max(peak):.0f} MB at most")
+    waited, waited_then = p95(alone), p95(soak.waits)
+    print(f"p95 {waited:.2f} s in the warm-up, {waited_then:.2f} s after it ({waited_then / waited:.2f} x)")
     for problem in tally.problems[:20]:
         print(problem)
     if args.json:
         values = {"counts": tally.counts, "before_mb": before, "after_mb": at_end, "problems": tally.problems}
+        values |= {"idle_mb": idle, "peak_mb": max(peak), "p95_s": waited, "p95_then_s": waited_then}
         Path(args.json).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     return 0 if is_alive and not tally.problems else 1
 

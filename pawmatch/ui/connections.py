@@ -9,7 +9,6 @@ turned away for that: who has just come is the last to go.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -33,8 +32,8 @@ def max_connections() -> int:
     return 1024 if allowed < 0 else max(64, min(allowed // 2, 1024))
 
 
-def limited() -> Callable[..., Connection]:
-    """What makes the connections of one server."""
+def limited() -> Any:
+    """What makes the connections of one server; uvicorn's types ask for a class, which it only calls."""
     most = max_connections()
     return partial(Connection, Crowd(most), Crowd(min(MAX_UNFINISHED, most // 2)))
 

@@ -178,7 +178,7 @@ class Door:
         judge_address(scope, path)
         if path.startswith(UPLOAD):
             forget_uploads()
-        receive = body.receive
+        receive: Receive = body.receive
         if path == UPLOAD:
             if body.announced > self.max_upload_bytes:
                 raise Refused(413, TOO_LARGE, "TooLarge")

@@ -159,7 +159,7 @@ def server_of(served: ASGIApp) -> uvicorn.Server:
     """The server for an app, whose connections are limited; headers tell it nothing of who a visitor is."""
     config = uvicorn.Config(
         served,
-        http=limited(),  # type: ignore[arg-type] - said to be a class, and called
+        http=limited(),
         ws="none",
         proxy_headers=False,
         backlog=BACKLOG,

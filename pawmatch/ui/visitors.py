@@ -76,7 +76,9 @@ def is_trusted(address: str, proxies: Proxies) -> bool:
     """Whether a proxy at this address is believed; where only yes is said, any that is not public."""
     if not proxies or (known := parsed(address)) is None:
         return False
-    return not known.is_global if proxies is True else any(known in network for network in proxies)
+    if isinstance(proxies, bool):
+        return not known.is_global
+    return any(known in network for network in proxies)
 
 
 def parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
