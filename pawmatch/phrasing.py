@@ -120,7 +120,7 @@ def headline(prediction: Prediction) -> str:
         return _capital(with_article(words.subject))
     if code == "outside" and prediction.looks_like:
         return _capital(prediction.looks_like[0].name)
-    return "I cannot tell"
+    return "I cannot tell" if code == "poor_image" else prediction.verdict.text
 
 
 def headline_confidence(prediction: Prediction) -> float | None:
@@ -134,7 +134,7 @@ def verdict_told(prediction: Prediction) -> str:
     """The verdict below its headline, with what is close to an answer; nothing where the name says it all."""
     text = prediction.verdict.text
     if prediction.verdict.code != "answer":
-        return text
+        return "" if text == headline(prediction) else text
     close = [name for name in prediction.candidates_90 if name != prediction.top.name][: MAX_NAMES - 1]
     if close:
         return f"{text}; {listed(close, 'and')} {'is' if len(close) == 1 else 'are'} close"

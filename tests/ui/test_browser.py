@@ -16,6 +16,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from pawmatch.classifier import Classifier
+from pawmatch.errors import ImageNotFound
+from pawmatch.images import ImageFile
 from pawmatch.results import Group, LookAlike, Prediction, Review, ReviewReason, Verdict
 from pawmatch.ui.handlers import Handlers
 
@@ -258,6 +260,27 @@ def test_a_picture_can_be_pasted(
         page, 'data.items.add(new File([new Uint8Array(given[0])], "a.png", { type: "image/png" }))', content
     )
     await_answer(page)
+    assert looks == [(240, 180)]
+
+
+def test_a_link_can_be_pasted_and_is_refused_in_place(
+    visit: Callable[..., Page], picture: Path, looks: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(handlers: Handlers, address: str) -> ImageFile:
+        if "inside" in address:
+            raise ImageNotFound("There is no public web server at this address.")
+        return ImageFile(picture.read_bytes(), "PNG")
+
+    monkeypatch.setattr(Handlers, "fetch", fetch)
+    page = visit()
+    paste(page, 'data.setData("text/plain", given[0])', "https://inside.example/dog.png")
+    alert = page.get_by_role("alert").filter(has_text="no public web server")
+    expect(alert).to_be_visible()
+    field = page.get_by_label("Link to a picture")
+    field.fill("https://site.example/dog.png")
+    field.press("Enter")
+    await_answer(page)
+    expect(alert).to_be_hidden()
     assert looks == [(240, 180)]
 
 

@@ -71,6 +71,9 @@ def test_another_subject_is_named_and_the_bars_say_what_they_mean() -> None:
     assert head(unknown) == "A dog"
     assert "The closest breeds" in unknown
     assert head(html.answer(replace(prediction, verdict=Verdict("poor_image", "Small")))) == "I cannot tell"
+    nothing = html.answer(replace(prediction, verdict=Verdict("outside", "No dog here"), looks_like=()))
+    assert head(nothing) == "No dog here"
+    assert 'class="verdict"' not in nothing
 
 
 def test_a_group_that_the_verdict_cannot_hold_is_listed() -> None:
