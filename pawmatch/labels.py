@@ -147,10 +147,7 @@ def find_label(labels: Sequence[str], text: str) -> str:
 
     Raises UnknownLabel, which names up to three classes that are spelt alike.
     """
-    # Labels come last, so that one which is spelt like another's display name still means itself.
-    known = {spelling_key(display_name(label)): label for label in labels} | {
-        spelling_key(label): label for label in labels
-    }
+    known = _spellings(tuple(labels))
     wanted = spelling_key(text)
     if wanted in known:
         return known[wanted]
@@ -161,6 +158,13 @@ def find_label(labels: Sequence[str], text: str) -> str:
         example = f", such as {display_name(labels[0])}" if labels else ""
         raise UnknownLabel(f"{shown} is not among the {len(labels)} classes; use one of them{example}.")
     raise UnknownLabel(f"{shown} is not among the {len(labels)} classes; did you mean {listed(suggested)}?")
+
+
+@cache
+def _spellings(labels: tuple[str, ...]) -> dict[str, str]:
+    """Spelling key -> label; labels come last, so that one spelt like another's display name means itself."""
+    shown = {spelling_key(display_name(label)): label for label in labels}
+    return shown | {spelling_key(label): label for label in labels}
 
 
 def _alike(wanted: str, known: Iterable[str]) -> list[str]:

@@ -41,6 +41,16 @@ ARCHITECTURES = {
 SIZES = {"hybrid": 64, "chae": 32}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def few_halvings() -> Iterator[None]:
+    """Figures from fewer fits on halves: of a tiny model they take longer than its training."""
+    from pawmatch.calibration import measure
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measure, "HALVINGS", 3)
+        yield
+
+
 def is_setting(name: str) -> bool:
     """Whether an environment variable steers the program or the Hub's library."""
     return name.startswith(("PAWMATCH_", "HF_")) or name == "SPACE_ID"

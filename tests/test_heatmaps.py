@@ -77,7 +77,7 @@ def test_equals_the_librarys_full_model_result(variant: str, mode: str) -> None:
 
 def test_the_service_needs_no_grad_cam_library(tiny_checkpoints: Callable[..., Path]) -> None:
     code = (
-        "import sys, PIL.Image, pawmatch.ui.server\n"
+        "import sys, PIL.Image, pawmatch.ui.handlers\n"
         f"classifier = pawmatch.load('breed', {str(tiny_checkpoints('breed'))!r}, engine='torch')\n"
         "print(len(classifier.explain(PIL.Image.new('RGB', (80, 80))).heatmaps))\n"
         "print(*[name for name in ('pytorch_grad_cam', 'sklearn', 'matplotlib') if name in sys.modules])"

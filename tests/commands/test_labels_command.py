@@ -20,8 +20,8 @@ def test_names_in_the_order_of_the_outputs(breeds: str, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.splitlines() == ["Beagle", "Border Collie", "Boxer", "Collie", "Maltese"]
 
 
-@pytest.mark.parametrize("task", ["breed", "artist"])
-def test_what_is_listed_is_what_answers(task: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_listed_is_what_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    task = "artist"
     if not (bundled_weights() / task).is_dir():
         pytest.skip("there are no bundled weights here")
     assert main(["labels", "--task", task, "--json"]) == 0

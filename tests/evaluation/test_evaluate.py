@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pawmatch import load
-from pawmatch.calibration import Calibration, ScopeGate, UnknownRule
+from pawmatch.calibration import Calibration, ScopeGate, UnknownRule, measure
 from pawmatch.calibration.apply import calibrated, tempered
 from pawmatch.calibration.decide import Observed
 from pawmatch.calibration.fit import Evidence, fit_calibration
@@ -158,7 +158,8 @@ def drawn(count: int = 120, classes: int = 4) -> tuple[Answers, np.ndarray]:
     return Answers(np.arange(count), {"cnn": logits}, {}, chosen, verdicts, reasons, None, ()), targets
 
 
-def test_halves_are_judged_by_fits_on_others() -> None:
+def test_halves_are_judged_by_fits_on_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "HALVINGS", 20)
     given, targets = drawn(count=600)
     logits = given.logits["cnn"]
     judged = judge_by_halves(NAMES, given, "cnn", targets)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from pawmatch.calibration import measure
 from tests.support.training import write_colours
 
 
@@ -19,14 +18,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="package", autouse=True)
-def few_halvings() -> Iterator[None]:
-    """Figures from fewer fits on halves: of a tiny model they take longer than its training."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "HALVINGS", 3)
-        yield
 
 
 @pytest.fixture(scope="module")
