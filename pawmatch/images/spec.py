@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from PIL import Image
 
 from pawmatch.errors import BadOption
 from pawmatch.images.reading import ImageSource, read_image
+from pawmatch.strict import Refused, decode, encode
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -165,22 +166,16 @@ class InputSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """The spec as JSON values."""
-        values = asdict(self)
-        return {**values, "mean": list(self.mean), "std": list(self.std), "views": list(self.views)}
+        values: dict[str, Any] = encode(self)
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> InputSpec:
         """The spec from JSON values; raises BadOption for an unknown key or a value out of range."""
         try:
-            values = {**values}
-            for key in ("mean", "std"):
-                if key in values:
-                    values[key] = tuple(float(number) for number in values[key])
-            if "views" in values:
-                values["views"] = tuple(str(view) for view in values["views"])
-            return cls(**values)
-        except (TypeError, ValueError) as exc:
-            raise BadOption(f"The input description is malformed: {exc}.") from exc
+            return decode(cls, values, optional=None)
+        except Refused as exc:
+            raise BadOption(exc.sentence("The input description")) from exc
 
 
 def _centered(whole: float, part: float) -> tuple[float, float]:

@@ -1,22 +1,27 @@
-"""One run in several processes, as torchrun starts them; alone, every function here does nothing."""
+"""One run in several processes, as torchrun starts them, and one folder for one run."""
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from filelock import FileLock, Timeout
 from timm.utils.distributed import distribute_bn
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pawmatch.errors import TrainingError
 from pawmatch.models.morphology import MorphologicalExtractor
 
 Item = TypeVar("Item")
+LOCK_FILE = ".lock"
 PATIENCE = timedelta(hours=2)  # the first process alone calibrates and writes; the others wait for it
 
 
@@ -93,3 +98,26 @@ def gathered(mine: list[Item]) -> list[Item]:
     dist.all_gather_object(parts, mine)
     longest = max(len(part) for part in parts)
     return [part[index] for index in range(longest) for part in parts if index < len(part)]
+
+
+@contextmanager
+def sole_writer(out: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; what the file system refuses comes out as TrainingError."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if rank() != 0:
+            yield
+            return
+        with FileLock(out / LOCK_FILE, timeout=0):
+            yield
+    except Timeout as exc:
+        raise TrainingError(f"Another training runs in {out}; wait for it, or name another --out.") from exc
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise TrainingError(
+                f"The disk of {out} is full; free some space and give the same command again: "
+                "whole epochs are kept."
+            ) from exc
+        if not os.access(out, os.W_OK):
+            raise TrainingError(f"Folder {out} cannot be written; name another --out.") from exc
+        raise

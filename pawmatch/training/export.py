@@ -40,7 +40,7 @@ from pawmatch.training.data import (
     list_images,
     relabelled,
 )
-from pawmatch.training.distributed import world
+from pawmatch.training.distributed import sole_writer, world
 from pawmatch.training.loop import CURVE_FILE, Epoch, Settings, best_epoch, stopped_early
 from pawmatch.training.recipe import RECIPES, Recipe, read_recipe, training_command
 
@@ -403,7 +403,8 @@ def recalibrate(
         for one in checkpoints
     }
     models = {one.config.variant: one.model for one in checkpoints}
-    finish(models, configs, out, images, _story(first), device, engine=engine, loaded=checkpoints)
+    with sole_writer(out):
+        finish(models, configs, out, images, _story(first), device, engine=engine, loaded=checkpoints)
     report(f"wrote {out}")
     return out
 

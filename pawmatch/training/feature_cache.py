@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import normalize
@@ -82,9 +83,10 @@ class FeatureCache:
         self._taught: list[Tensor] = []
         for number in range(recipe.cached_views):
             path = place / f"view{number}.npy"
-            if not path.is_file():
-                report(f"view {number + 1} of {recipe.cached_views}: running {len(self.targets)} images")
-                self._write(path, batches.in_order(number), spec)
+            with FileLock(place / ".lock"):  # another run may be making the same
+                if not path.is_file():
+                    report(f"view {number + 1} of {recipe.cached_views}: running {len(self.targets)} images")
+                    self._write(path, batches.in_order(number), spec)
             self._maps.append(np.load(path, mmap_mode="r"))
             if asked is not None:
                 with torch.inference_mode():

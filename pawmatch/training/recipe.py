@@ -20,7 +20,8 @@ AUTO = "auto"  # the recipe of a run that names none
 Count = Annotated[int, Field(ge=1)]
 Amount = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Changes = tuple[tuple[Share, int], ...]
+Above0 = Annotated[float, Field(gt=0)]
+Changes = tuple[tuple[Share, Annotated[int, Field(ge=0)]], ...]
 
 # Measured on one core of a server of 2023 with torch alone, rounded down.
 CORE_IMAGES, GPU_IMAGES = 10, 1000  # images a second through the backbone
@@ -70,12 +71,12 @@ class Recipe:
     label_smoothing: Share = 0.1
     distillation: Share = 0.0  # a teacher's share of the loss; the labels have the rest
     # Softens the answers of teacher and student before they are compared.
-    distillation_temperature: Annotated[float, Field(gt=0)] = 1.0
+    distillation_temperature: Above0 = 1.0
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the averaged weights that are kept; 0 is off
 
     # Area of a random resized crop; from 1.0 on, no crop: the whole image as the input table says.
-    crop_scale: tuple[float, float] = (0.3, 1.0)
-    crop_ratio: tuple[float, float] = (0.75, 1.3333)
+    crop_scale: tuple[Above0, Above0] = (0.3, 1.0)
+    crop_ratio: tuple[Above0, Above0] = (0.75, 1.3333)
     rotation: Amount = 0.0  # largest angle in degrees, either way
     shear: Amount = 0.0  # largest shift to the side, in heights of the image
     zoom: Amount = 0.0  # largest change of scale: 0.2 is 0.8 to 1.2
@@ -83,13 +84,13 @@ class Recipe:
     flip: Share = 0.5
     color_jitter: Amount = 0.2
     zoom_out: Share = 0.0  # share of the images that are set into a larger scene first
-    zoom_out_factor: float = 1.8  # largest side of that scene, in sides of the image
+    zoom_out_factor: Annotated[float, Field(ge=1)] = 1.8  # largest side of that scene, in sides of the image
     mixup: Amount = 0.0  # alpha of the beta distribution; 0 is off
     cutmix: Amount = 0.0
     mix_probability: Share = 0.5  # share of the batches that are mixed
 
     license: str = ""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=2**32)] = 0
 
     def size_at(self, epoch: int) -> int:
         """Side in pixels of the training images in `epoch`, counted from 0."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
 from pawmatch.checkpoint import CheckpointConfig
+from pawmatch.checkpoint.budget import empty_model
 from pawmatch.checkpoint.config import WeightsFile, config_bytes
 from pawmatch.errors import TrainingError, UnknownVariant
 from pawmatch.images import InputSpec
@@ -31,7 +28,7 @@ from pawmatch.training.data import (
     list_images,
 )
 from pawmatch.training.distill import Teachers
-from pawmatch.training.distributed import rank, silent
+from pawmatch.training.distributed import rank, silent, sole_writer
 from pawmatch.training.export import (
     Story,
     finish,
@@ -47,7 +44,6 @@ from pawmatch.training.recipe import Recipe, pick_recipe, training_command
 
 DEFAULTS = Settings()
 ALL = "all"  # in place of a variant: all of them, on one shared feature extractor
-LOCK_FILE = ".lock"
 WORDS = ("title", "subject", "noun", "plural")
 
 
@@ -111,7 +107,7 @@ def run_training(
     spec = InputSpec.from_dict(recipe.input)
     configs = _configs(recipe, names, train_files.labels, spec)
     taught = Teachers(teachers, train_files.labels, spec, settings.device) if teachers else None
-    with _sole_writer(out):
+    with sole_writer(out):
         side = max(DECODED_SIDE, spec.size)
         answered = max(ANSWERED_SIDE, 2 * side)
         images = Images(
@@ -187,34 +183,14 @@ def _configs(
         )
         for name in names
     }
+    for size in {spec.size, *(recipe.size_at(epoch) for epoch in range(recipe.epochs))}:
+        for config in configs.values():
+            empty_model(replace(config, input=replace(spec, size=size)), f"Recipe {recipe.name}")
     # Raises as writing it in the end would; the files are yet to come.
     config_bytes(
         [replace(config, files=(WeightsFile("later.safetensors", "0" * 64),)) for config in configs.values()]
     )
     return configs
-
-
-@contextmanager
-def _sole_writer(out: Path) -> Iterator[None]:
-    """Keep other runs out of a folder; what the file system refuses comes out as TrainingError."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if rank() != 0:
-            yield
-            return
-        with FileLock(out / LOCK_FILE, timeout=0):
-            yield
-    except Timeout as exc:
-        raise TrainingError(f"Another training runs in {out}; wait for it, or name another --out.") from exc
-    except OSError as exc:
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise TrainingError(
-                f"The disk of {out} is full; free some space and give the same command again, which goes on "
-                "from the last whole epoch."
-            ) from exc
-        if not os.access(out, os.W_OK):
-            raise TrainingError(f"Folder {out} cannot be written; name another --out.") from exc
-        raise
 
 
 def _variants(recipe: Recipe, variant: str) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from pawmatch.checkpoint import load_checkpoint
 from pawmatch.checkpoint.config import CONFIG_FILE
 from pawmatch.errors import PawMatchError, TrainingError
 from pawmatch.labels import VARIANT_NAMES
+from pawmatch.training.distributed import sole_writer
 from pawmatch.training.loop import Settings
 from pawmatch.training.recipe import STRICT, Count, Recipe, parse, read_recipe, read_toml
 from pawmatch.training.run import run_training
@@ -219,19 +220,20 @@ def run_search(search: Search, report: Callable[[str], None] = print) -> optuna.
     examples = {key: entry.example for key, entry in search.study.ranges.items()}
     for values in (*search.study.trials.values(), examples):
         search.recipe(values)  # a wrong key is better found now than in the middle of the night
-    journal = open_journal(search)
-    for number, name in enumerate(search.names, 1):
-        before = latest(journal, name)
-        if before is not None and _settled(search, name, before):
-            continue
-        report(f"trial {number} of {len(search.names)}: {name}")
-        if before is None or before.state.is_finished():  # one that waits was cut before it began
-            # With the same seed after every start, the values drawn first would be drawn again.
-            journal.sampler = optuna_module().samplers.TPESampler(seed=len(journal.trials))
-            journal.enqueue_trial(before.params if before else {}, user_attrs={"name": name})
-        journal.optimize(partial(_run_trial, search, report), n_trials=1, catch=(Exception,))
-    journal.trials_dataframe().to_csv(search.out / TRIALS_FILE, index=False)
-    return journal
+    with sole_writer(search.out):
+        journal = open_journal(search)
+        for number, name in enumerate(search.names, 1):
+            before = latest(journal, name)
+            if before is not None and _settled(search, name, before):
+                continue
+            report(f"trial {number} of {len(search.names)}: {name}")
+            if before is None or before.state.is_finished():  # one that waits was cut before it began
+                # With the same seed after every start, the values drawn first would be drawn again.
+                journal.sampler = optuna_module().samplers.TPESampler(seed=len(journal.trials))
+                journal.enqueue_trial(before.params if before else {}, user_attrs={"name": name})
+            journal.optimize(partial(_run_trial, search, report), n_trials=1, catch=(Exception,))
+        journal.trials_dataframe().to_csv(search.out / TRIALS_FILE, index=False)
+        return journal
 
 
 def optuna_module() -> Any:
@@ -247,9 +249,9 @@ def optuna_module() -> Any:
 def open_journal(search: Search) -> optuna.Study:
     """The record of a search in its folder; trials are found by name, and the latest of a name counts."""
     library = optuna_module()
+    search.out.mkdir(parents=True, exist_ok=True)
     from optuna.storages import journal as backend
 
-    search.out.mkdir(parents=True, exist_ok=True)
     path = str(search.out.resolve() / JOURNAL)
     lock = backend.JournalFileOpenLock(path)  # which every file system has, unlike links
     study: optuna.Study = library.create_study(

@@ -98,7 +98,7 @@ def test_round_trip_through_json_values() -> None:
         ({"crop_pct": 0.0}, "crop_pct"),
         ({"std": (0.0, 1.0, 1.0)}, "std"),
         ({"mean": (0.5, 0.5)}, "mean"),
-        ({"mean": "abc"}, "malformed"),
+        ({"mean": "abc"}, "mean must be a list"),
         ({"colour": 1}, "colour"),
         ({"views": ["mirror"]}, "begin with plain"),
         ({"views": ["plain", "plain"]}, "once"),

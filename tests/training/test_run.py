@@ -228,6 +228,11 @@ def test_whatever_can_be_known_is_said_before_the_first_epoch(data: Path, tmp_pa
     refused("'words.colour' is unknown", replace(RECIPE, words={"colour": "red"}))
     refused("license", replace(RECIPE, license="x" * 2000))
     refused("it must be above 0 and below 1", val_share=0.0)
+    refused("Input size 5000 is outside 16 to 2048", replace(RECIPE, sizes=((0.0, 32), (0.5, 5000))))
+    deep = {**RECIPE.architecture, "filters": [4] * 5}
+    refused("Recipe tiny: the model cannot read images of input.size 16", replace(
+        RECIPE, architecture=deep, sizes=((0.0, 32), (0.5, 16)),
+    ))  # fmt: skip
     few = tmp_path / "few"
     shutil.copytree(data / "val" / "red", few)
     for path in sorted(few.iterdir())[3:]:
