@@ -147,6 +147,10 @@ class Settings:
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 for every interface", host_name)
     port: int = setting(7860, "port to listen on", whole(1, 65535))
     max_upload_mb: int = setting(20, "largest upload in megabytes", whole(1, 20))
+    keep_seconds: int = setting(3600, "seconds after which photos and answers are deleted", whole(1, 86_400))
+    disk_mb: int = setting(
+        1024, "megabytes of disk for photos and answers; more uploads are refused", whole(1, 10**6)
+    )
     queue_size: int = setting(32, "how many requests may wait; more are turned away", whole(1, 10_000))
     rate_limit: int | None = setting(
         None,

@@ -49,7 +49,7 @@ class Refused(Exception):
         headers = {} if is_body_read else {"Connection": "close"}
         if self.seconds:
             headers["Retry-After"] = str(self.seconds)
-        if self.status in (400, 429):  # what Gradio's clients show
+        if self.status in (400, 429, 507):  # what Gradio's clients show
             return JSONResponse({"detail": str(self)}, self.status, headers)
         return PlainTextResponse(str(self), self.status, headers)
 

@@ -1,4 +1,4 @@
-"""Every touch of Gradio's insides, checked with Gradio 6.31.
+"""Touches of Gradio's insides, checked with Gradio 6.31; those that bound what it keeps are in bounds.py.
 
 An upgrade that breaks one of them shows there, and only here is something to mend.
 """
@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
 from functools import partial
 from inspect import signature
 from pathlib import Path
 from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import gradio as gr
+from gradio import route_utils
 from gradio.components import Component
-from gradio.routes import file_upload_statuses
+from gradio.context import LocalContext
 from gradio.utils import get_upload_folder
 from starlette.types import ASGIApp
 
-MAX_UPLOADS_TOLD = 1000  # uploads whose progress can be asked for
 Widget = TypeVar("Widget", bound=Component)
 
 
@@ -68,11 +69,26 @@ def fetch_nothing(demo: gr.Blocks, refusal: str, passing: gr.Image | None = None
         setattr(block, "async_move_resource_to_block_cache", own)  # noqa: B010 - as mypy likes
 
 
-def forget_uploads() -> None:
-    """Drop all but the last of what Gradio keeps of how far uploads are: every id that was asked about."""
-    for table in (file_upload_statuses._signals, file_upload_statuses._statuses):
-        while len(table) > MAX_UPLOADS_TOLD:
-            del table[next(iter(table))]
+class Keeper(Protocol):
+    """Who is told of the files that visitors send and get."""
+
+    def owns(self, session: str, file: str) -> None:
+        """A file is a session's."""
+
+    def take(self, size: int) -> None:
+        """So many bytes are about to be written; raises OSError if there is no room."""
+
+
+def current_keeper() -> Keeper | None:
+    """The keeper of the service whose event is being answered in this thread, if there are both."""
+    return getattr(LocalContext.blocks.get(None), "keeper", None)
+
+
+def note_file(path: str) -> None:
+    """Note that a file is of the visitor whose event is being answered."""
+    keeper, request = current_keeper(), LocalContext.request.get(None)
+    if keeper and request and request.session_hash:
+        keeper.owns(request.session_hash, path)
 
 
 def keep_jpeg(data: bytes, name: str) -> str:
@@ -81,14 +97,16 @@ def keep_jpeg(data: bytes, name: str) -> str:
 
 
 def keep_file(data: bytes, name: str) -> str:
-    """Write a picture's bytes to Gradio's cache, which cleans up what a component shows, and give its path.
+    """Write a picture's bytes to the upload folder, which cleans up, and give its path.
 
     Gradio would write a picture too, in place: who fetches it just when somebody else is given the same one
     (an example, say) then gets an empty file. Here it appears whole or not at all.
     """
     folder = Path(get_upload_folder()) / hashlib.sha256(data).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
+    if keeper := current_keeper():
+        keeper.take(len(data))
+    folder.mkdir(parents=True, exist_ok=True)
     file = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115 - closed below
     try:
         with file:
@@ -97,6 +115,7 @@ def keep_file(data: bytes, name: str) -> str:
     except BaseException:
         Path(file.name).unlink(missing_ok=True)  # a full disk must not fill up with halves
         raise
+    note_file(str(path))
     return str(path)
 
 
@@ -105,8 +124,50 @@ def address_of(path: str) -> str:
     return f"gradio_api/file={quote(path)}"
 
 
-def app_of(demo: gr.Blocks, *, app_kwargs: dict[str, Any], **options: Any) -> ASGIApp:
+_parts: ContextVar[list[Any] | None] = ContextVar("parts of an upload", default=None)
+multipart: Any = route_utils
+make_part = multipart.NamedTemporaryFile
+
+
+def remembered_part(**options: Any) -> Any:
+    """A temporary file for one part of an upload, as Gradio makes it."""
+    part = make_part(**options)
+    if (parts := _parts.get()) is not None:
+        parts.append(part)
+    return part
+
+
+multipart.NamedTemporaryFile = remembered_part
+
+
+@contextmanager
+def leaving_no_parts() -> Iterator[None]:
+    """In the end delete what an upload within has left under a name of its own: Gradio renames what it takes.
+
+    That are parts under another name than "files", and all of an upload that breaks off or fails.
+    """
+    parts: list[Any] = []
+    token = _parts.set(parts)
+    try:
+        yield
+    finally:
+        _parts.reset(token)
+        for part in parts:
+            with suppress(OSError):  # what is still to be written, on a full disk
+                part.close()
+            Path(part.name).unlink(missing_ok=True)
+
+
+def app_of(
+    demo: gr.Blocks,
+    *,
+    beside: Callable[[Any], AbstractAsyncContextManager[None]],
+    app_kwargs: dict[str, Any],
+    **options: Any,
+) -> ASGIApp:
     """Gradio's app, to be served by a server of ours; `options` are those of launch.
+
+    What `beside` makes of the app is entered before the first request and left after the last.
 
     By itself launch starts a server that looks for a free port on IPv4, believes X-Forwarded-For, and is
     asked over HTTP to start the queue: through the proxy that the variables name, which may not reach it.
@@ -121,7 +182,8 @@ def app_of(demo: gr.Blocks, *, app_kwargs: dict[str, Any], **options: Any) -> AS
         running.run_startup_events()
         await running.run_extra_startup_events()
         try:
-            yield
+            async with beside(app):
+                yield
         finally:
             running.is_running = False  # the streams that tell pages of their answers end
             app.stop_event.set()

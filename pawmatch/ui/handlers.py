@@ -6,7 +6,6 @@ path of the server, nothing about its insides.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import threading
@@ -24,6 +23,8 @@ from pawmatch.images import ImageFile, is_address, open_image
 from pawmatch.labels import find_task
 from pawmatch.results import Explanation, Heatmap, ModelInfo, Prediction, Task
 from pawmatch.ui import request_log
+from pawmatch.ui.faults import log_fault, sentence
+from pawmatch.ui.gradio_patches import note_file
 from pawmatch.ui.html import MAX_COMPARED, as_jpeg, data_address
 from pawmatch.ui.inference import Classifiers, Compute, Here, Lent, Seen, shown_photo
 
@@ -33,12 +34,8 @@ CHOOSE_PHOTO = "Please choose a photo first."
 CHOOSE_PHOTOS = "Please choose some photos first."
 CHOOSE_AGAIN = "The photo is no longer held here; please choose it again."
 HOW_TO_SEND = "Send each photo as a file, in Python as gradio_client.handle_file(path)."
-OUR_FAULT = "Something went wrong on our side; please try again."
 NO_MODEL = "The model for this task cannot be loaded just now; please try again later."
-NO_MEMORY = "There is not enough memory for this just now; please try again, or choose a smaller photo."
 TOO_MANY_FETCHES = "Other pictures are being fetched just now; please try again, or send the file."
-NO_ROOM = "The service has no room to keep pictures just now; please try again later."
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 MAX_PHOTOS = 64  # in one call
 MAX_FETCHES = 4  # from the web at once
 MAX_NAME = 60  # characters of a file's name that are repeated
@@ -67,22 +64,8 @@ def fit_for_visitors() -> Iterator[None]:
         log.error("%s: %s", exc.code, exc)
         raise Unavailable(NO_MODEL) from exc
     except Exception as exc:
-        log.exception("Unexpected error")
+        log_fault(exc)
         raise Unavailable(sentence(exc)) from exc
-
-
-def sentence(exc: Exception) -> str:
-    """What a visitor is told about an error of ours: as much as helps."""
-    # torch has an exception of its own for accelerators, and for the CPU a RuntimeError that says so.
-    is_memory = isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError"
-    if is_memory or "allocate memory" in str(exc):
-        return NO_MEMORY
-    return NO_ROOM if is_full(exc) else OUR_FAULT
-
-
-def is_full(exc: Exception) -> bool:
-    """Whether an error says that nothing can be written: no space left, or a folder for reading only."""
-    return isinstance(exc, OSError) and exc.errno in FULL_DISK
 
 
 @contextmanager
@@ -109,6 +92,7 @@ def photo_path(image: Any) -> str:
         raise ImageNotFound(HOW_TO_SEND)
     if not Path(path).is_file():
         raise ImageNotFound(CHOOSE_AGAIN)
+    note_file(path)
     return path
 
 

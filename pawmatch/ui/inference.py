@@ -8,12 +8,12 @@ down. Where a host lends an accelerator for each call, every call goes its own w
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 MAX_BATCH = 16  # photos at once; with more, the first of them would wait for the last
 SHOWN_SIDE = 1024  # pixels; the page's own copy of a photo, larger than any place where it is shown
+RETRY_SECONDS = 60  # between two loads in place of a fallback
 # What one call may take on a lent GPU; the shorter, the better the place in the queue. The largest call, of
 # MAX_BATCH photos, takes 3.2 s of one CPU core. The rest is for CUDA to start, which was not measured.
 GPU_SECONDS = 15
@@ -62,6 +63,7 @@ class Classifiers:
         self._lock = threading.Lock()
         self._loads: dict[str, Future[Classifier]] = {}  # those that go on
         self._loaded: dict[str, Classifier] = {}
+        self._retried = -math.inf  # when a load in place of a fallback was last begun, for any task
 
     def is_ready(self, task: str) -> bool:
         """Whether the task's models are in memory."""
@@ -72,30 +74,42 @@ class Classifiers:
 
         All who ask meanwhile wait for the same load, so many seconds at most. Raises Busy after them.
         """
-        return self._loaded[task] if task in self._loaded else self._wait(task, seconds, anew=False)
+        return self._loaded[task] if task in self._loaded else self._wait(task, seconds)
 
     def notice(self, task: str) -> str | None:
         """One line if another model than the intended one answers for the task."""
         return self._loaded[task].notice if task in self._loaded else None
 
-    def replace_fallback(self, task: str) -> None:
-        """Load the task anew if a fallback serves, which answers until then; otherwise do nothing."""
-        if self.notice(task):
-            with suppress(Busy):
-                self._wait(task, LOAD_SECONDS, anew=True)
+    def replace_fallback(self, task: str) -> Future[Classifier] | None:
+        """Start to load the task anew, aside, if a fallback serves, which answers until then.
 
-    def _wait(self, task: str, seconds: float, *, anew: bool) -> Classifier:
+        Once a minute at most, whoever asks: a load takes as much memory as the model that answers. None if
+        nothing was started.
+        """
         with self._lock:
-            if task in self._loaded and not anew:  # since the caller looked
+            now = time.monotonic()
+            if not self.notice(task) or now - self._retried < RETRY_SECONDS:
+                return None
+            self._retried = now
+            return self._start(task)
+
+    def _wait(self, task: str, seconds: float) -> Classifier:
+        with self._lock:
+            if task in self._loaded:  # since the caller looked
                 return self._loaded[task]
-            future = self._loads.get(task)
-            if future is None:
-                future = self._loads[task] = Future()
-                # Nobody can end a thread that hangs; as a daemon it does not keep the process from ending.
-                threading.Thread(target=self._run, args=(task, future), daemon=True).start()
+            future = self._start(task)
         if not wait([future], seconds).done:
             raise Busy("The models are still being loaded; please try again in a minute.")
         return future.result()
+
+    def _start(self, task: str) -> Future[Classifier]:
+        """The load of a task that goes on, or else a new one; the lock is held."""
+        future = self._loads.get(task)
+        if future is None:
+            future = self._loads[task] = Future()
+            # Nobody can end a thread that hangs; as a daemon it does not keep the process from ending.
+            threading.Thread(target=self._run, args=(task, future), daemon=True).start()
+        return future
 
     def _run(self, task: str, future: Future[Classifier]) -> None:
         try:

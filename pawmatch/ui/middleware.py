@@ -17,7 +17,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pawmatch.settings import Settings
 from pawmatch.ui import request_log
 from pawmatch.ui.bodies import ID, MAX_JSON_BYTES, TOO_LARGE, Body, Parts, Refused, judge_ids, judge_question
-from pawmatch.ui.gradio_patches import forget_uploads
 from pawmatch.ui.html import MAX_COMPARED
 from pawmatch.ui.visitors import Names, TokenBuckets, visitor
 
@@ -176,8 +175,6 @@ class Door:
             await PlainTextResponse("", headers=PREFLIGHT)(scope, body.receive, send)
             return
         judge_address(scope, path)
-        if path.startswith(UPLOAD):
-            forget_uploads()
         receive: Receive = body.receive
         if path == UPLOAD:
             if body.announced > self.max_upload_bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from pawmatch.ui.handlers import (
     photo_name,
     photo_path,
 )
+from pawmatch.ui.inference import RETRY_SECONDS
 
 KEPT_SECONDS = 1800  # a visitor's photo and answer stay half an hour at most
 # What to do about a photo as iPhones store it; None where it can be read.
@@ -127,7 +129,7 @@ class PhotoPage:
                     with gr.Accordion("Model card", open=False):
                         self.card = gr.Markdown(html.CHOOSE_PHOTO)
         gr.HTML(html.footer(tasks))
-        self.state = gr.State(time_to_live=KEPT_SECONDS)
+        self.state = gr.State(time_to_live=min(KEPT_SECONDS, settings.keep_seconds))
         self.outputs = [
             *(self.state, self.answer, self.notice, self.retry, self.maps, self.why),
             *(self.details, self.json, self.card),
@@ -231,8 +233,13 @@ class PhotoPage:
             return {**self.blank(task, exc), self.photo: None}
 
     def load_intended(self, task: Any) -> None:
-        """Load the intended model again; whether that helped, the next answer's notice says."""
-        self.handlers.classifiers.replace_fallback(self.handlers.task(task).name)
+        """Load the intended model again; whether that helped, the next answer's notice says.
+
+        Only who starts the load waits for it, and not for long: others are answered as before.
+        """
+        if load := self.handlers.classifiers.replace_fallback(self.handlers.task(task).name):
+            with suppress(TimeoutError):
+                load.result(RETRY_SECONDS)
 
     def show_gallery(self, task: Any) -> str:
         """The examples of one task, to click on."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 import uvicorn
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -27,20 +25,20 @@ from pawmatch.images.fetch import fetch
 from pawmatch.settings import Settings, on_lent_gpu
 from pawmatch.ui import html, request_log
 from pawmatch.ui.api import add_endpoints
+from pawmatch.ui.bounds import MAX_SESSIONS, cancel, keeping
 from pawmatch.ui.compare import PATH, TITLE, ComparePage
 from pawmatch.ui.connections import BACKLOG, MAX_HEAD_BYTES, limited
+from pawmatch.ui.faults import Faults
 from pawmatch.ui.gradio_patches import app_of, fetch_nothing, remember_signatures
-from pawmatch.ui.handlers import EXAMPLES, HOW_TO_SEND, Handlers, is_full, read_examples, sentence
+from pawmatch.ui.handlers import EXAMPLES, HOW_TO_SEND, Handlers, read_examples
 from pawmatch.ui.inference import Classifiers, from_settings, lent_gpu
 from pawmatch.ui.middleware import Door, endpoint_of, route
-from pawmatch.ui.page import KEPT_SECONDS, PhotoPage
+from pawmatch.ui.page import PhotoPage
+from pawmatch.ui.presence import Presence, UploadRoom, Visitors
 from pawmatch.ui.theme import theme
-
-log = logging.getLogger(__name__)
+from pawmatch.ui.uploads import Uploads, own_folder
 
 BUSY = "Busy, please try again in a moment."
-MAX_SESSIONS = 500  # visitors whose last answer is kept, about 0.6 MB each; beyond that the oldest one goes
-CLEAN_SECONDS = 900  # how often uploads and answers are deleted that are older than KEPT_SECONDS
 FAREWELL_SECONDS = 3  # what answers that are being given may take when the service is stopped
 STYLES = [Path(__file__).with_name(name) for name in ("style.css", "compare.css")]
 
@@ -55,9 +53,7 @@ def create(
     handlers = Handlers(classifiers, on_gpu or lent_gpu(), fetch if settings.fetch_urls else None)
     drawings = read_examples(examples)
     title = f"{html.TITLE}: {html.tagline(classifiers.tasks.values())}"
-    with gr.Blocks(
-        title=title, delete_cache=(CLEAN_SECONDS, KEPT_SECONDS), analytics_enabled=False
-    ) as blocks:
+    with gr.Blocks(title=title, analytics_enabled=False) as blocks:
         photo = add_endpoints(handlers)
         PhotoPage(handlers, settings, drawings)
     demo: gr.Blocks = blocks  # its type says Any
@@ -86,17 +82,21 @@ def app(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES)
         request_log.turned_away(endpoint_of(route(request.scope)) or "page", "Busy")
         return JSONResponse({"detail": BUSY}, status_code=503)
 
-    async def failed(request: Request, exc: Exception) -> Response:
-        # An upload for which there is no room, say; what visitors ask of models does not come here.
-        log.error("Unexpected error", exc_info=exc)
-        request_log.turned_away(endpoint_of(route(request.scope)) or "page", type(exc).__name__)
-        return JSONResponse({"detail": sentence(exc)}, status_code=507 if is_full(exc) else 500)
-
+    uploads = Uploads(own_folder(settings.keep_seconds), settings.keep_seconds, settings.disk_mb * 2**20)
+    visitors = Visitors(uploads)
+    demo: Any = create(settings, classifiers, examples)
+    demo.keeper = visitors
     served = app_of(
-        create(settings, classifiers, examples),
+        demo,
+        beside=lambda made: keeping(made, uploads, visitors),
         app_kwargs={
-            "routes": [Route("/healthz", alive), Route("/readyz", ready)],
-            "exception_handlers": {503: busy, OSError: failed, MemoryError: failed},
+            "routes": [
+                Route("/healthz", alive),
+                Route("/readyz", ready),
+                Route("/gradio_api/cancel", cancel, methods=["POST"]),
+            ],
+            "middleware": [Middleware(Faults)],
+            "exception_handlers": {503: busy},
         },
         max_file_size=f"{settings.max_upload_mb}mb",
         theme=theme(),
@@ -114,6 +114,7 @@ def app(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES)
         mcp_server=False,
         state_session_capacity=MAX_SESSIONS,
     )
+    served = UploadRoom(Presence(served, visitors), uploads)
     return Door(served, settings, os.environ.get("GRADIO_ROOT_PATH", ""))
 
 
@@ -139,22 +140,6 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def own_folder() -> None:
-    """Keep uploads in a folder of our own unless GRADIO_TEMP_DIR names one, and delete it at the end.
-
-    Gradio's, below the system's temporary folder, is readable for all, and another user's if they came first.
-    """
-    if os.environ.get("GRADIO_TEMP_DIR"):
-        return
-    try:
-        folder = os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="pawmatch-")
-    except OSError as exc:
-        raise BadOption(
-            f"There is no folder for uploads ({exc.strerror}); name one with GRADIO_TEMP_DIR."
-        ) from exc
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-
-
 def server_of(served: ASGIApp) -> uvicorn.Server:
     """The server for an app, whose connections are limited; headers tell it nothing of who a visitor is."""
     config = uvicorn.Config(
@@ -177,7 +162,6 @@ def serve(settings: Settings, examples: Path = EXAMPLES) -> None:
     """Serve until interrupted. Raises BadOption if the address cannot be listened on."""
     host = settings.host.strip("[]")
     listener = listen(host, settings.port)
-    own_folder()
     if settings.request_log:
         request_log.start()
     classifiers = from_settings(settings)

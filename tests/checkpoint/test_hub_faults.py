@@ -104,10 +104,17 @@ def one_clear_sentence(text: str) -> None:
         assert telling not in text
 
 
+def reload(classifiers: Classifiers) -> None:
+    done = classifiers.replace_fallback("artist")
+    assert done
+    done.result(30)
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_the_service_starts_says_so_and_recovers_without_a_restart(
-    hub_server: HubServer, bundled: Path, name: str
+    hub_server: HubServer, bundled: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("pawmatch.ui.inference.RETRY_SECONDS", 0)
     fault, error = FAULTS[name]
     state = files(bundled / "artist" / "cnn_transformer")
     if fault.body is not None:
@@ -116,7 +123,7 @@ def test_the_service_starts_says_so_and_recovers_without_a_restart(
     classifiers = from_settings(Settings(sources={"artist": SOURCE}, device="cpu"))
     with away(hub_server, fault):
         stays_on_the_starter(classifiers, error)
-    classifiers.replace_fallback("artist")
+    reload(classifiers)
     assert classifiers.notice("artist") is None
     assert classifiers.get("artist").info.source == SOURCE
     assert hub.cached_commit(PLACE) is not None
@@ -140,7 +147,7 @@ def stays_on_the_starter(classifiers: Classifiers, error: type[HubError]) -> Non
         remedy in str(caught.value) for remedy in ("try again", "check the ", "log in", "ask for access")
     )
 
-    classifiers.replace_fallback("artist")  # still away: the same model goes on answering
+    reload(classifiers)  # still away: the same model goes on answering
     assert classifiers.notice("artist") == notice
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import threading
 import time
@@ -87,6 +88,14 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], None]:
     return start
 
 
+def until(condition: Callable[[], Any], seconds: float = 30) -> bool:
+    """Whether a condition comes true within some seconds."""
+    end = time.monotonic() + seconds
+    while not (met := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(met)
+
+
 def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -110,6 +119,7 @@ def running(settings: Settings, classifiers: Classifiers, examples: Path) -> Ite
 
     at = replace(settings, port=free_port())
     listener = listen(at.host, at.port)
+    base = os.environ["GRADIO_TEMP_DIR"]
     server = server_of(in_loop(lambda: app(at, classifiers, examples)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -122,6 +132,7 @@ def running(settings: Settings, classifiers: Classifiers, examples: Path) -> Ite
         server.should_exit = True
         thread.join()
         listener.close()
+        os.environ["GRADIO_TEMP_DIR"] = base
 
 
 @pytest.fixture(scope="session")

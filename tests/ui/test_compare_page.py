@@ -20,7 +20,8 @@ from pawmatch.phrasing import percent
 from pawmatch.settings import Settings
 from pawmatch.ui import html
 from pawmatch.ui.compare import UNKNOWN_TRUTH, ComparePage
-from pawmatch.ui.handlers import CHOOSE_PHOTOS, HOW_TO_SEND, NO_MODEL, OUR_FAULT, Handlers
+from pawmatch.ui.faults import OUR_FAULT
+from pawmatch.ui.handlers import CHOOSE_PHOTOS, HOW_TO_SEND, NO_MODEL, Handlers
 from pawmatch.ui.inference import Classifiers
 from tests.ui.conftest import ONE_TASK, in_loop
 from tests.ui.test_html import spaced

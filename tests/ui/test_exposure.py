@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,13 +12,10 @@ from typing import Any
 import gradio as gr
 import httpx
 import pytest
-from gradio.routes import App, file_upload_statuses
+from gradio.routes import App
 
-from pawmatch.ui import gradio_patches
 from pawmatch.ui.bodies import MAX_JSON_BYTES
 from pawmatch.ui.middleware import NOT_OFFERED, OFFERED, ROUTES
-from pawmatch.ui.page import KEPT_SECONDS
-from pawmatch.ui.server import CLEAN_SECONDS, MAX_SESSIONS
 from tests.ui.conftest import in_loop
 from tests.ui.raw import ROOT, ask_page, gives_nothing_away, upload
 
@@ -35,20 +33,6 @@ def test_a_question_is_capped(http: httpx.Client, path: str) -> None:
     response = http.post(f"/gradio_api/{path}", content=text.encode())
     assert response.status_code == 413
     assert response.text.endswith("send fewer or smaller files.")
-
-
-def test_ids_of_uploads_do_not_pile_up(http: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradio_patches, "MAX_UPLOADS_TOLD", 5)
-    for number in range(20):
-        photo = {"files": ("a.jpg", b"x")}
-        assert http.post(f"/gradio_api/upload?upload_id={number}", files=photo).status_code == 200
-    assert len(file_upload_statuses._statuses) <= 6
-    assert len(file_upload_statuses._signals) <= 6
-
-
-def test_uploads_and_answers_are_deleted_within_the_hour() -> None:
-    assert CLEAN_SECONDS + KEPT_SECONDS <= 3600
-    assert MAX_SESSIONS <= 1000
 
 
 # --- what is on offer
@@ -176,7 +160,7 @@ def test_hostile_values_for_any_event_end_in_one_sentence_or_in_silence(
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, http.get("/config").json()["dependencies"]))
     for said in answers:
-        gives_nothing_away(said)
+        gives_nothing_away(said.replace(os.environ["GRADIO_TEMP_DIR"], ""))  # where uploads are asked for
         assert "<script>" not in said
         for line in said.splitlines():
             message = json.loads(line.removeprefix("data: ")) if line.startswith("data: ") else {}

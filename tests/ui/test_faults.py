@@ -15,8 +15,8 @@ from PIL import Image
 
 from pawmatch.settings import Settings
 from pawmatch.ui.api import worded
+from pawmatch.ui.faults import NO_ROOM
 from pawmatch.ui.gradio_patches import keep_jpeg
-from pawmatch.ui.handlers import NO_ROOM
 from pawmatch.ui.html import as_jpeg
 from pawmatch.ui.inference import Classifiers
 from tests.ui.conftest import running

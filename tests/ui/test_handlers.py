@@ -20,6 +20,7 @@ from pawmatch.errors import (
     UnknownLabel,
     UnknownTask,
 )
+from pawmatch.ui.faults import OUR_FAULT
 from pawmatch.ui.handlers import (
     CHOOSE_AGAIN,
     CHOOSE_PHOTO,
@@ -27,7 +28,6 @@ from pawmatch.ui.handlers import (
     HOW_TO_SEND,
     MAX_PHOTOS,
     NO_MODEL,
-    OUR_FAULT,
     Example,
     Handlers,
     Unavailable,

@@ -24,7 +24,8 @@ from pawmatch.labels import new_task
 from pawmatch.results import Prediction
 from pawmatch.settings import Settings, on_lent_gpu
 from pawmatch.ui import inference
-from pawmatch.ui.handlers import NO_MEMORY, OUR_FAULT, Handlers, Unavailable
+from pawmatch.ui.faults import NO_MEMORY, OUR_FAULT
+from pawmatch.ui.handlers import Handlers, Unavailable
 from pawmatch.ui.inference import (
     GPU_SECONDS,
     MAX_BATCH,
@@ -436,29 +437,6 @@ def test_a_load_that_does_not_end_keeps_nobody_else_waiting(breed: Classifier) -
     assert classifiers.get("breed") is breed
 
 
-def test_the_old_model_answers_until_the_new_one_is_there() -> None:
-    old: Any = SimpleNamespace(notice="The bundled weights answer.")
-    new: Any = SimpleNamespace(notice=None)
-    loads = [new, old]
-    begun, finish = threading.Event(), threading.Event()
-
-    def load(task: str) -> Any:
-        if len(loads) == 1:
-            begun.set()
-            finish.wait(5)
-        return loads.pop()
-
-    classifiers = Classifiers(load, ONE_TASK)
-    classifiers.get("breed")
-    with ThreadPoolExecutor(1) as pool:
-        reload = pool.submit(classifiers.replace_fallback, "breed")
-        assert begun.wait(5)
-        assert classifiers.get("breed", 0) is old
-        finish.set()
-        reload.result(5)
-    assert classifiers.get("breed") is new
-
-
 def test_a_failed_load_is_tried_again(breed: Classifier, caplog: pytest.LogCaptureFixture) -> None:
     failures = [CheckpointNotFound("Not yet.")]
 
@@ -483,6 +461,39 @@ def test_a_fallback_is_replaced_and_what_was_meant_to_serve_is_not() -> None:
     assert classifiers.notice("breed") is None
     classifiers.get("breed")
     assert classifiers.notice("breed") == "The bundled weights answer."
-    classifiers.replace_fallback("breed")
+    reload(classifiers, "breed")
     assert classifiers.notice("breed") is None
-    classifiers.replace_fallback("breed")  # would find nothing to load
+    assert classifiers.replace_fallback("breed") is None  # would find nothing to load
+
+
+def reload(classifiers: Classifiers, task: str) -> None:
+    done = classifiers.replace_fallback(task)
+    assert done
+    done.result(10)
+
+
+def test_any_number_of_visitors_reload_once_a_minute_while_the_old_model_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go, loads = threading.Event(), 0
+
+    def load(task: str) -> Any:
+        nonlocal loads
+        loads += 1
+        assert loads == 1 or go.wait(10)
+        return SimpleNamespace(notice=f"Fallback {loads} answers.")
+
+    classifiers = Classifiers(load, ONE_TASK)
+    classifiers.get("breed")
+    done = classifiers.replace_fallback("breed")
+    assert done
+    assert not done.done()  # it goes on in a thread of its own
+    assert [classifiers.replace_fallback("breed") for _ in range(16)] == [None] * 16
+    assert classifiers.get("breed").notice == "Fallback 1 answers."
+    go.set()
+    done.result(10)
+    assert classifiers.notice("breed") == "Fallback 2 answers."
+    assert classifiers.replace_fallback("breed") is None
+    monkeypatch.setattr("pawmatch.ui.inference.RETRY_SECONDS", 0)  # a minute later
+    reload(classifiers, "breed")
+    assert loads == 3

@@ -18,7 +18,8 @@ from pawmatch.classifier import Classifier, load
 from pawmatch.errors import CheckpointNotFound
 from pawmatch.labels import VARIANT_NAMES
 from pawmatch.settings import Settings
-from pawmatch.ui.handlers import EXAMPLES, NO_MODEL, OUR_FAULT, Handlers
+from pawmatch.ui.faults import OUR_FAULT
+from pawmatch.ui.handlers import EXAMPLES, NO_MODEL, Handlers
 from pawmatch.ui.inference import SHOWN_SIDE, Classifiers
 from pawmatch.ui.page import PhotoPage, refused_file
 from tests.ui.conftest import ONE_TASK, as_upload, in_loop

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import stat
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from pawmatch.errors import BadOption
 from pawmatch.settings import Settings
 from pawmatch.ui import server
 from pawmatch.ui.inference import Classifiers
+from pawmatch.ui.uploads import PREFIX
 from tests.ui.conftest import free_port, running
 
 ROOT = Path(__file__).parents[2]
@@ -67,23 +67,6 @@ def test_it_listens_on_ipv6(host: str) -> None:
                 pass
 
 
-def test_uploads_get_a_folder_that_nobody_else_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
-    server.own_folder()
-    folder = Path(os.environ["GRADIO_TEMP_DIR"])
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    server.own_folder()
-    assert os.environ["GRADIO_TEMP_DIR"] == str(folder)  # one that is named stays
-    folder.rmdir()
-
-
-def test_no_folder_for_uploads_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
-    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
-    with pytest.raises(BadOption, match="name one with GRADIO_TEMP_DIR"):
-        server.own_folder()
-
-
 def test_it_starts_whatever_proxy_the_variables_name_and_leaves_nothing_behind(
     tiny_weights: Path, tmp_path: Path
 ) -> None:
@@ -92,6 +75,9 @@ def test_it_starts_whatever_proxy_the_variables_name_and_leaves_nothing_behind(
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRADIO")}
     environment |= {"PAWMATCH_WEIGHTS": str(tiny_weights), "PAWMATCH_PORT": str(port), **proxies}
     environment |= {"TMPDIR": str(tmp_path), "PAWMATCH_WARM_UP": "no"}
+    killed = tmp_path / f"{PREFIX}killed" / "sha"  # of one that was killed
+    killed.mkdir(parents=True)
+    (killed / "photo.jpg").write_bytes(b"x")
     service = subprocess.Popen(
         [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     )
@@ -102,6 +88,7 @@ def test_it_starts_whatever_proxy_the_variables_name_and_leaves_nothing_behind(
             assert http.get("/healthz").text == "ok"
             assert http.post("/gradio_api/upload", files={"files": ("a.jpg", b"x")}).status_code == 200
         assert len(list(tmp_path.glob("pawmatch-*"))) == 1
+        assert not killed.exists()
         service.send_signal(signal.SIGTERM)
         assert service.wait(30) == 0
     finally:
