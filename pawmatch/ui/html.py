@@ -244,10 +244,10 @@ def maps(
     called `name`, go by variant.
     """
     title, line = "Where each model looks", "Each model paints the regions that speak for one answer."
-    if heatmaps and prediction:
+    if prediction:
         task = words_of(prediction)
-        title = looked(list(heatmaps.values()), name)
-        shown = thing(name, subject=task.subject, noun=task.noun)
+        title = looked(list(heatmaps.values()), name) if heatmaps else title
+        shown = thing(name or prediction.top.name, subject=task.subject, noun=task.noun)
         line = f"Colored regions speak for {shown}. The models see a coarse grid: sharp edges mean nothing."
     figures = []
     for variant, model in VARIANT_NAMES.items():
