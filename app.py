@@ -19,6 +19,7 @@ with contextlib.suppress(ImportError):
     import spaces  # noqa: F401
 
 from pawmatch.errors import PawMatchError
+from pawmatch.labels import ENGLISH
 from pawmatch.settings import Settings
 
 
@@ -27,9 +28,11 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from pawmatch.ui.inference import from_settings
     from pawmatch.ui.server import create
+    from pawmatch.ui.speech import speaking
 
     settings = Settings.from_environ(os.environ)
-    globals()["demo"] = create(settings, from_settings(settings))
+    with speaking(ENGLISH):
+        globals()["demo"] = create(settings, from_settings(settings))
     return globals()["demo"]
 
 

@@ -10,7 +10,7 @@ other it is not, and Grad-CAM, which averages it first, finds nothing at all in 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -263,8 +263,18 @@ def found(heatmap: Heatmap, name: str, otherwise: str) -> str:
     return f"little evidence for {name}: {percent(heatmap.confidence)}" if heatmap.is_weak else otherwise
 
 
-def arrange(tiles: list[Tile], *, columns: int, letters: Letters, box: tuple[int, int]) -> Image.Image:
-    """Tiles in rows from left to right, each picture in the middle of a box (width, height), on white."""
+def arrange(
+    tiles: list[Tile],
+    *,
+    columns: int,
+    letters: Letters,
+    box: tuple[int, int],
+    write: Callable[..., ImageFont.FreeTypeFont] | None = None,
+) -> Image.Image:
+    """Tiles in rows from left to right, each picture in the middle of a box (width, height), on white.
+
+    `write` gives another font than `font` does.
+    """
     width, height = box
     count = max(len(tile.lines) for tile in tiles)
     sizes = [letters.title if line == 0 else letters.text for line in range(count)]
@@ -281,7 +291,7 @@ def arrange(tiles: list[Tile], *, columns: int, letters: Letters, box: tuple[int
         sheet.paste(tile.picture, (left + inset[0], top + inset[1]))
         top += height + GAP // 2
         for place, (line, size) in enumerate(zip(tile.lines, sizes, strict=False)):
-            letter = font(size, is_bold=place == 0)
+            letter = (write or font)(size, is_bold=place == 0)
             draw.text((left, top), fitting(line, letter, width), font=letter, fill=INK)
             top += round(LINE_HEIGHT * size)
     return sheet

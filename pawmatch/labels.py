@@ -20,6 +20,7 @@ from pawmatch.errors import BadOption, UnknownLabel, UnknownTask
 from pawmatch.phrasing import listed
 from pawmatch.results import Prediction, Task
 
+ENGLISH = "en"
 CONFIG = "config.json"
 BACKBONES = "backbone"  # the folder among the bundled weights that is no task
 MAX_CONFIG = 16_000_000  # bytes
@@ -137,9 +138,27 @@ def display_names() -> dict[str, str]:
     return {label: str(name) for label, name in names.items()}
 
 
-def display_name(label: str) -> str:
-    """What people call the class: "Great_Dane" -> "Great Dane", "Pekinese" -> "Pekingese"."""
+def display_name(label: str, language: str = ENGLISH) -> str:
+    """What people call the class: "Great_Dane" -> "Great Dane", in German -> "Deutsche Dogge".
+
+    A class that has no name in the language has the English one.
+    """
+    if name := translated("classes", language).get(label):
+        return name
     return display_names().get(label) or label.replace("_", " ").strip()
+
+
+@cache
+def translated(kind: str, language: str) -> Mapping[str, str]:
+    """The names in a language, of `classes` by label, of `kinds` of them or of what is seen in their place.
+
+    What is seen, `looks`, goes by the numbers of ImageNet classes: "281-285". There are none in English.
+    """
+    if language == ENGLISH:
+        return {}
+    table = tomllib.loads((files("pawmatch") / "labels" / "translations.toml").read_text(encoding="utf-8"))
+    place = table["languages"].index(language)
+    return {name: names[place] for name, names in table[kind].items()}
 
 
 def find_label(labels: Sequence[str], text: str) -> str:

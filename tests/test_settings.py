@@ -38,6 +38,7 @@ def test_every_setting_can_be_given_as_a_variable() -> None:
         "PAWMATCH_FETCH_URLS": "no",
         "PAWMATCH_COLORMAP": "viridis",
         "PAWMATCH_STRENGTH": "0.25",
+        "PAWMATCH_MCP": "yes",
         "PAWMATCH_WARM_UP": "no",
     }
     assert set(given) == {option.variable for option in OPTIONS}
@@ -59,6 +60,7 @@ def test_every_setting_can_be_given_as_a_variable() -> None:
         fetch_urls=False,
         colormap="viridis",
         strength=0.25,
+        mcp=True,
         warm_up=False,
     )
 

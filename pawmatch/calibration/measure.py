@@ -206,6 +206,7 @@ def figures(evidence: Evidence, halves: Halves) -> dict[str, Any]:
     confidence, correct = confidence_and_hits(halves.probabilities, labels)
     raw_confidence, _ = confidence_and_hits(tempered(logits, 1.0), labels)
     n, right = len(labels), int(correct.sum())
+    predicted = halves.probabilities.argmax(axis=1)
     values: dict[str, Any] = {
         "validation_images": n,
         "top1": right / n,
@@ -226,7 +227,8 @@ def figures(evidence: Evidence, halves: Halves) -> dict[str, Any]:
         "group_accuracy": halves.group_accuracy,
         "own_turned_away": float(halves.turned_away.mean()),
         "own_out_of_scope": float(halves.reasons["out_of_scope"].mean()),
-        "most_confused": most_confused(halves.probabilities.argmax(axis=1), labels, evidence.names),
+        "most_confused": most_confused(predicted, labels, evidence.names),
+        "by_class": by_class(predicted, labels, evidence.names),
     }
     if halves.unknown_answered is not None:
         values["unknown_images"] = len(halves.unknown_answered)
@@ -248,6 +250,17 @@ def most_confused(predicted: Ints, labels: Ints, names: Sequence[str]) -> list[l
         [names[truth], names[answer], count, support[truth]]
         for (truth, answer), count in pairs.most_common(MOST_CONFUSED)
     ]
+
+
+def by_class(predicted: Ints, labels: Ints, names: Sequence[str]) -> dict[str, list[Any]]:
+    """For each class with images: how many, how many right answers, and how often it was taken for which."""
+    found: dict[str, list[Any]] = {}
+    for index in np.unique(labels).tolist():
+        answers = Counter(predicted[labels == index].tolist())
+        right = answers.pop(index, 0)
+        taken = {names[answer]: count for answer, count in answers.most_common()}
+        found[names[index]] = [right + sum(taken.values()), right, taken]
+    return found
 
 
 def _mean(values: Flags) -> float | None:

@@ -341,6 +341,7 @@ class Example:
     path: Path
     task: str
     alt: str
+    answer: str | None = None
 
     def thumbnail(self) -> str:
         """A small square of it as a data: address: the page needs no further request to show it."""
@@ -352,7 +353,10 @@ def read_examples(folder: Path) -> list[Example]:
     """The examples in a folder; none if it or its list is missing, since the page works without."""
     try:
         entries = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        examples = [Example(folder / entry["file"], entry["task"], entry["alt"]) for entry in entries]
+        examples = [
+            Example(folder / entry["file"], entry["task"], entry["alt"], entry.get("answer"))
+            for entry in entries
+        ]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as exc:

@@ -25,6 +25,8 @@ OFFERED: tuple[tuple[str, str, str], ...] = (
     ("GET HEAD", "/", "the page"),
     ("GET", "/compare", "the page that compares"),
     ("GET", "/compare/", "the same, as people type it"),
+    ("GET", "/known", "the page that lists what the models know"),
+    ("GET", "/known/", "the same, as people type it"),
     ("GET", "/assets/{file}", "scripts, styles and fonts of the page"),
     ("GET", "/static/{file}", "icons and fonts of the page"),
     ("GET", "/theme.css", "colors of the page"),
@@ -68,6 +70,7 @@ PARTS = {
 }
 UPLOAD = "/gradio_api/upload"
 JOIN = "/gradio_api/queue/join"
+ASSISTANTS = "/mcp"  # on the list where the settings ask for it
 
 MAX_ADDRESS = 4096  # bytes of path and query; a file's name may have 255 letters, in up to 12 bytes each
 BURST_SECONDS = 20  # how much of the rate limit may come at once
@@ -173,6 +176,12 @@ class Door:
             raise Refused(403, WRONG_PAGE, "WrongPage")
         if permission and scope["method"] == "OPTIONS":
             await PlainTextResponse("", headers=PREFLIGHT)(scope, body.receive, send)
+            return
+        if path == ASSISTANTS and self.settings.mcp and scope["method"] == "POST":
+            # One photo as text, or some small ones; what it costs shows only in its size.
+            message = await body.read(self.settings.max_upload_mb * 2**20 * 4 // 3 + MAX_JSON_BYTES)
+            self.charge(self.asked, scope, max(1.0, len(message) / BYTES_PER_PHOTO))
+            await self.app(scope, body.again(message), send)
             return
         judge_address(scope, path)
         receive: Receive = body.receive

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.components import Navbar
 
-from pawmatch.errors import PawMatchError
+from pawmatch.errors import PawMatchError, UnsupportedFormat
 from pawmatch.heatmaps import colormap_stops, overlay
 from pawmatch.images.filetypes import refusal
 from pawmatch.labels import COLORMAPS
 from pawmatch.results import Explanation, Task
 from pawmatch.settings import Settings
-from pawmatch.ui import html
+from pawmatch.ui import html, retell
 from pawmatch.ui.api import MODEL_RUN, PRIVATE, QUICK, worded
 from pawmatch.ui.gradio_patches import address_of, keep_file, keep_jpeg
 from pawmatch.ui.handlers import (
@@ -28,39 +29,26 @@ from pawmatch.ui.handlers import (
     photo_path,
 )
 from pawmatch.ui.inference import RETRY_SECONDS
+from pawmatch.ui.share import draw_answer
+from pawmatch.ui.speech import say, static
 
 KEPT_SECONDS = 1800  # a visitor's photo and answer stay half an hour at most
 # What to do about a photo as iPhones store it; None where it can be read.
 HEIC_REFUSED = refusal(b"\0\0\0\x18ftypheic", "photo.heic")
-PHOTO_SCRIPT = Path(__file__).with_name("photo.js").read_text(encoding="utf-8")
+PHOTO_SCRIPT, KEEP_SCRIPT = (
+    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("photo.js", "keep.js")
+)
 # What photo.js knows takes the place of what widgets hold.
 WITH_PHOTO = "(photo, ...rest) => [pawmatch.photo, ...rest]"
 WITH_LABEL = "(photo, task, label, ...rest) => [pawmatch.photo, task, pawmatch.label, ...rest]"
-# Of a file that cannot be sent Gradio says something in passing. Here it is the header that notices, so that
-# the answer's place can say it, and the file is kept from Gradio.
-REFUSE_FILES = """const judge = (event, files) => {
-  if (!event.target.closest?.("#photos")) return;
-  const refused = [...(files ?? [])].find((file) => file.size > LIMIT || !file.type.startsWith("image/")
-    || (REFUSE_HEIC && (/^image\\/hei[cf]/.test(file.type) || /\\.hei[cf]$/i.test(file.name))));
-  if (!refused) return;
-  event.preventDefault();
-  event.stopImmediatePropagation();
-  if (event.type === "change") event.target.value = "";
-  else event.target.dispatchEvent(new DragEvent("dragleave", { bubbles: true }));
-  trigger("click", { name: refused.name, size: refused.size });
-};
-document.addEventListener("change", (event) => judge(event, event.target.files), true);
-document.addEventListener("drop", (event) => judge(event, event.dataTransfer?.files), true);"""
 
 Update = dict[Any, Any]
 
 
-def page_header(tasks: Iterable[Task], settings: Settings) -> gr.HTML:
-    """The links to all pages and the title, whose `click` says that a file was refused: see refused_file."""
-    Navbar(main_page_name=html.MAIN_PAGE)
-    script = REFUSE_FILES.replace("LIMIT", str(settings.max_upload_mb * 2**20))
-    script = script.replace("REFUSE_HEIC", "true" if HEIC_REFUSED else "false")
-    return gr.HTML(html.header(tasks), js_on_load=script)
+def page_header(tasks: Iterable[Task]) -> None:
+    """The links to all pages and the title."""
+    Navbar(main_page_name=static("page.main"))
+    gr.HTML(static(lambda: html.header(tasks)))
 
 
 def refused_file(event: gr.EventData, max_upload_mb: int) -> str:
@@ -68,16 +56,21 @@ def refused_file(event: gr.EventData, max_upload_mb: int) -> str:
     name, size = str(event.name), event.size
     shown = photo_name({"orig_name": name}, 1)
     if HEIC_REFUSED and name.lower().endswith((".heic", ".heif")):
-        return f"{shown}: {HEIC_REFUSED}"
+        return f"{shown}: {retell.error(UnsupportedFormat(HEIC_REFUSED))}"
     if isinstance(size, int | float) and size > max_upload_mb * 2**20:
-        return f"{shown} is larger than {max_upload_mb} MB; save it smaller, or choose another photo."
-    return f"{shown} is no picture; choose a photo as JPEG, PNG or WebP."
+        return say("page.too_large", file=shown, limit=max_upload_mb)
+    return say("page.no_picture", file=shown)
 
 
 def task_choice(tasks: Iterable[Task]) -> gr.Radio:
     """The choice of the task."""
-    titles = [(task.title, task.name) for task in tasks]
-    return gr.Radio(titles, value=titles[0][1], label="What would you like to know?", elem_id="task")
+    titles = [(static(partial(task_title, task)), task.name) for task in tasks]
+    return gr.Radio(titles, value=titles[0][1], label=static("page.task"), elem_id="task")
+
+
+def task_title(task: Task) -> str:
+    """What a task is called, in the visitor's language."""
+    return retell.task(task).title
 
 
 class PhotoPage:
@@ -87,16 +80,13 @@ class PhotoPage:
     """
 
     def __init__(self, handlers: Handlers, settings: Settings, examples: list[Example]) -> None:
-        self.handlers, self.settings, self.examples = handlers, settings, examples
-        Navbar(main_page_name=html.MAIN_PAGE)
+        self.handlers, self.settings = handlers, settings
         tasks = list(handlers.classifiers.tasks.values())
-        gr.HTML(html.header(tasks))
-        self.galleries = {
-            task.name: html.gallery(
-                task, [(one.thumbnail(), one.alt) for one in handlers.examples_for(task.name, examples)]
-            )
+        self.pictures = {
+            task.name: [(one.thumbnail(), one) for one in handlers.examples_for(task.name, examples)]
             for task in tasks
         }
+        page_header(tasks)
         self.task = task_choice(tasks)
         # The photo itself is with photo.js: this only carries it to and from the server.
         self.photo = gr.Image(visible=False)
@@ -105,30 +95,35 @@ class PhotoPage:
         with gr.Column(elem_classes="board"):
             with gr.Column(elem_classes="question"):
                 self.intake = gr.HTML(
-                    html.intake(limit, reads_heic=not HEIC_REFUSED, opens_links=settings.fetch_urls),
+                    static(
+                        partial(
+                            html.intake, limit, reads_heic=not HEIC_REFUSED, opens_links=settings.fetch_urls
+                        )
+                    ),
                     js_on_load=PHOTO_SCRIPT,
                     elem_id="photo",
                 )
             with gr.Column(elem_classes="reply"):
                 self.notice = gr.HTML(elem_id="notice")
-                self.retry = gr.Button(
-                    "Try the intended model again", size="sm", visible=False, elem_id="retry"
-                )
-                self.answer = gr.HTML(html.empty(tasks[0]), elem_id="answer")
+                self.retry = gr.Button(static("page.retry"), size="sm", visible=False, elem_id="retry")
+                self.answer = gr.HTML(static(lambda: html.empty(tasks[0])), elem_id="answer")
+                self.kept = gr.Textbox(visible=False)
+                self.keep = gr.HTML(static(html.keep), js_on_load=KEEP_SCRIPT, elem_id="keep")
             with gr.Column(elem_classes="tryout"):
-                self.gallery = gr.HTML(self.show_gallery(tasks[0].name), elem_id="examples")
+                self.gallery = gr.HTML(static(lambda: self.show_gallery(tasks[0].name)), elem_id="examples")
             with gr.Column(elem_classes="proof"):
-                self.maps = gr.HTML(html.maps(colormap_stops(settings.colormap)), elem_id="maps")
+                stops = colormap_stops(settings.colormap)
+                self.maps = gr.HTML(static(lambda: html.maps(stops)), elem_id="maps")
                 self.why = gr.HTML(elem_id="why")
-                with gr.Accordion("Display", open=False), gr.Row():
+                with gr.Accordion(static("page.display"), open=False), gr.Row():
                     self.colormap, self.strength = add_controls(settings)
-                with gr.Accordion("Details", open=False):
-                    self.details = gr.HTML(html.no_details())
-                    with gr.Accordion("The answer as JSON", open=False):
+                with gr.Accordion(static("page.details"), open=False):
+                    self.details = gr.HTML(static(html.no_details))
+                    with gr.Accordion(static("page.json"), open=False):
                         self.json = gr.JSON(show_label=False)
-                    with gr.Accordion("Model card", open=False):
-                        self.card = gr.Markdown(html.CHOOSE_PHOTO)
-        gr.HTML(html.footer(tasks))
+                    with gr.Accordion(static("page.card"), open=False):
+                        self.card = gr.Markdown(static("page.choose_first"))
+        gr.HTML(static(lambda: html.footer(tasks)))
         self.state = gr.State(time_to_live=min(KEPT_SECONDS, settings.keep_seconds))
         self.outputs = [
             *(self.state, self.answer, self.notice, self.retry, self.maps, self.why),
@@ -170,6 +165,8 @@ class PhotoPage:
             show_progress="hidden",
             trigger_mode="always_last",
         )
+        shared = self.keep.picture(worded(self.picture), [self.state, *colors], self.kept, **QUICK)
+        shared.then(**in_browser, inputs=self.kept, js="(address) => pawmatchKeep(address)")
         gr.on(
             [self.colormap.change, self.strength.change],
             worded(self.restyle),
@@ -189,9 +186,9 @@ class PhotoPage:
                     yield self.blank(task)
                     return
                 if not self.handlers.is_ready(task):
-                    yield {self.answer: html.working("Loading the models")}
+                    yield {self.answer: html.working(say("page.loading"))}
                     self.handlers.classifiers.get(self.handlers.task(task).name)
-                yield {self.answer: html.working("Looking at the photo")}
+                yield {self.answer: html.working(say("page.looking"))}
                 state = self.handlers.look(image, task)
                 yield self.answered(state, colormap)
                 yield self.painted(*self.handlers.paint(state), colormap, strength)
@@ -243,11 +240,25 @@ class PhotoPage:
 
     def show_gallery(self, task: Any) -> str:
         """The examples of one task, to click on."""
-        return self.galleries[self.handlers.task(task).name]
+        words = self.handlers.task(task)
+        mine = self.pictures[words.name]
+        return html.gallery(words, [(address, retell.example(one.answer, one.alt)) for address, one in mine])
 
     def example(self, task: Any, event: gr.EventData) -> str:
         """The picture of an example that was clicked, by its number."""
-        return str(self.handlers.examples_for(task, self.examples)[int(event.index)].path)
+        return str(self.pictures[self.handlers.task(task).name][int(event.index)][1].path)
+
+    def picture(self, state: PageState | None, colormap: Any, strength: Any) -> str | None:
+        """The address of one picture of the answer with everything that belongs to it."""
+        if state is None or not state.heatmaps:
+            return None
+        photo = state.photo()
+        drawn = {
+            variant: overlay(photo, heatmap, colormap=colormap, strength=strength)
+            for variant, heatmap in state.heatmaps.items()
+        }
+        card = draw_answer(state.seen.prediction, photo, drawn, state.heatmaps)
+        return address_of(keep_jpeg(html.as_jpeg(card), "answer"))
 
     def restyle(self, state: PageState | None, colormap: Any, strength: Any) -> Any:
         """The overlays in other colors or strength; the models do not run for that."""
@@ -265,20 +276,21 @@ class PhotoPage:
             self.why: "",
             self.details: html.no_details(),
             self.json: None,
-            self.card: html.CHOOSE_PHOTO,
+            self.card: say("page.choose_first"),
         }
 
     def answered(self, state: PageState, colormap: Any) -> Update:
         """An answer with everything that belongs to it but the heatmaps, which follow."""
         prediction, values = state.seen.prediction, state.seen.prediction.to_dict()
-        first = [(one.name, one.label) for one in prediction.predictions]
-        others = [choice for choice in self.handlers.labels(state.task) if choice not in first]
+        first = [one.label for one in prediction.predictions]
+        others = [label for _, label in self.handlers.labels(state.task) if label not in first]
+        choices = [(retell.class_name(label), label) for label in [*first, *others]]
         return {
             self.state: None,
             self.answer: html.answer(prediction),
             **self._notice(state.task),
             self.maps: html.maps(colormap_stops(colormap), prediction),
-            self.why: html.why(self.handlers.task(state.task), [*first, *others]),
+            self.why: html.why(self.handlers.task(state.task), choices),
             self.details: html.details(prediction, values),
             self.json: values,
             self.card: html.card_text(self.handlers.classifiers.get(state.task).card),
@@ -296,29 +308,36 @@ class PhotoPage:
     def _notice(self, task: Any) -> Update:
         """Whether another model than the intended one answers, and the button to change that."""
         text = self.handlers.classifiers.notice(task) if self.handlers.is_ready(task) else None
-        return {self.notice: html.notice(text), self.retry: gr.Button(visible=bool(text))}
+        return {self.notice: html.notice(retell.notice(text)), self.retry: gr.Button(visible=bool(text))}
 
 
 def drawn(state: PageState, colormap: Any, strength: Any) -> str:
     """The heatmaps of what is kept of a photo, as files that the page can show."""
-    photo = state.photo()
+    photo, name = state.photo(), ""
     pictures = {}
     for variant, heatmap in state.heatmaps.items():
+        name = retell.class_name(heatmap.label)
         picture = overlay(photo, heatmap, colormap=colormap, strength=strength)
         pictures[variant] = address_of(keep_jpeg(html.as_jpeg(picture), variant))
-    return html.maps(colormap_stops(colormap), state.seen.prediction, state.heatmaps, state.name, pictures)
+    return html.maps(colormap_stops(colormap), state.seen.prediction, state.heatmaps, name, pictures)
 
 
 def add_controls(settings: Settings) -> tuple[gr.Radio, gr.Slider]:
     """How the heatmaps are painted."""
     colormap = gr.Radio(
-        [(title, name) for name, title in COLORMAPS.items()],
+        [(static("page.jet") if name == "jet" else title, name) for name, title in COLORMAPS.items()],
         value=settings.colormap,
-        label="Colors",
-        info="The last two read alike for color-blind eyes.",
+        label=static("page.colors"),
+        info=static("page.colors_info"),
         elem_id="colormap",
     )
     strength = gr.Slider(
-        0, 1, settings.strength, step=0.05, label="Strength", info="0 is the plain photo.", elem_id="strength"
+        0,
+        1,
+        settings.strength,
+        step=0.05,
+        label=static("page.strength"),
+        info=static("page.strength_info"),
+        elem_id="strength",
     )
     return colormap, strength

@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +18,39 @@ import uvicorn
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from pawmatch.errors import BadOption
 from pawmatch.images.fetch import fetch
 from pawmatch.settings import Settings, on_lent_gpu
-from pawmatch.ui import html, request_log
+from pawmatch.ui import assistants, compare, html, known, request_log
 from pawmatch.ui.api import add_endpoints
 from pawmatch.ui.bounds import MAX_SESSIONS, cancel, keeping
-from pawmatch.ui.compare import PATH, TITLE, ComparePage
+from pawmatch.ui.compare import ComparePage
 from pawmatch.ui.connections import BACKLOG, MAX_HEAD_BYTES, limited
 from pawmatch.ui.faults import Faults
 from pawmatch.ui.gradio_patches import app_of, fetch_nothing, remember_signatures
 from pawmatch.ui.handlers import EXAMPLES, HOW_TO_SEND, Handlers, read_examples
 from pawmatch.ui.inference import Classifiers, from_settings, lent_gpu
+from pawmatch.ui.known import KnownPage
 from pawmatch.ui.middleware import Door, endpoint_of, route
 from pawmatch.ui.page import PhotoPage
 from pawmatch.ui.presence import Presence, UploadRoom, Visitors
+from pawmatch.ui.speech import Translate, static
 from pawmatch.ui.theme import theme
 from pawmatch.ui.uploads import Uploads, own_folder
 
 BUSY = "Busy, please try again in a moment."
 FAREWELL_SECONDS = 3  # what answers that are being given may take when the service is stopped
 STYLES = [Path(__file__).with_name(name) for name in ("style.css", "compare.css")]
+
+
+def handlers_of(
+    settings: Settings, classifiers: Classifiers, on_gpu: Callable[[Any], Any] | None = None
+) -> Handlers:
+    """What answers requests, as the settings have it."""
+    return Handlers(classifiers, on_gpu or lent_gpu(), fetch if settings.fetch_urls else None)
 
 
 def create(
@@ -50,15 +60,17 @@ def create(
     on_gpu: Callable[[Any], Any] | None = None,
 ) -> gr.Blocks:
     """Both pages and the endpoints, with their queue, not yet served."""
-    handlers = Handlers(classifiers, on_gpu or lent_gpu(), fetch if settings.fetch_urls else None)
+    handlers = handlers_of(settings, classifiers, on_gpu)
     drawings = read_examples(examples)
-    title = f"{html.TITLE}: {html.tagline(classifiers.tasks.values())}"
+    title = static(lambda: f"{html.TITLE}: {html.tagline(classifiers.tasks.values())}")
     with gr.Blocks(title=title, analytics_enabled=False) as blocks:
         photo = add_endpoints(handlers)
         PhotoPage(handlers, settings, drawings)
     demo: gr.Blocks = blocks  # its type says Any
-    with demo.route(TITLE, PATH):
+    with demo.route(static("compare.title"), compare.PATH):
         ComparePage(handlers, settings, drawings).connect(demo)
+    with demo.route(static("known.title"), known.PATH):
+        KnownPage(handlers).connect(demo)
     remember_signatures(demo)
     fetch_nothing(demo, HOW_TO_SEND, passing=photo if settings.fetch_urls else None)
     # No way around the queue: it is what keeps many visitors from running the models all at once.
@@ -86,22 +98,33 @@ def app(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES)
     visitors = Visitors(uploads)
     demo: Any = create(settings, classifiers, examples)
     demo.keeper = visitors
+    routes: list[BaseRoute] = [
+        Route("/healthz", alive),
+        Route("/readyz", ready),
+        Route("/gradio_api/cancel", cancel, methods=["POST"]),
+    ]
+    meanwhile: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
+    if settings.mcp:
+        tools, meanwhile = assistants.tools(handlers_of(settings, classifiers), settings.max_upload_mb)
+        routes.append(tools)
+
+    @asynccontextmanager
+    async def beside(made: Any) -> AsyncIterator[None]:
+        async with keeping(made, uploads, visitors), meanwhile():
+            yield
+
     served = app_of(
         demo,
-        beside=lambda made: keeping(made, uploads, visitors),
+        beside=beside,
         app_kwargs={
-            "routes": [
-                Route("/healthz", alive),
-                Route("/readyz", ready),
-                Route("/gradio_api/cancel", cancel, methods=["POST"]),
-            ],
-            "middleware": [Middleware(Faults)],
+            "routes": routes,
+            "middleware": [Middleware(Faults), Middleware(Translate)],
             "exception_handlers": {503: busy},
         },
         max_file_size=f"{settings.max_upload_mb}mb",
         theme=theme(),
         css_paths=STYLES,
-        head=html.head(classifiers.tasks.values()),
+        head=static(lambda: html.head(classifiers.tasks.values())),
         allowed_paths=[str(examples)] if examples.is_dir() else [],
         # Our own errors are shown all the same; others would show whatever they say.
         show_error=False,

@@ -14,6 +14,7 @@ from pawmatch.calibration.decide import Observed, judge, know
 from pawmatch.calibration.fit import Evidence, confidence_and_hits, fit_calibration
 from pawmatch.calibration.measure import (
     Halves,
+    by_class,
     figures,
     fit_and_measure,
     half_of_unknown,
@@ -242,3 +243,11 @@ def test_the_figures_say_what_was_promised() -> None:
     assert metrics["nll"] < -np.log(tempered(np.zeros((1, 6)), 1.0))[0, 0]
     alone = figures(drawn(400, 1.0), judged(drawn(400, 1.0), 0.9))
     assert not {"answered_unknown", "unknown_auroc", "outside_caught"} & alone.keys()
+
+
+def test_each_class_says_what_it_is_taken_for() -> None:
+    labels, predicted = np.array([0, 0, 0, 2, 2, 2, 2]), np.array([0, 1, 2, 1, 1, 0, 2])
+    assert by_class(predicted, labels, NAMES) == {
+        "a": [3, 1, {"b": 1, "c": 1}],
+        "c": [4, 1, {"b": 2, "a": 1}],
+    }

@@ -106,6 +106,8 @@ def test_what_answers_is_in_the_list_of_the_security_page(http: httpx.Client) ->
         *sorted(gradio_addresses(upload(http, "a.png", b"x"))),
         "/compare",
         "/compare/",
+        "/known",
+        "/known/",
         "/healthz",
         "/readyz",
         "/nothing",
