@@ -96,7 +96,7 @@ def headline(told: Prediction) -> tuple[str, float | None]:
         return words.subject, confidence
     if code == "outside" and told.looks_like:
         return told.looks_like[0].name, confidence
-    return say("retold.cannot"), None
+    return (say("retold.cannot") if code == "poor_image" else told.verdict.text), None
 
 
 def verdict(told: Prediction) -> str:
@@ -105,7 +105,7 @@ def verdict(told: Prediction) -> str:
         return phrasing.verdict_told(told)
     text, close = told.verdict.text, [name for name in told.candidates_90 if name != told.top.name]
     if told.verdict.code != "answer":
-        return text
+        return "" if text == headline(told)[0] else text
     if close:
         return say("retold.close", text=text, names=listed(close[: MAX_NAMES - 1]))
     return "" if text == told.top.name else text
