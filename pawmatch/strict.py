@@ -24,6 +24,7 @@ REASONS = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "int_parsing_size": "is too large",
+    "bool_type": "must be true or false",
     "string_type": "must be a text",
     "tuple_type": "must be a list",
     "list_type": "must be a list",

@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
+from annotated_types import Interval
 
 from pawmatch.errors import TrainingError
+from pawmatch.strict import Refused, Share, decode
 
 RECIPES = Path(__file__).parent / "recipes"
 AUTO = "auto"  # the recipe of a run that names none
 
-Count = Annotated[int, Field(ge=1)]
-Amount = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Above0 = Annotated[float, Field(gt=0)]
-Changes = tuple[tuple[Share, Annotated[int, Field(ge=0)]], ...]
+Count = Annotated[int, Interval(ge=1)]
+Amount = Annotated[float, Interval(ge=0)]
+Above0 = Annotated[float, Interval(gt=0)]
+Changes = tuple[tuple[Share, Annotated[int, Interval(ge=0)]], ...]
 
 # Measured on one core of a server of 2023 with torch alone, rounded down.
 CORE_IMAGES, GPU_IMAGES = 10, 1000  # images a second through the backbone
@@ -31,10 +30,10 @@ HEAD_STEPS = 400
 MIN_EPOCHS, MAX_EPOCHS = 4, 40
 MAX_VIEWS = 8
 
-STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class Recipe:
     """One training recipe. Fractions of `epochs` say when image size and trained stages change."""
 
@@ -53,12 +52,11 @@ class Recipe:
     unfreeze: Changes = ()
 
     # Of layers that never learn, so many random views of each image are run once, before the first epoch.
-    cached_views: Annotated[int, Field(ge=0)] = 0
+    cached_views: Annotated[int, Interval(ge=0)] = 0
 
     epochs: Count = 20
-    patience: Annotated[int, Field(ge=0)] = (
-        0  # epochs without a lower validation loss before it stops; 0 is off
-    )
+    # Epochs without a lower validation loss before it stops; 0 is off.
+    patience: Annotated[int, Interval(ge=0)] = 0
     keep_best: bool = False  # keep the weights of the epoch with the lowest validation loss, not the last
     batch_size: Count = 64  # of all processes together
     balanced: bool = False  # draw every class alike often, where the classes have unlike many images
@@ -72,7 +70,7 @@ class Recipe:
     distillation: Share = 0.0  # a teacher's share of the loss; the labels have the rest
     # Softens the answers of teacher and student before they are compared.
     distillation_temperature: Above0 = 1.0
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0  # decay of the averaged weights that are kept; 0 is off
+    ema: Annotated[float, Interval(ge=0, lt=1)] = 0.0  # decay of the averaged weights that are kept; 0 is off
 
     # Area of a random resized crop; from 1.0 on, no crop: the whole image as the input table says.
     crop_scale: tuple[Above0, Above0] = (0.3, 1.0)
@@ -84,13 +82,15 @@ class Recipe:
     flip: Share = 0.5
     color_jitter: Amount = 0.2
     zoom_out: Share = 0.0  # share of the images that are set into a larger scene first
-    zoom_out_factor: Annotated[float, Field(ge=1)] = 1.8  # largest side of that scene, in sides of the image
+    zoom_out_factor: Annotated[float, Interval(ge=1)] = (
+        1.8  # largest side of that scene, in sides of the image
+    )
     mixup: Amount = 0.0  # alpha of the beta distribution; 0 is off
     cutmix: Amount = 0.0
     mix_probability: Share = 0.5  # share of the batches that are mixed
 
     license: str = ""
-    seed: Annotated[int, Field(ge=0, le=2**32)] = 0
+    seed: Annotated[int, Interval(ge=0, le=2**32)] = 0
 
     def size_at(self, epoch: int) -> int:
         """Side in pixels of the training images in `epoch`, counted from 0."""
@@ -208,42 +208,15 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
-Model = TypeVar("Model")
-KINDS = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "string_type": "a text",
-    "tuple_type": "a list",
-    "list_type": "a list",
-    "dict_type": "a table",
-    "dataclass_type": "a table",
-    "literal_error": "{expected}",
-    "greater_than_equal": "{ge:g} or more",
-    "greater_than": "above {gt:g}",
-    "less_than_equal": "at most {le:g}",
-    "less_than": "below {lt:g}",
-}
-
-
-def parse(model: type[Model], values: dict[str, Any], kind: str) -> Model:
-    """`values` of a TOML file as a pydantic `model`; raises TrainingError with the first fault, in words."""
-    adapter = TypeAdapter(model)
+def parse(model: type[T], values: dict[str, Any], kind: str) -> T:
+    """`values` of a TOML file as a dataclass; raises TrainingError with the first fault, in words."""
     try:
-        # By way of JSON, in which a strict model takes a list for a tuple.
-        return adapter.validate_json(json.dumps(values, default=str))
-    except ValidationError as exc:
-        first = exc.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-        known = ", ".join(sorted(adapter.json_schema().get("properties", {})))
-        raise TrainingError(f"{kind} key {key!r} is unknown; use one of {known}.")
-    if first["type"] in ("missing", "missing_argument"):
-        raise TrainingError(f"{kind} lacks the key {key!r}; add it.")
-    words = KINDS.get(first["type"], "").format(**first.get("ctx", {}))
-    wanted = f"it must be {words}" if words else first["msg"][:1].lower() + first["msg"][1:]
-    raise TrainingError(f"{kind} key {key!r} is {first['input']!r}; {wanted.removeprefix('value error, ')}.")
+        return decode(model, values, optional=None)
+    except Refused as exc:
+        if exc.unknown and exc.key.isidentifier():  # not one of a table within
+            known = ", ".join(sorted(model.__annotations__))
+            raise TrainingError(f"{kind} key {exc.key!r} is unknown; use one of {known}.") from exc
+        raise TrainingError(exc.sentence(kind)) from exc
 
 
 def same_recipe(saved: dict[str, Any], recipe: Recipe) -> bool:

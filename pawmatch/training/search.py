@@ -7,14 +7,13 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from pawmatch.checkpoint import load_checkpoint
@@ -23,7 +22,7 @@ from pawmatch.errors import PawMatchError, TrainingError
 from pawmatch.labels import VARIANT_NAMES
 from pawmatch.training.distributed import sole_writer
 from pawmatch.training.loop import Settings
-from pawmatch.training.recipe import STRICT, Count, Recipe, parse, read_recipe, read_toml
+from pawmatch.training.recipe import Count, Recipe, parse, read_recipe, read_toml
 from pawmatch.training.run import run_training
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ MEASURES = {"loss": "{:.3f}", "top1": "{:.1%}", "ece": "{:.3f}"}  # of one seed,
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class Range:
     """Values that a recipe key may take: one of `choices`, or a number from `low` to `high`, both included.
 
@@ -75,7 +74,7 @@ class Range:
         return trial.suggest_float(key, self.low, self.high, log=self.log)
 
 
-@dataclass(frozen=True, config=STRICT)
+@dataclass(frozen=True)
 class Study:
     """One study. Values are recipe values under dotted keys, as `--set` takes them.
 

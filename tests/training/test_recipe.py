@@ -52,14 +52,14 @@ def test_bad_overrides_are_named(overrides: list[str], named: str) -> None:
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("epochs=many", "'epochs' is 'many'; it must be a whole number"),
-        ("epochs=0", "'epochs' is 0; it must be 1 or more"),
-        ("distillation=1.5", "'distillation' is 1.5; it must be at most 1"),
-        ("distillation_temperature=0", "'distillation_temperature' is 0; it must be above 0"),
-        ("learning_rate=true", "'learning_rate' is True; it must be a number"),
-        ("balanced=1", "'balanced' is 1; it must be true or false"),
-        ("sizes=128", "'sizes' is 128; it must be a list"),
-        ("input=128", "'input' is 128; it must be a table"),
+        ("epochs=many", "Recipe: epochs must be a whole number."),
+        ("epochs=0", "epochs 0 must be 1 or more"),
+        ("distillation=1.5", "distillation 1.5 must be 1.0 or less"),
+        ("distillation_temperature=0", "distillation_temperature 0 must be above 0"),
+        ("learning_rate=true", "learning_rate must be a finite number"),
+        ("balanced=1", "balanced must be true or false"),
+        ("sizes=128", "sizes must be a list"),
+        ("input=128", "input must be an object"),
     ],
 )
 def test_values_of_the_wrong_kind_are_named(override: str, said: str) -> None:
@@ -89,7 +89,7 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="not valid TOML"):
         read_recipe(str(path))
     path.write_text("epochs = 2")
-    with pytest.raises(TrainingError, match="lacks the key 'task'; add it"):
+    with pytest.raises(TrainingError, match="lacks the key task; add it"):
         read_recipe(str(path))
 
 
