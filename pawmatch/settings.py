@@ -220,10 +220,12 @@ class Settings:
         values["sources"] = cls._sources(values.get("sources"), environ, flags or {})
         if "host" not in values:
             values["host"] = hosting_address(environ)
-        # A Space is reached through its host's proxy only, which knows it by these names.
-        values.setdefault("behind_proxy", bool(environ.get("SPACE_ID")))
-        if "hosts" not in values and environ.get("SPACE_ID"):
-            values["hosts"] = ("*.hf.space", *filter(None, environ.get("SPACE_HOST", "").lower().split(",")))
+        if environ.get("SPACE_ID"):
+            # It is reached through the Hub's proxy only, by these names, and from the Hub's pages.
+            own = filter(None, environ.get("SPACE_HOST", "").lower().split(","))
+            hub: dict[str, Any] = {"behind_proxy": True, "hosts": ("*.hf.space", *own)}
+            hub["origins"] = ("https://huggingface.co",)
+            values = hub | values
         return cls(**values)
 
     @staticmethod

@@ -180,6 +180,7 @@ def test_proxies_are_trusted_by_their_addresses() -> None:
 def test_a_space_knows_its_own_names() -> None:
     space = {"SPACE_ID": "me/dogs", "SPACE_HOST": "me-dogs.hf.space,Dogs.example"}
     assert Settings.from_environ(space).hosts == ("*.hf.space", "me-dogs.hf.space", "dogs.example")
+    assert Settings.from_environ(space).origins == ("https://huggingface.co",)
     assert Settings.from_environ({"SPACE_HOST": "x.example"}).hosts == ()
     assert Settings.from_environ({**space, "PAWMATCH_HOSTS": "dogs.example"}).hosts == ("dogs.example",)
 

@@ -209,9 +209,9 @@ class Door:
 
     def handed_on(self, scope: Scope, headers: Headers) -> list[tuple[bytes, bytes]]:
         """The headers without those that Gradio would believe and that are judged here."""
-        forwarded = headers.get("x-forwarded-host")
-        dropped = {b"origin"}
-        if forwarded and not all(self.names.know(host.strip()) for host in forwarded.split(",")):
+        dropped = {b"origin", b"x-gradio-server"}
+        forwarded = headers.get("x-forwarded-host", "").split(",")  # a Space's has its path after the name
+        if not all(self.names.know(place.strip().partition("/")[0]) for place in forwarded):
             dropped.add(b"x-forwarded-host")
         return [(name, value) for name, value in scope["headers"] if name.lower() not in dropped]
 

@@ -123,6 +123,8 @@ def test_gradio_hears_of_a_forwarded_name_only_if_it_is_known() -> None:
     door = Door(headers_of, OURS)
     for name, is_handed_on in (
         ("dogs.example", True),
+        ("dogs.example/--replicas/1", True),
+        ("evil.example/dogs.example", False),
         ("evil.example", False),
         ("dogs.example, evil.example", False),
     ):
