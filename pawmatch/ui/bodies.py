@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -116,18 +117,18 @@ class Body:
         self.limit, self.seen, self.is_whole = 0, 0, False
         self.watch: Callable[[bytes], None] = lambda piece: None
         self.refusal: Refused | None = None
-        self._receive = receive
-        self._began = asyncio.get_running_loop().time()
+        self._receive, self._waited = receive, 0.0
 
     async def _next(self) -> Message:
         """The next message, unless it takes too long."""
-        spent = asyncio.get_running_loop().time() - self._began
-        left = GRACE_SECONDS + self.seen / MIN_BYTES_PER_SECOND - spent
+        left = GRACE_SECONDS + self.seen / MIN_BYTES_PER_SECOND - self._waited
+        began = time.monotonic()
         try:
             async with asyncio.timeout(min(left, PAUSE_SECONDS)):
                 message = await self._receive()
         except TimeoutError as exc:
             raise Refused(408, TOO_SLOW, "TooSlow") from exc
+        self._waited += time.monotonic() - began  # what is done with a piece takes its time, too
         self.seen += len(message.get("body", b""))
         self.is_whole = message["type"] != "http.request" or not message.get("more_body", False)
         return message
