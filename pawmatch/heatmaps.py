@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -132,7 +132,9 @@ def overlap(one: Heatmap, other: Heatmap) -> float:
 
     It is the intersection of both maps, each scaled to a sum of 1 (Swain and Ballard 1991).
     """
-    shares = [heatmap.cam / max(float(heatmap.cam.sum()), 1e-9) for heatmap in (one, other)]
+    shares: list[NDArray[Any]] = [
+        heatmap.cam / max(float(heatmap.cam.sum()), 1e-9) for heatmap in (one, other)
+    ]
     if shares[0].shape != shares[1].shape:
         height, width = shares[0].shape
         fitted = cv2.resize(shares[1], (width, height), interpolation=cv2.INTER_AREA)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pawmatch import phrasing
-from pawmatch.classifier import imagenet_names
+from pawmatch.checkpoint.backbone import imagenet_names
 from pawmatch.evaluation.compare import ImageAnswers
 from pawmatch.labels import ENGLISH, display_name, spelling_key, translated, words_of
 from pawmatch.phrasing import MAX_NAMES, MIN_PROBABLE, MIN_SURE
@@ -61,7 +61,8 @@ def task(words: Task) -> Task:
     """The words of a task in the visitor's language, as far as the catalogue knows the task by its noun."""
     known = texts(language())
     said = {name: known.get(f"task.{words.name}.{name}") for name in ("title", "subject", "noun", "plural")}
-    return replace(words, **{name: text for name, text in said.items() if text})
+    told: dict[str, Any] = {name: text for name, text in said.items() if text}
+    return replace(words, **told)
 
 
 def prediction(found: Prediction) -> Prediction:

@@ -73,10 +73,10 @@ def preferred(accepted: str) -> str:
             wanted.append((float(weight or 1), tag))
         except ValueError:
             continue
-    for weight, tag in sorted(wanted, key=lambda one: -one[0]):
-        if weight > 0 and tag.startswith(TRADITIONAL):
+    for share, tag in sorted(wanted, key=lambda one: -one[0]):
+        if share > 0 and tag.startswith(TRADITIONAL):
             return "zh-Hant"
-        if weight > 0 and (base := tag.partition("-")[0]) in LANGUAGES:
+        if share > 0 and (base := tag.partition("-")[0]) in LANGUAGES:
             return base
     return ENGLISH
 
