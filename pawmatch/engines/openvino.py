@@ -27,6 +27,7 @@ import torch
 from huggingface_hub import cached_assets_path
 from torch import Tensor, nn
 
+from pawmatch.engines.torch import MAX_PIXELS
 from pawmatch.images.pool import usable_cores
 from pawmatch.models import ImageModel
 
@@ -41,9 +42,6 @@ DIGESTS_FILE = "digests.json"
 # What a conversion depends on beside the model's structure and weights.
 PACKAGES = ("openvino", "torch", "timm", "pawmatch")
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
-# What is run at once: 16 images of 256 pixels a side, 64 of 128. A request keeps the memory of the largest
-# batch that it ever had, 11 MB for each image of 256 pixels; 64 of them at once would be an eighth faster.
-MAX_PIXELS = 2**20
 
 _importing = threading.Lock()
 _converting = threading.Lock()  # tracing silences warnings for the whole process

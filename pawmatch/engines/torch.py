@@ -11,6 +11,10 @@ from pawmatch.images.pool import usable_cores
 from pawmatch.models import ImageModel
 from pawmatch.settings import on_lent_gpu
 
+# What a CPU runs at once: 16 images of 256 pixels a side, 64 of 128. The memory of the largest batch ever is
+# kept, in OpenVINO 11 MB for each image of 256 pixels; 64 of them at once would be an eighth faster.
+MAX_PIXELS = 2**20
+
 
 class Engine(Protocol):
     """Runs a model's `forward_features`.
@@ -57,6 +61,10 @@ class TorchEngine:
     @torch.no_grad()  # not inference mode: the head's gradient must be able to start at this map
     def features(self, images: Tensor) -> Tensor:
         """Prepared images (N, 3, H, W) -> float32 feature map (N, C, h, w), no gradient."""
+        at_once = max(1, MAX_PIXELS // images[:1, :1].numel()) if self.device.type == "cpu" else len(images)
+        return torch.cat([self._features(part) for part in torch.split(images, at_once)])
+
+    def _features(self, images: Tensor) -> Tensor:
         images = images.to(self.device, memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             feature_map: Tensor = self._run(images)
