@@ -23,7 +23,7 @@ import sys
 def note(event, arguments):
     if not event.startswith("socket."):
         return
-    host = arguments[0]
+    host = arguments[0] if arguments else None
     if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         host = arguments[1][0] if isinstance(arguments[1], tuple) else None
     elif event not in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
