@@ -270,7 +270,7 @@ def half(address: str, photo: dict[str, Any]) -> None:
     """Half a request, and silence until the service hangs up."""
     whole = post("queue/join", b"{}")
     say(address, [whole[: random.choice((0, 40, len(whole) - 1))]])
-    time.sleep(1)
+    time.sleep(5)
 
 
 ATTACKS: dict[str, tuple[Callable[[str, dict[str, Any]], None], int]] = {

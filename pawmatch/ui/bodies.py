@@ -103,6 +103,22 @@ def judge_question(body: bytes, content_type: str) -> int:
     return files
 
 
+def judge_call(body: bytes) -> int:
+    """The number of photos in an assistant's call of a tool; raises Refused."""
+    try:
+        call = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise Refused from exc
+    match call:
+        case {"params": {"arguments": {"images": list(images)}}}:
+            if len(images) > MAX_PHOTOS:
+                raise Refused(400, f"Send at most {MAX_PHOTOS} photos in one call.", "TooMany")
+            return len(images)
+        case dict():
+            return 1
+    raise Refused  # several calls at once, say
+
+
 class Body:
     """A request's body as it arrives, within its limit and in time.
 

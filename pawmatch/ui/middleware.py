@@ -16,7 +16,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pawmatch.settings import Settings
 from pawmatch.ui import request_log
-from pawmatch.ui.bodies import ID, MAX_JSON_BYTES, TOO_LARGE, Body, Parts, Refused, judge_ids, judge_question
+from pawmatch.ui.bodies import (
+    ID,
+    MAX_JSON_BYTES,
+    TOO_LARGE,
+    Body,
+    Parts,
+    Refused,
+    judge_call,
+    judge_ids,
+    judge_question,
+)
 from pawmatch.ui.html import MAX_COMPARED
 from pawmatch.ui.visitors import Names, TokenBuckets, visitor
 
@@ -177,15 +187,15 @@ class Door:
         if permission and scope["method"] == "OPTIONS":
             await PlainTextResponse("", headers=PREFLIGHT)(scope, body.receive, send)
             return
-        if path == ASSISTANTS and self.settings.mcp and scope["method"] == "POST":
-            # One photo as text, or some small ones; what it costs shows only in its size.
-            message = await body.read(self.settings.max_upload_mb * 2**20 * 4 // 3 + MAX_JSON_BYTES)
-            self.charge(self.asked, scope, max(1.0, len(message) / BYTES_PER_PHOTO))
-            await self.app(scope, body.again(message), send)
-            return
-        judge_address(scope, path)
+        is_assistant = path == ASSISTANTS and self.settings.mcp and scope["method"] == "POST"
+        if not is_assistant:
+            judge_address(scope, path)
         receive: Receive = body.receive
-        if path == UPLOAD:
+        if is_assistant:  # its photos come as text
+            message = await body.read(self.settings.max_upload_mb * 2**20 * 4 // 3 + MAX_JSON_BYTES)
+            self.charge(self.asked, scope, max(judge_call(message), len(message) / BYTES_PER_PHOTO))
+            receive = body.again(message)
+        elif path == UPLOAD:
             if body.announced > self.max_upload_bytes:
                 raise Refused(413, TOO_LARGE, "TooLarge")
             parts = Parts(headers.get("content-type", ""))

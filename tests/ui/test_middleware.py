@@ -210,6 +210,17 @@ def test_an_upload_costs_what_is_in_it(
     assert 60 < int(headers["retry-after"]) <= 68
 
 
+def test_an_assistants_photos_are_counted_one_by_one() -> None:
+    door = Door(headers_of, Settings(rate_limit=9, mcp=True, origins=OURS.origins))
+    call = {"params": {"name": "predict_batch", "arguments": {"images": ["eA=="] * 12}}}
+    headers = JSON | {"origin": "https://friend.example"}
+    status, _, seen = ask(door, "/mcp", [json.dumps(call).encode()], headers)
+    assert (status, "origin" in json.loads(seen)) == (200, False)
+    assert 60 < int(question(door, "/mcp", {"params": {"name": "models"}})[1]["retry-after"]) <= 67
+    for refused in ([call], {"params": {"arguments": {"images": ["eA=="] * 1000}}}):
+        assert question(Door(fails, Settings(mcp=True)), "/mcp", refused)[0] == 400
+
+
 def test_who_is_refused_does_not_pay(door: Door) -> None:
     for _ in range(5):
         assert question(door, PATHS[0], {"session_hash": "x" * 1000, "data": [PHOTO]})[0] == 400
