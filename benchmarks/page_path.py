@@ -75,11 +75,11 @@ def visit():
         except OSError:
             time.sleep(0.5)
     parts = {part["id"]: part for part in config["components"]}
-    look = next(
+    asked = [
         one for one in config["dependencies"]
-        for target, event in one["targets"] if event == "change" and parts[target]["type"] == "image"
-        and one["inputs"][0] == target
-    )
+        if len(one["inputs"]) > 2 and parts[one["inputs"][0]]["type"] == "image"
+    ]
+    look = max(asked, key=lambda one: (len(one["outputs"]), -len(one["inputs"])))
     put("first.jpg", look, parts)
     counting.set()
     fine = put("second.jpg", look, parts)
