@@ -119,7 +119,7 @@ def running(settings: Settings, classifiers: Classifiers, examples: Path) -> Ite
 
     at = replace(settings, port=free_port())
     listener = listen(at.host, at.port)
-    base = os.environ["GRADIO_TEMP_DIR"]
+    base = os.environ.get("GRADIO_TEMP_DIR", "")  # the service makes a folder in it, and names that
     server = server_of(in_loop(lambda: app(at, classifiers, examples)))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
