@@ -21,8 +21,14 @@ page.set = (photos) => {
 };
 page.busy = (is) => { for (const button of element.querySelectorAll("[data-do]")) button.disabled = is; };
 
+// Names for what all photos show; what was typed stays.
+page.offer = (names) => {
+  document.getElementById("truth-names").replaceChildren(...(names ?? []).map((name) => new Option(name, name)));
+};
+
 async function take(files) {
   page.busy(true);
+  trigger("chosen"); // names are asked for now, not with a page that may be left at once
   for (const file of files) {
     const strange = /^image\/hei[cf]/.test(file.type) || /\.hei[cf]$/i.test(file.name);
     const refused = file.size > limit || (strange ? heic === "no" : !file.type.startsWith("image/"));

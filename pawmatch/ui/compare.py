@@ -55,10 +55,10 @@ class ComparePage:
         self.task = task_choice(tasks)
         # The photos themselves are with compare.js: this only carries them to and from the server.
         self.photos = gr.File(file_count="multiple", visible=False)
-        self.typed = gr.Textbox(visible=False)
+        self.typed, self.names = gr.Textbox(visible=False), gr.JSON(visible=False)
         with gr.Row(elem_classes="board"):
             with gr.Column(elem_classes="question"):
-                self.truth = gr.HTML(static(lambda: compared.truth_field([])), elem_id="truth")
+                gr.HTML(static(compared.truth_field), elem_id="truth")
                 limit = settings.max_upload_mb * 2**20
                 self.intake = gr.HTML(
                     static(lambda: compared.intakes(limit, not HEIC_REFUSED, bool(examples))),
@@ -71,8 +71,8 @@ class ComparePage:
         gr.HTML(static(lambda: html.footer(tasks)))
         self.outputs = [self.card, self.tables]
 
-    def connect(self, demo: gr.Blocks) -> None:
-        """Which event leads to what; `demo` is the whole app, whose loading is an event too."""
+    def connect(self) -> None:
+        """Which event leads to what."""
         run: dict[str, Any] = {
             "fn": self.compare,
             "inputs": [self.photos, self.task, self.typed],
@@ -93,8 +93,9 @@ class ComparePage:
         drawings.then(**taken).then(**run).then(**free)
         self.intake.refused(self.refuse, None, self.outputs, **QUICK)
         self.task.change(self.change_task, None, self.outputs, **QUICK)
-        for event in (demo.load, self.task.change):
-            event(self.truths, self.task, self.truth, **QUICK)
+        offer = {**in_browser, "inputs": self.names, "js": "(names) => pawmatchCompare.offer(names)"}
+        for event in (self.intake.chosen, self.task.change):
+            event(self.truths, self.task, self.names, **QUICK).then(**offer)
 
     # --- what the events change
 
@@ -182,13 +183,11 @@ class ComparePage:
         """Another task: nothing left of the last comparison."""
         return self.blank(compared.empty())
 
-    def truths(self, task: Any) -> str:
-        """The field for the true label: without models, which the comparison will say, it offers none."""
+    def truths(self, task: Any) -> list[str]:
+        """Names of what photos may show: without models, which the comparison will say, there are none."""
         try:
             with fit_for_visitors():
-                name = self.handlers.task(task).name
-                return compared.truth_field(
-                    [retell.class_name(label) for _, label in self.handlers.labels(name)]
-                )
+                labels = self.handlers.labels(self.handlers.task(task).name)
+                return sorted(retell.class_name(label) for _, label in labels)
         except PawMatchError:
-            return compared.truth_field([])
+            return []

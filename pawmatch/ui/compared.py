@@ -37,9 +37,9 @@ def intakes(limit: int, reads_heic: bool, has_drawings: bool) -> str:
     return str(parts.intakes(limit, "yes" if reads_heic else "no", MAX_COMPARED, has_drawings))
 
 
-def truth_field(names: Sequence[str]) -> str:
-    """The field for what all photos show, with names to choose from."""
-    return str(parts.truth(sorted(names)))
+def truth_field() -> str:
+    """The field for what all photos show; compare.js fills in names to choose from."""
+    return str(parts.truth())
 
 
 def working(title: str, text: str = "", share: float | None = None) -> str:

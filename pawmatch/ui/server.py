@@ -68,7 +68,7 @@ def create(
         PhotoPage(handlers, settings, drawings)
     demo: gr.Blocks = blocks  # its type says Any
     with demo.route(static("compare.title"), compare.PATH):
-        ComparePage(handlers, settings, drawings).connect(demo)
+        ComparePage(handlers, settings, drawings).connect()
     with demo.route(static("known.title"), known.PATH):
         KnownPage(handlers).connect(demo)
     remember_signatures(demo)

@@ -389,7 +389,7 @@ def test_it_fits_a_phone_and_follows_the_color_scheme(
     for selector in (
         ".headline",
         ".headline .figure",
-        "#answer .quiet",
+        "#answer .verdict",
         ".colophon p",
         "#maps h3",
         "#maps .quiet",
@@ -432,6 +432,7 @@ def test_photos_are_compared_on_a_phone_too(
     text.write_text("no picture")
     page.set_input_files("#photos input[type=file]", [picture, text, picture])
     expect(page.locator("#photos li")).to_have_count(3)
+    expect(page.locator("#truth-names option")).to_have_count(5)
     page.locator("#truth input").fill("maltese")
     button = page.get_by_role("button", name="Compare the models")
     expect(button).to_be_in_viewport()  # however many photos are listed

@@ -154,14 +154,14 @@ def test_a_model_that_cannot_be_loaded_is_said(upload: dict[str, Any]) -> None:
     page = page_of(Classifiers(refuse, ONE_TASK))
     *_, last = page.compare([upload], "breed", "")
     assert NO_MODEL in last[page.card]
-    assert "<option" not in page.truths("breed")
+    assert page.truths("breed") == []
 
 
 def test_the_task_decides_which_truths_there_are(page: ComparePage, breed: Classifier) -> None:
     assert "Nothing compared yet" in page.change_task()[page.card]
     with speaking("de"):
-        names = re.findall(r'<option value="([^"]+)"', page.truths("breed"))
-    assert sorted(names) == sorted(display_name(label, "de") for label in breed.labels)
+        names = page.truths("breed")
+    assert names == sorted(display_name(label, "de") for label in breed.labels)
 
 
 def test_a_file_that_was_not_sent_is_explained_in_place(page: ComparePage) -> None:

@@ -77,7 +77,7 @@ def everything_compared() -> list[str]:
         compared.introduction(),
         compared.empty(),
         compared.intakes(1, True, True),
-        compared.truth_field([EVIL]),
+        compared.truth_field(),
         compared.working(EVIL, EVIL, 0.5),
         compared.card(compare(images), [(EVIL, EVIL)], EVIL),
         compared.nothing_usable([(EVIL, EVIL)]),
