@@ -79,6 +79,7 @@ SHOTS: dict[str, tuple[str, str, str, Callable[[Page, Path], None]]] = {
     "maps-desktop": ("desktop", "light", "", maps),
     "crop": ("phone", "light", "", crop),
     "cropped": ("desktop", "light", "", cropped),
+    "known": ("phone", "light", "known", nothing),
     "compare": ("desktop", "light", "compare", compared),
 }
 
@@ -107,7 +108,7 @@ def shoot(browser: Browser, address: str, folder: Path, name: str) -> None:
     )
     page.set_default_timeout(PATIENCE)
     page.goto(f"{address.rstrip('/')}/{place}")
-    page.locator("#answer").wait_for(state="attached")
+    page.locator("h1").wait_for()
     act(page, folder)
     page.mouse.move(0, 0)
     page.wait_for_timeout(1500)  # until pictures are drawn and scrolling has ended

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.browser
 ANSWER = "#answer .card.sure, #answer .card.check"
 PATIENCE = 120_000  # milliseconds; a busy computer runs the models slowly
 # What Gradio's client says of streams that end because a visitor goes to another page.
-LEAVING = ("AbortError", "Connection errored out", "TypeError: network error")
+LEAVING = ("AbortError", "errored out", "network error")
 # No sandbox: tests often run as root in a container. The rest keeps the browser from calling home.
 ARGUMENTS = (
     "--no-sandbox",
@@ -91,7 +91,7 @@ def visit(browser: Browser, service: str) -> Iterator[Callable[..., Page]]:
             "console",
             lambda line: (
                 troubles.append(f"console: {line.text}")
-                if line.type == "error" and not line.text.startswith(LEAVING)
+                if line.type == "error" and not any(text in line.text for text in LEAVING)
                 else None
             ),
         )
@@ -400,7 +400,8 @@ def test_it_fits_a_phone_and_follows_the_color_scheme(
         "#maps h3",
         "#maps .quiet",
     ):
-        assert contrast(page, selector) >= 4.5, selector
+        if page.locator(selector).count():
+            assert contrast(page, selector) >= 4.5, selector
     light = sum(map(int, re.findall(r"\d+", style(page, "body", "backgroundColor"))[:3])) > 3 * 128
     assert light == (scheme == "light")
 
