@@ -334,9 +334,7 @@ def main(given: list[str] | None = None) -> int:
             stranger.start()
         rest = after(args.seconds - warm_up)
         peak = [0.0]
-        watch = threading.Thread(
-            target=lambda: [peak.append(running.resident_mb(1)) for _ in iter(rest, True)]
-        )
+        watch = threading.Thread(target=lambda: peak.extend(running.resident_mb(1) for _ in iter(rest, True)))
         watch.start()
         crowd(soak, args.clients, rest, seed=10_000)
         watch.join()
