@@ -100,12 +100,18 @@ def add_folder_options(parser: argparse.ArgumentParser, *, required: bool = Fals
 
 def load_models(args: argparse.Namespace, engine: Mapping[str, str] | None = None) -> Classifier:
     """The classifier that a command's options name; `engine` instead of the one that they name."""
+    import torch
+
     from pawmatch.classifier import load
 
     named: str = getattr(args, "engine", "torch")
     classifier = load(args.task, args.source, args.device, engine or named)
     if classifier.notice:
         note(classifier.notice)
+    if not any(name.startswith("torch") for name in classifier.engines.values()):
+        # What is left to torch are the heads, whose sums depend on how many threads share them. With one, the
+        # same command gives the same bytes on any number of cores.
+        torch.set_num_threads(1)
     return classifier
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from pawmatch.cli import main
 from pawmatch.engines import create_engine
 from pawmatch.engines import openvino as openvino_engine
 from pawmatch.engines.openvino import TELEMETRY, OpenVinoEngine, import_openvino
@@ -280,3 +281,17 @@ def test_asked_for_by_name(model: ImageModel, folder: Path, monkeypatch: pytest.
     monkeypatch.setattr(openvino_engine, "convert_once", refuse)
     with pytest.raises(BadOption, match="cannot run this model"):
         create_engine("openvino", [model], "cpu", spec)
+
+
+def test_the_number_of_threads_changes_no_byte_of_results(
+    openvino: ModuleType, breeds: str, album: Path, tmp_path: Path
+) -> None:
+    written = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        out = tmp_path / f"{threads}.jsonl"
+        argv = ["classify", str(album), "--source", breeds, "--engine", "openvino float32", "--out", str(out)]
+        assert main(argv) == 1  # one of the files is broken
+        assert torch.get_num_threads() == 1
+        written.append(out.read_bytes())
+    assert written[0] == written[1]
