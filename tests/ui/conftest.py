@@ -21,8 +21,10 @@ from PIL import Image
 from pawmatch.classifier import Classifier
 from pawmatch.labels import bundled_tasks, task_of
 from pawmatch.settings import Settings
+from pawmatch.ui import request_log
 from pawmatch.ui.handlers import Handlers
 from pawmatch.ui.inference import Classifiers, from_settings
+from pawmatch.ui.visitors import TokenBuckets
 
 T = TypeVar("T")
 TASKS = {name: task_of(name) for name in bundled_tasks()}
@@ -32,6 +34,12 @@ ONE_TASK = {"breed": TASKS["breed"]}
 def as_upload(path: Path) -> dict[str, Any]:
     """A file as Gradio hands it over."""
     return {"path": str(path), "orig_name": path.name, "meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.fixture(autouse=True)
+def fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test logs leaves the few lines a minute to the next."""
+    monkeypatch.setattr(request_log, "_refusals", TokenBuckets(60, 60))
 
 
 @pytest.fixture(scope="session")
