@@ -251,7 +251,9 @@ def drag(page: Page, x: float, y: float, right: float, down: float) -> None:
     touch = page.context.new_cdp_session(page)
     for kind, share in (("touchStart", 0.0), ("touchMove", 0.5), ("touchMove", 1.0), ("touchEnd", None)):
         if share is None:
-            page.wait_for_timeout(400)  # a finger lifted in full speed makes a fling, which swallows the next tap
+            page.wait_for_timeout(
+                400
+            )  # a finger lifted in full speed makes a fling, which swallows the next tap
         points = [] if share is None else [{"x": x + share * right, "y": y + share * down}]
         touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
