@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from base64 import b64encode
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -55,8 +56,17 @@ def cropped(page: Page, folder: Path) -> None:
 
 def compared(page: Page, folder: Path) -> None:
     """A comparison of the models."""
-    page.click("#drawings")
-    page.locator("#answer .card.sure").wait_for()
+    page.get_by_role("button", name="Or try our drawings").click()
+    page.locator(".photo figure img").nth(5).wait_for()
+
+
+def kept(page: Page, folder: Path) -> None:
+    """The picture that an answer is kept as."""
+    answer("golden_retriever.jpg")(page, folder)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as a picture").click()
+    data = b64encode(Path(download.value.path()).read_bytes()).decode()
+    page.set_content(f'<body style="margin: 0"><img src="data:image/jpeg;base64,{data}" width="100%">')
 
 
 def nothing(page: Page, folder: Path) -> None:
@@ -80,6 +90,7 @@ SHOTS: dict[str, tuple[str, str, str, Callable[[Page, Path], None]]] = {
     "crop": ("phone", "light", "", crop),
     "cropped": ("desktop", "light", "", cropped),
     "known": ("phone", "light", "known", nothing),
+    "kept": ("desktop", "light", "", kept),
     "compare": ("desktop", "light", "compare", compared),
 }
 

@@ -90,7 +90,7 @@ def _write_answer(draw: ImageDraw.ImageDraw, told: Prediction, right: int) -> No
     for size, bold, fill, text in (
         (TITLE, True, INK, headline),
         (VERDICT, False, QUIET, "" if confidence is None else retell.percent(confidence)),
-        (TEXT, False, INK, told.verdict.text),
+        (TEXT, False, INK, "" if told.verdict.text == headline else told.verdict.text),
     ):
         for line in wrapped(text, letters(size, is_bold=bold), room)[:2]:
             draw.text((left, top), line, font=letters(size, is_bold=bold), fill=fill)
