@@ -88,6 +88,8 @@ class Soak:
         while not until():
             kind = chance.choices(kinds, weights=(60, 10, 5, 15, 10))[0]
             self.tally.count("requests")
+            if self.have_addresses:  # where photos are counted, an honest visitor looks at the answer first
+                time.sleep(chance.uniform(1, 3))
             try:
                 kind(visitor, chance)
             except Exception as exc:  # whatever it is: this request was lost
