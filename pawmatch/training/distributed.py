@@ -56,12 +56,6 @@ def silent(line: str) -> None:
     """What all processes but the first report."""
 
 
-def wait_for_all() -> None:
-    """Go on when every process has come this far."""
-    if world() > 1:
-        dist.barrier()
-
-
 def in_parallel(model: nn.Module) -> nn.Module:
     """The model such that its backward pass averages the gradients over all processes."""
     if world() == 1:

@@ -121,6 +121,24 @@ def in_loop(build: Callable[[], T]) -> T:
 
 
 @contextmanager
+def photos_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore]:
+    """Let every photo wait before it is prepared until the block ends; the semaphore counts those that do."""
+    go, begun = threading.Event(), threading.Semaphore(0)
+    prepare = Classifier.prepare
+
+    def held(classifier: Classifier, image: Any) -> Any:
+        begun.release()
+        assert go.wait(30)
+        return prepare(classifier, image)
+
+    monkeypatch.setattr(Classifier, "prepare", held)
+    try:
+        yield begun
+    finally:
+        go.set()
+
+
+@contextmanager
 def running(settings: Settings, classifiers: Classifiers, examples: Path) -> Iterator[str]:
     """The service under its settings; gives its address."""
     from pawmatch.ui.server import app, listen, server_of

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,13 @@ import pytest
 from gradio import routes
 from PIL import Image
 
-from pawmatch.classifier import Classifier
 from pawmatch.settings import Settings
 from pawmatch.ui import bounds
 from pawmatch.ui.bounds import MAX_MESSAGES, Bounded, Bounds, Mailbox, encodable
 from pawmatch.ui.faults import NOT_FITTING, OUR_FAULT
 from pawmatch.ui.html import as_jpeg
 from pawmatch.ui.inference import Classifiers
-from tests.ui.conftest import running, until
+from tests.ui.conftest import photos_held, running, until
 from tests.ui.raw import as_file, call, gives_nothing_away, upload
 
 # --- sizes and ages
@@ -210,19 +208,10 @@ def test_an_unforeseen_error_is_logged_with_its_place_and_little_of_what_it_says
 def test_ending_one_event_leaves_the_others_of_its_session_alone(
     kept: Kept, photo: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go, begun = threading.Event(), threading.Semaphore(0)
-    prepare = Classifier.prepare
-
-    def held(classifier: Classifier, image: Any) -> Any:
-        begun.release()
-        assert go.wait(30)
-        return prepare(classifier, image)
-
-    monkeypatch.setattr(Classifier, "prepare", held)
     number = number_of(kept.http, "look", 4)
     data = [as_file(photo), "breed", "jet", 0.5]
     question = {"data": data, "fn_index": number, "session_hash": "some"}
-    try:
+    with photos_held(monkeypatch) as begun:
         events = [
             kept.http.post("/gradio_api/queue/join", json=question).json()["event_id"] for _ in range(2)
         ]
@@ -232,8 +221,6 @@ def test_ending_one_event_leaves_the_others_of_its_session_alone(
         kept.http.post("/gradio_api/cancel", json=stop)  # which is not theirs
         stop |= {"session_hash": "some", "event_id": events[0]}
         assert kept.http.post("/gradio_api/cancel", json=stop).json() == {"success": True}
-    finally:
-        go.set()
     told = [
         json.loads(line.removeprefix("data: "))
         for line in kept.http.get("/gradio_api/queue/data", params={"session_hash": "some"}).text.splitlines()

@@ -8,7 +8,6 @@ import socket
 import stat
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +19,6 @@ import httpx
 import pytest
 from PIL import Image
 
-from pawmatch.classifier import Classifier
 from pawmatch.errors import BadOption
 from pawmatch.settings import Settings
 from pawmatch.ui import uploads as uploads_module
@@ -28,7 +26,7 @@ from pawmatch.ui.faults import NO_ROOM
 from pawmatch.ui.html import as_jpeg
 from pawmatch.ui.inference import Classifiers
 from pawmatch.ui.uploads import PREFIX, Uploads, delete_dead, own_folder
-from tests.ui.conftest import running, until
+from tests.ui.conftest import photos_held, running, until
 from tests.ui.raw import as_file, upload
 
 ROOT = Path(__file__).parents[2]
@@ -339,22 +337,11 @@ def look(http: httpx.Client, session: str, path: str) -> None:
 def test_leaving_compare_in_mid_run_leaves_nothing(
     service: str, base: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go, begun = threading.Event(), threading.Semaphore(0)
-    prepare = Classifier.prepare
-
-    def held(classifier: Classifier, image: Any) -> Any:
-        begun.release()
-        assert go.wait(30)
-        return prepare(classifier, image)
-
-    monkeypatch.setattr(Classifier, "prepare", held)
     with httpx.Client(base_url=service) as http:
-        try:
+        with photos_held(monkeypatch) as begun:
             for number in range(2):  # as many as photos are opened at a time
                 with page_open(service, f"visitor{number}"):
                     path = upload(http, f"{number}.jpg", photo)
                     ask(http, f"visitor{number}", "compare", [[as_file(path)] * 2, "breed", ""])
                     assert begun.acquire(timeout=10)
-        finally:
-            go.set()
         assert until(lambda: not files(base), 30)
