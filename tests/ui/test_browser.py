@@ -479,6 +479,8 @@ def test_the_pages_lead_to_each_other_and_drawings_can_be_compared(visit: Callab
 def faults(page: Page) -> list[str]:
     """What axe-core finds wrong with a page for those who hear it, use its keys or see it badly."""
     axe = pytest.importorskip("axe_playwright_python")
+    # Gradio's own word outside every landmark, until all of its page has come.
+    expect(page.locator("p.loading")).to_have_count(0)
     page.evaluate(Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
     found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
     return [f"{fault['id']}: {fault['nodes'][0]['html'][:200]}" for fault in found]
