@@ -70,10 +70,15 @@ class Augment:
             y = torch.where(zoomed_out, y, (boxes[:, 1] + boxes[:, 3]) / 2)
         flip = torch.where(_uniform(count, 0, 1, generator) < recipe.flip, -1.0, 1.0)
         angle = _uniform(count, -recipe.rotation, recipe.rotation, generator).deg2rad()
-        slant = _uniform(count, -recipe.shear, recipe.shear, generator)
-        scale = _uniform(count, 1 - recipe.zoom, 1 + recipe.zoom, generator)
-        cos, sin = angle.cos() * scale, angle.sin() * scale
-        turn = torch.stack([cos, cos * slant - sin, sin, sin * slant + cos], dim=1).view(-1, 2, 2)
+        slant = _uniform(count, -recipe.shear, recipe.shear, generator).deg2rad()
+        scale_x = _uniform(count, 1 - recipe.zoom, 1 + recipe.zoom, generator)
+        # Not drawn where nothing zooms: recipes without zoom keep the views that they had.
+        scale_y = _uniform(count, 1 - recipe.zoom, 1 + recipe.zoom, generator) if recipe.zoom else scale_x
+        # Rotation, shear, zoom, as in Keras 2's `apply_affine_transform`; its shear tilts the columns alone.
+        cos, sin = angle.cos(), angle.sin()
+        column_x, column_y = cos * slant.cos() + sin * slant.sin(), sin * slant.cos() - cos * slant.sin()
+        turn = torch.stack([column_x * scale_x, -sin * scale_y, column_y * scale_x, cos * scale_y], dim=1)
+        turn = turn.view(-1, 2, 2)
         # Angles are those of the view, a square; its sides may stand for unlike numbers of image pixels.
         half = torch.stack([wide, tall], dim=1) / 2
         linear = half[:, :, None] * turn

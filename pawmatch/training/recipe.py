@@ -76,8 +76,8 @@ class Recipe:
     crop_scale: tuple[Above0, Above0] = (0.3, 1.0)
     crop_ratio: tuple[Above0, Above0] = (0.75, 1.3333)
     rotation: Amount = 0.0  # largest angle in degrees, either way
-    shear: Amount = 0.0  # largest shift to the side, in heights of the image
-    zoom: Amount = 0.0  # largest change of scale: 0.2 is 0.8 to 1.2
+    shear: Amount = 0.0  # largest angle in degrees, either way
+    zoom: Amount = 0.0  # largest change of scale, of width and height apart: 0.2 is 0.8 to 1.2
     plain: Share = 0.0  # share of the images that are shown as they are
     flip: Share = 0.5
     color_jitter: Amount = 0.2

@@ -88,18 +88,37 @@ def test_moves_stay_within_their_limits() -> None:
     assert 520 < float(areas.max()) < 400 / 0.8**2 * 1.02
 
 
-def test_angles_and_slants_are_those_of_the_recipe() -> None:
-    augment = Augment(replace(STILL, rotation=30.0, shear=0.2), 64)
+def geometry(move: Recipe) -> tuple[Tensor, Tensor]:
+    """Where 500 images of 40 x 40 pixels have a view's two axes, in half sides: across, down."""
     sizes, plain = torch.tensor([[40, 40]] * 500), torch.zeros(500, dtype=torch.bool)
-    matrix, _ = augment.geometry(sizes, plain, torch.Generator().manual_seed(0))
-    across, down = matrix[:, :, 0] / 20, matrix[:, :, 1] / 20
-    torch.testing.assert_close(across.norm(dim=1), torch.ones(500))
-    angles = torch.atan2(across[:, 1], across[:, 0]).rad2deg()
+    matrix, _ = Augment(move, 64).geometry(sizes, plain, torch.Generator().manual_seed(0))
+    assert torch.allclose(matrix[:, :, 2], torch.tensor(20.0))
+    return matrix[:, :, 0] / 20, matrix[:, :, 1] / 20
+
+
+def test_angles_and_slants_are_those_of_the_recipe() -> None:
+    across, down = geometry(replace(STILL, rotation=30.0, shear=20.0))
+    for axis in (across, down):
+        torch.testing.assert_close(axis.norm(dim=1), torch.ones(500))
+    angles = torch.atan2(-down[:, 0], down[:, 1]).rad2deg()
     assert 25 < float(angles.abs().amax()) <= 30.001
     assert (angles > 0).float().mean() == pytest.approx(0.5, abs=0.1)
-    slants = (across * down).sum(dim=1)  # of a vertical line, against the turned horizontal one
-    assert 0.15 < float(slants.abs().amax()) <= 0.2001
-    assert torch.allclose(matrix[:, :, 2], torch.tensor(20.0))
+    slants = (across * down).sum(dim=1).asin().rad2deg()  # from a right angle
+    assert 15 < float(slants.abs().amax()) <= 20.001
+
+
+def test_a_shear_of_two_tenths_is_of_degrees_as_keras_reads_it() -> None:
+    across, _ = geometry(replace(STILL, shear=0.2))
+    tilted = across[:, 1].asin().rad2deg().abs()
+    assert 0.15 < float(tilted.amax()) <= 0.2001
+
+
+def test_width_and_height_are_zoomed_apart() -> None:
+    across, down = geometry(replace(STILL, zoom=0.2))
+    wide, tall = across[:, 0], down[:, 1]
+    for scale in (wide, tall):
+        assert 0.8 <= float(scale.amin()) < 0.82 and 1.18 < float(scale.amax()) <= 1.2
+    assert abs(float(torch.corrcoef(torch.stack([wide, tall]))[0, 1])) < 0.15
 
 
 def test_half_of_the_images_are_mirrored() -> None:
