@@ -29,7 +29,7 @@ def studies() -> Iterator[str]:
     """A line for each bundled study."""
     from pawmatch.training.search import STUDIES, read_study
 
-    for path in sorted(STUDIES.glob("*.toml")):
+    for path in sorted(STUDIES.glob("*.toml"), key=lambda path: path.stem):
         yield f"{path.stem}: {read_study(path.stem).about}"
 
 

@@ -120,7 +120,15 @@ class TokenAttention(nn.Module):
 class EncoderLayer(nn.Module):
     """Pre-norm encoder layer: self-attention and an MLP, each added to its input. (N, T, W) -> same."""
 
-    def __init__(self, width: int, *, heads: int, mlp_width: int, dropout: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        *,
+        heads: int,
+        mlp_width: int,
+        dropout: float,
+        activation: type[nn.Module] = nn.GELU,
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.norm_attention = nn.LayerNorm(width)
@@ -128,7 +136,7 @@ class EncoderLayer(nn.Module):
         self.norm_mlp = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
             nn.Linear(width, mlp_width),
-            nn.GELU(),
+            activation(),
             nn.Dropout(dropout),
             nn.Linear(mlp_width, width),
             nn.Dropout(dropout),

@@ -13,8 +13,7 @@ compact convolutional transformer (Hassani et al. 2021, arXiv 2104.05704). What 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Interval, Len
@@ -28,6 +27,8 @@ from pawmatch.models.morphology import FeatureFusion, MorphologicalExtractor
 
 Dropout = Annotated[float, Interval(ge=0, lt=1)]
 Grid = Annotated[int, Interval(ge=1, le=128)]
+Kernel = Annotated[int, Interval(ge=1, le=15)]
+ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +36,21 @@ class ChaeConfig:
     """What makes one CHAE differ from another; the defaults are the published values.
 
     The stem has a block for each of `filters`, then `extra_convolutions` blocks of the last width that do not
-    pool, then an average pool of `average_pool` positions a side. The encoder is as wide as the last filter
-    count, or has a projection to its own `width`. `keep_tokens` and `attention_window` are explained in
+    pool, then an average pool of `average_pool` positions a side; `last_kernel` is the last block's, where it
+    differs. `stem="patches"` makes a vision transformer: one linear map of each patch that is as large as a
+    position of the stem's map. The encoder is as wide as the last filter count, or has a projection to its
+    own `width`. `keep_tokens` and `attention_window` are explained in
     pawmatch.models.attention. The variant without an encoder takes the encoder's values and ignores them.
     """
 
     input_size: Annotated[int, Interval(ge=1, le=2_048)] = 256
     filters: Annotated[tuple[Width, ...], Len(1, 8)] = (32, 32, 64, 128)
-    kernel: Annotated[int, Interval(ge=1, le=15)] = 3
+    kernel: Kernel = 3
+    last_kernel: Kernel | None = None
     extra_convolutions: Annotated[int, Interval(ge=0, le=32)] = 0
     average_pool: Grid = 1
+    stem: Literal["convolutions", "patches"] = "convolutions"
+    activation: Literal["gelu", "relu"] = "gelu"
     stem_dropout: Dropout = 0.0
     width: Width | None = None
     layers: Annotated[int, Interval(ge=1, le=64)] = 2
@@ -64,16 +70,18 @@ class ChaeConfig:
 
 
 class StemBlock(nn.Sequential):
-    """BatchNorm, 3x3 convolution, GELU, 2x2 max pool: (N, C, H, W) -> (N, width, H/2, W/2).
+    """BatchNorm, convolution, activation, 2x2 max pool: (N, C, H, W) -> (N, width, H/2, W/2).
 
     Without `pool` the last step and the halving are left out.
     """
 
-    def __init__(self, channels: int, width: int, *, kernel: int, dropout: float, pool: bool = True) -> None:
+    def __init__(
+        self, channels: int, width: int, kernel: int, activation: str, *, dropout: float, pool: bool
+    ) -> None:
         layers: list[nn.Module] = [
             nn.BatchNorm2d(channels),
             nn.Conv2d(channels, width, kernel, padding="same"),
-            nn.GELU(),
+            ACTIVATIONS[activation](),
         ]
         if pool:
             layers.append(nn.MaxPool2d(2))
@@ -96,19 +104,7 @@ class Chae(ImageModel):
                 f"{len(config.filters)} stem blocks and average_pool {config.average_pool}."
             )
         self.feature_dim = width
-        dropout, kernel = config.stem_dropout, config.kernel
-        self.stem = nn.Sequential(
-            *(
-                StemBlock(before, after, kernel=kernel, dropout=dropout)
-                for before, after in pairwise([3, *config.filters])
-            ),
-            *(
-                StemBlock(channels, channels, kernel=kernel, dropout=dropout, pool=False)
-                for _ in range(config.extra_convolutions)
-            ),
-        )
-        if config.average_pool > 1:
-            self.stem.append(nn.AvgPool2d(config.average_pool))
+        self.stem = self._stem(config)
         self.encoder: Encoder | None = None
         self.projection: nn.Linear | None = None
         if parts.attention:
@@ -122,6 +118,23 @@ class Chae(ImageModel):
             self.feature_fusion = FeatureFusion(width)
         self.norm = nn.LayerNorm(width)
         self.classifier = nn.Linear(width, num_classes)
+
+    @staticmethod
+    def _stem(config: ChaeConfig) -> nn.Sequential:
+        channels = config.filters[-1]
+        if config.stem == "patches":
+            return nn.Sequential(nn.Conv2d(3, channels, config.scale, stride=config.scale))
+        widths = [3, *config.filters, *[channels] * config.extra_convolutions]
+        kernels = [config.kernel] * (len(widths) - 2) + [config.last_kernel or config.kernel]
+        stem = nn.Sequential()
+        for before, after, kernel in zip(widths, widths[1:], kernels, strict=False):
+            pool = len(stem) < len(config.filters)
+            stem.append(
+                StemBlock(before, after, kernel, config.activation, dropout=config.stem_dropout, pool=pool)
+            )
+        if config.average_pool > 1:
+            stem.append(nn.AvgPool2d(config.average_pool))
+        return stem
 
     def _add_encoder(self, config: ChaeConfig, channels: int, width: int) -> None:
         if width % config.heads:
@@ -137,7 +150,13 @@ class Chae(ImageModel):
         nn.init.trunc_normal_(self.position_embedding, std=0.02)
         self.encoder = Encoder(
             (
-                EncoderLayer(width, heads=config.heads, mlp_width=config.mlp_width, dropout=config.dropout)
+                EncoderLayer(
+                    width,
+                    heads=config.heads,
+                    mlp_width=config.mlp_width,
+                    dropout=config.dropout,
+                    activation=ACTIVATIONS[config.activation],
+                )
                 for _ in range(config.layers)
             ),
             keep_tokens=config.keep_tokens,

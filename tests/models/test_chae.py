@@ -1,5 +1,6 @@
 """The CHAE family."""
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -49,6 +50,17 @@ def count(**config: Any) -> int:
         ({"width": 128}, 0),
         ({"heads": 4}, 0),
         ({"kernel": 5}, (25 - 9) * (3 * 32 + 32 * 32 + 32 * 64 + 64 * 128)),
+        ({"activation": "relu"}, 0),
+        ({"last_kernel": 5}, (25 - 9) * 64 * 128),
+        ({"filters": [32, 32, 96, 128]}, 32 * (32 * 9 + 1) + 2 * 32 + 32 * 128 * 9),
+        # One linear map of 16 x 16 patches in place of four convolutions and their BatchNorms.
+        (
+            {"stem": "patches"},
+            (3 * 16 * 16 * 128 + 128)
+            - sum(
+                before * after * 9 + after + 2 * before for before, after in pairwise([3, 32, 32, 64, 128])
+            ),
+        ),
         # A convolution with its bias and its BatchNorm.
         ({"extra_convolutions": 1}, 128 * 128 * 9 + 128 + 2 * 128),
         ({"extra_convolutions": 2}, 2 * (128 * 128 * 9 + 128 + 2 * 128)),
@@ -83,6 +95,7 @@ def test_another_width_adds_one_projection() -> None:
         ({"kernel": 5, "extra_convolutions": 2}, 4),
         ({"filters": (4, 8, 16), "average_pool": 2}, 4),
         ({"filters": (4, 8, 16)}, 8),
+        ({"stem": "patches", "filters": (4, 8, 16)}, 8),
     ],
 )
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -95,6 +108,13 @@ def test_the_stem_gives_the_grid_that_the_encoder_expects(
     assert model.forward_head(feature_map).shape == (1, 3)
     if variant != "cnn":
         assert model.grid == grid
+
+
+def test_activation_is_the_same_all_over_the_model() -> None:
+    model = build_model(variant="cnn_transformer", **TINY, activation="relu")
+    kinds = [type(part) for part in model.modules()]
+    assert kinds.count(torch.nn.ReLU) == 4 + 2
+    assert torch.nn.GELU not in kinds
 
 
 @pytest.mark.parametrize("config", [{"keep_tokens": 16}, {"attention_window": 4}])

@@ -70,11 +70,11 @@ def test_every_trial_of_a_bundled_study_can_be_built(name: str) -> None:
 def test_the_chae_study_varies_what_the_paper_varied() -> None:
     trials = read_study("chae").trials
     assert next(iter(trials.items())) == ("published", {})
-    assert len(trials) == 15  # eleven ablations, of which the width has two rows, and two further options
+    assert len(trials) == 1 + 11 + 2  # the paper's ablations, ReLU and a vision transformer
     plain = parameters("chae", "published")
     assert plain == 402_417 - (16**2 - 8**2) * 128
-    for trial in ("4 heads", "keep 24 tokens", "attention in a window"):
-        assert parameters("chae", trial) == plain
+    assert parameters("chae", "4 heads") == parameters("chae", "ReLU") == plain
+    assert parameters("chae", "vision transformer") == pytest.approx(plain, rel=0.02)
 
 
 def test_the_attention_study_crosses_modes_and_variants() -> None:
