@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pawmatch.calibration.apply import calibrated
 from pawmatch.calibration.decide import Observed, decide, know
+from pawmatch.calibration.facts import best_question, fact_table, given_facts, with_facts
 from pawmatch.checkpoint import Checkpoint, load_task, main_variant
 from pawmatch.checkpoint.backbone import (
     ImagenetHead,
@@ -38,6 +39,7 @@ from pawmatch.models import ImageModel
 from pawmatch.results import (
     Candidate,
     Explanation,
+    Fact,
     Heatmap,
     LookAlike,
     ModelInfo,
@@ -149,6 +151,7 @@ class Classifier:
         )
         self.labels = config.labels
         self.names = tuple(display_name(label) for label in self.labels)
+        self.table = fact_table(self.labels)
         self.variants = tuple(self.members)
         self.specs = tuple(dict.fromkeys(member.spec for member in self.members.values()))
         self.source = self.main.checkpoint.source
@@ -183,14 +186,18 @@ class Classifier:
             checkpoint.model.to(device)
         return Classifier(self.task.name, checkpoints, engine="torch", device=device)
 
-    def predict(self, image: ImageSource, top_k: int = 5) -> Prediction:
+    def predict(
+        self, image: ImageSource, top_k: int = 5, facts: Mapping[str, str] | None = None
+    ) -> Prediction:
         """Classify one image: a path, a public web address, the bytes of a file, or a PIL image.
 
-        Gives the `top_k` likeliest classes, or all where there are fewer. Raises ImageError if the image
-        cannot be used, BadOption if `top_k` is not a positive whole number.
+        Gives the `top_k` likeliest classes, or all where there are fewer. `facts` are what is known beside
+        the picture, as given_facts takes them. Raises ImageError if the image cannot be used, BadOption if
+        `top_k` is not a positive whole number or a fact is not one of the task's.
         """
         _check_top_k(top_k)
-        return self.to_prediction(self.run_models([self.prepare(image)])[0], top_k)
+        given = given_facts(self.table, facts)
+        return self.to_prediction(self.run_models([self.prepare(image)])[0], top_k, given)
 
     def predict_batch(
         self, images: Iterable[ImageSource | Prepared], top_k: int = 5
@@ -347,8 +354,11 @@ class Classifier:
             torch.cuda.synchronize(maps.device)  # else the time of the backbone would count as the head's
         return _Views(maps, torch.tensor(owners), plain, subjects)
 
-    def to_prediction(self, outputs: ModelOutputs, top_k: int = 5) -> Prediction:
-        """The answer that is given for what the models made of an image."""
+    def to_prediction(self, outputs: ModelOutputs, top_k: int = 5, facts: Sequence[Fact] = ()) -> Prediction:
+        """The answer that is given for what the models made of an image, and for facts beside it.
+
+        Whether the image belongs to the task is a matter of the image alone.
+        """
         main, calibration = self.main.variant, self.main.checkpoint.config.calibration
         imagenet, probabilities = outputs.imagenet, outputs.probabilities[main]
         observed = Observed(
@@ -359,7 +369,10 @@ class Classifier:
             probabilities=probabilities[None],
         )
         known = know(calibration, observed, self.own_classes)
-        if imagenet is None and known.margin is not None and known.margin[0] < 0:
+        probabilities = with_facts(probabilities, self.table, facts)
+        known = replace(known, probabilities=probabilities[None])
+        pixels = outputs.prepared.pixels.get(self.main.spec)  # those of an image that is kept are gone
+        if imagenet is None and known.margin is not None and known.margin[0] < 0 and pixels is not None:
             imagenet = self._elsewhere(outputs.prepared)
         looks_like = () if imagenet is None else _look_alikes(imagenet, self.subject_classes)
         decision = decide(
@@ -368,10 +381,11 @@ class Classifier:
             self.labels,
             known,
             size=(outputs.prepared.width, outputs.prepared.height),
-            pixels=outputs.prepared.pixels[self.main.spec][0],
+            pixels=None if pixels is None else pixels[0],
             looks_like=looks_like[0].name if looks_like else "",
         )
         order = np.argsort(-probabilities, kind="stable")[:top_k]
+        doubted = decision.review.needed and decision.verdict.code in ("answer", "group")
         return Prediction(
             task=self.task.name,
             words=self.task,
@@ -383,6 +397,8 @@ class Classifier:
             review=decision.review,
             candidates_90=tuple(self.names[index] for index in decision.candidates),
             variants=tuple(self._answer(variant, row) for variant, row in outputs.probabilities.items()),
+            facts=tuple(facts),
+            question=best_question(probabilities, self.table, facts) if doubted else None,
             group=decision.group,
             looks_like=looks_like if decision.verdict.code == "outside" else (),
             boxes=() if outputs.subject is None else (_in_pixels(outputs.subject, outputs.prepared),),

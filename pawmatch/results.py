@@ -138,12 +138,40 @@ class SubjectBox(Record):
     score: float
 
 
+@dataclass(frozen=True)
+class Fact(Record):
+    """What somebody said of the subject beside its picture; `name` and `text` are for people."""
+
+    attribute: str
+    value: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Choice(Record):
+    """One answer that a question takes: the value, and the words for it."""
+
+    value: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Question(Record):
+    """The one question about the subject whose answer is expected to tell most about its class."""
+
+    attribute: str
+    text: str
+    choices: tuple[Choice, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prediction(Record):
     """The answer for one image, calibrated, sorted by confidence, not renormalized over the top k.
 
     `group` is given where the candidates look alike, `looks_like` where the subject is missing, and `boxes`
-    where subjects were looked for and found. `words` is what the task calls itself; the JSON has its name.
+    where subjects were looked for and found. `facts` are what the confidence rests on beside the picture, and
+    `question` would help most to be surer. `words` is what the task calls itself; the JSON has its name.
     """
 
     task: str
@@ -156,6 +184,8 @@ class Prediction(Record):
     looks_like: tuple[LookAlike, ...] = ()
     boxes: tuple[SubjectBox, ...] = ()
     variants: tuple[VariantAnswer, ...]
+    facts: tuple[Fact, ...] = ()
+    question: Question | None = None
     timing_ms: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     words: Task | None = None

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pawmatch import load
 from pawmatch.calibration import Calibration, LabelGroup, OutsideRule, ScopeGate, UnknownRule
+from pawmatch.calibration.facts import given_facts
 from pawmatch.checkpoint import load_checkpoint
 from pawmatch.checkpoint.backbone import default_backbone, imagenet_names
 from pawmatch.classifier import BATCH_SIZE, Classifier, ModelOutputs
@@ -33,13 +34,57 @@ from pawmatch.subjects import Subject
 
 KEYS = [
     *("task", "model", "verdict", "predictions", "review", "candidates_90", "group", "looks_like", "boxes"),
-    *("variants", "timing_ms", "warnings"),
+    *("variants", "facts", "question", "timing_ms", "warnings"),
 ]
 
 
 @pytest.fixture(scope="module", params=["breed", "artist"])
 def classifier(request: pytest.FixtureRequest, tiny_checkpoints: Callable[..., Path]) -> Classifier:
     return load(request.param, tiny_checkpoints(request.param))
+
+
+def test_facts_move_the_answer_and_can_be_taken_back(classifier: Classifier, photo: Image.Image) -> None:
+    plain = classifier.predict(photo)
+    asked = plain.question
+    assert asked is not None
+    before = {one.label: one.confidence for one in plain.predictions}
+    for choice in asked.choices:
+        given = classifier.predict(photo, facts={asked.attribute: choice.value})
+        assert [(fact.attribute, fact.value) for fact in given.facts] == [(asked.attribute, choice.value)]
+        assert given.question is None or given.question.attribute != asked.attribute
+        (table,) = [one for one in classifier.table if one.key == asked.attribute]
+        row = table.likelihood[asked.choices.index(choice)]
+        places = [classifier.labels.index(label) for label in before]
+        expected = dict(zip(before, np.array(list(before.values())) * row[places], strict=True))
+        ratio = {
+            one.label: one.confidence / expected[one.label]
+            for one in given.predictions
+            if one.label in before
+        }
+        np.testing.assert_allclose(list(ratio.values()), ratio[given.top.label])
+    unsure = classifier.predict(photo, facts={asked.attribute: "unsure"})
+    assert unsure.predictions == plain.predictions
+    assert unsure.question is None or unsure.question.attribute != asked.attribute
+    back = classifier.predict(photo, facts={})
+    assert replace(back, timing_ms={}) == replace(plain, timing_ms={})
+    with pytest.raises(BadOption, match="'wings' is unknown"):
+        classifier.predict(photo, facts={"wings": "two"})
+
+
+def test_a_sure_answer_is_not_asked_about_and_stands_against_a_wrong_fact(
+    classifier: Classifier, photo: Image.Image
+) -> None:
+    (outputs,) = classifier.run_models([classifier.prepare(photo)])
+    main, count = classifier.main.variant, len(classifier.labels)
+    sure = np.full(count, 0.03 / (count - 1))
+    sure[0] = 0.97
+    outputs = replace(outputs, probabilities={main: sure}, logits={main: np.log(sure).astype(np.float32)})
+    prediction = classifier.to_prediction(outputs)
+    assert (prediction.verdict.code, prediction.question) == ("answer", None)
+    for attribute in classifier.table:
+        for choice in attribute.choices:
+            told = given_facts(classifier.table, {attribute.key: choice.value})
+            assert classifier.to_prediction(outputs, facts=told).top.label == classifier.labels[0]
 
 
 def test_prediction_has_the_documented_shape(classifier: Classifier, photo: Image.Image) -> None:

@@ -16,6 +16,7 @@ from pawmatch.commands.console import (
     check_label,
     complain,
     is_one_image,
+    known_labels,
     load_models,
     missing_files,
     note,
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 SUMMARY = "Name what is in images and say how sure that is."
 EPILOG = """\
 Folders are searched with their subfolders, in order of the names.
+
+--fact says what is known beside the picture, of all images alike. Where the answer is unsure, the one
+question that would help most is shown with what it takes; "unsure" answers it without any weight.
 
 With --json, one image gives one object; several give one object per line, each beginning with
 "file". An image that fails gives {"file": ..., "error": {"code": ..., "message": ...}}.
@@ -67,6 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="files, folders, web addresses")
     add_model_options(parser)
     parser.add_argument("--top-k", type=int, default=5, metavar="N", help="answers per image (default: 5)")
+    parser.add_argument(
+        "--fact", action="append", default=[], metavar="WHAT=VALUE", help="what is known beside the picture"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write rows to a .csv, .jsonl or .parquet file"
@@ -116,7 +123,7 @@ def run_beside(
     sinks = printers(args, classifier, missing)
     if args.out is None:
         return 1 if answer(args, classifier, found, readers, sinks, 0) else 0
-    settings = manifest_of(classifier, args.top_k, BATCH)
+    settings = manifest_of(classifier, args.top_k, BATCH, args.facts)
     with Output(args.out, settings, classifier.variants, BATCH, fresh=args.fresh) as output:
         found = output.left(found)
         kept, started = output.tally.rows, time.monotonic()
@@ -133,8 +140,19 @@ def run_beside(
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Raise BadOption for what can be refused before anything is loaded."""
+    """Raise BadOption for what can be refused before anything is loaded; `facts` are those of --fact."""
     check_label(None, args.task, args.source)
+    args.facts = {}
+    for pair in args.fact:
+        key, sign, value = pair.partition("=")
+        if not sign:
+            raise BadOption(f"--fact is {pair[:40]!r}; write it as WHAT=VALUE.")
+        args.facts[key.strip()] = value.strip()
+    labels = known_labels(args.task, args.source) if args.facts else None
+    if labels:
+        from pawmatch.calibration.facts import fact_table, given_facts
+
+        given_facts(fact_table(labels), args.facts)
     if args.out is not None:
         check_out(args.out)
     elif args.fresh:
@@ -154,14 +172,18 @@ def answer(
     done: int,
 ) -> int:
     """Hand the answer to each image that is found to every sink; gives the number that failed."""
-    failed = 0
+    from pawmatch.calibration.facts import given_facts
+
+    failed, facts = 0, given_facts(classifier.table, args.facts)
     with closing(examine_files(classifier, found, readers)) as examined:
         # A bar and lines of results do not go together on one terminal.
         shown = not sys.stdout.isatty() or (args.out is not None and not args.json)
         count = lambda: sum(1 for _ in find_images(args.images))  # noqa: E731
         for file, entry in progress(examined, "classify", count=count, done=done) if shown else examined:
             result = (
-                entry if isinstance(entry, PawMatchError) else classifier.to_prediction(entry, args.top_k)
+                entry
+                if isinstance(entry, PawMatchError)
+                else classifier.to_prediction(entry, args.top_k, facts)
             )
             for sink in sinks:
                 sink(file, result)
@@ -218,6 +240,12 @@ def describe(file: str, prediction: Prediction) -> None:
         say(f"  looks like: {'; '.join(seen)}")
     for warning in prediction.warnings:
         say(f"  note: {warning}")
+    for fact in prediction.facts:
+        say(f"  given: {fact.name}: {fact.text}")
+    if question := prediction.question:
+        say(f"  to be surer: {question.text}")
+        for choice in question.choices:
+            say(f"    --fact {question.attribute}={choice.value} ({choice.text})")
     say("")
     for candidate in prediction.predictions:
         say(f"  {candidate.name:<{width}}  {percent(candidate.confidence):>9}")

@@ -14,7 +14,7 @@ import importlib.metadata
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -215,7 +215,9 @@ def manifest_path(out: Path) -> Path:
     return out.with_name(f"{out.name}.run.json")
 
 
-def manifest_of(classifier: Classifier, top_k: int, batch: int) -> dict[str, Any]:
+def manifest_of(
+    classifier: Classifier, top_k: int, batch: int, facts: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """All that a row depends on beside the image, as JSON values."""
     from pawmatch.checkpoint.config import config_values
     from pawmatch.engines.openvino import digest_of
@@ -230,6 +232,7 @@ def manifest_of(classifier: Classifier, top_k: int, batch: int) -> dict[str, Any
         "source": classifier.source,
         "top_k": top_k,
         "batch": batch,
+        **({"facts": dict(facts)} if facts else {}),
         "variants": list(classifier.variants),
         "engines": classifier.engines,
         "weights": weights,

@@ -239,11 +239,11 @@ class Handlers:
 
     # --- the endpoints
 
-    def predict(self, image: Any, task: Any = None, top_k: Any = TOP_K) -> dict[str, Any]:
-        """The most likely labels of one photo, with calibrated confidence."""
+    def predict(self, image: Any, task: Any = None, top_k: Any = TOP_K, facts: Any = None) -> dict[str, Any]:
+        """The most likely labels of one photo, with calibrated confidence, given facts beside it."""
         with answering("/predict") as line:
             line.task, count = self.task(task).name, whole_number("top_k", top_k)
-            prediction = self.inference.predict(line.task, self._photo(image), count)
+            prediction = self.inference.predict(line.task, self._photo(image), count, facts)
             line.answered(prediction)
             return public(prediction).to_dict()
 
@@ -305,6 +305,14 @@ class Handlers:
             seen = self.inference.look(line.task, path, TOP_K)
             line.answered(seen.prediction)
             return PageState(path, line.task, replace(seen, prediction=public(seen.prediction)))
+
+    def refine(self, state: PageState, facts: Any) -> PageState:
+        """The same photo with the answer that facts beside it give; without facts the first one."""
+        with answering("facts") as line:
+            line.task = state.task
+            seen = self.inference.refine(state.task, state.seen, TOP_K, facts)
+            line.answered(seen.prediction)
+            return replace(state, seen=replace(seen, prediction=public(seen.prediction)))
 
     def paint(self, state: PageState, label: Any = None) -> tuple[PageState, Explanation]:
         """The heatmaps for a label, by default the first choice, of a photo that was answered.

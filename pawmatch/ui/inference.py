@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from PIL import Image
 
+from pawmatch.calibration.facts import given_facts
 from pawmatch.errors import Busy, ImageError, PawMatchError
 from pawmatch.images import ImageFile, hold_file, read_image
 from pawmatch.images.pool import usable_cores
@@ -228,9 +229,11 @@ class Here:
         self._decoding = threading.BoundedSemaphore(max(2, usable_cores()))
         self._collector = Collector(run_together, MAX_BATCH, classifiers.thread)
 
-    def predict(self, task: str, source: Source, top_k: int) -> Prediction:
-        """One photo's answer."""
-        return self._classifiers.get(task).to_prediction(self._run(task, source), top_k)
+    def predict(self, task: str, source: Source, top_k: int, facts: Any = None) -> Prediction:
+        """One photo's answer, given what is known beside it; raises BadOption for a fact that is none."""
+        classifier = self._classifiers.get(task)
+        given = given_facts(classifier.table, facts)
+        return classifier.to_prediction(self._run(task, source), top_k, given)
 
     def predict_all(self, task: str, paths: Sequence[str], top_k: int) -> list[Prediction | PawMatchError]:
         """An answer or an error for each photo, in order.
@@ -269,6 +272,12 @@ class Here:
         # Pixels are most of it, and no heatmap needs them.
         small = replace(outputs.prepared, pixels={}, canvases={})
         return Seen(prediction, replace(outputs, prepared=small))
+
+    def refine(self, task: str, seen: Seen, top_k: int, facts: Any) -> Seen:
+        """The answer to the same photo given what is known beside it; the models do not run."""
+        classifier = self._classifiers.get(task)
+        given = given_facts(classifier.table, facts)
+        return replace(seen, prediction=classifier.to_prediction(seen.outputs, top_k, given))
 
     def heatmaps(
         self, task: str, path: str, seen: Seen, photo: Image.Image, label: str | None

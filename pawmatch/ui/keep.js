@@ -33,7 +33,8 @@ function note() {
   const square = Math.min(width, height);
   canvas.getContext("2d").drawImage(photo, (width - square) / 2, (height - square) / 2, square, square, 0, 0, side, side);
   const entry = { when: Date.now(), name: headline.innerText.replace(/\s+/g, " ").trim(), picture: canvas.toDataURL("image/jpeg", 0.8) };
-  localStorage.setItem(kept, JSON.stringify([entry, ...read()].slice(0, most)));
+  const others = read().filter(({ picture }, index) => index || picture !== entry.picture); // the same photo, asked on
+  localStorage.setItem(kept, JSON.stringify([entry, ...others].slice(0, most)));
   show();
 }
 

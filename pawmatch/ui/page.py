@@ -40,7 +40,10 @@ PHOTO_SCRIPT, KEEP_SCRIPT = (
 )
 # What photo.js knows takes the place of what widgets hold.
 WITH_PHOTO = "(photo, ...rest) => [pawmatch.photo, ...rest]"
-WITH_LABEL = "(photo, task, label, ...rest) => [pawmatch.photo, task, pawmatch.label, ...rest]"
+WITH_LABEL, WITH_FACTS = (
+    f"(photo, task, told, ...rest) => [pawmatch.photo, task, pawmatch.{told}, ...rest]"
+    for told in ("label", "facts")
+)
 
 Update = dict[Any, Any]
 
@@ -156,15 +159,19 @@ class PhotoPage:
         self.task.change(self.show_gallery, self.task, self.gallery, **QUICK).then(**look, **on_answer)
         self.retry.click(worded(self.load_intended), self.task, None, **on_answer).then(**look, **on_answer)
         self.answer.change(**in_browser, js="() => pawmatch.answered()")
-        self.intake.explain(
-            self.explain,
-            [self.photo, self.task, self.wanted, self.state, *colors],
-            self.outputs,
-            **run,
-            js=WITH_LABEL,
-            show_progress="hidden",
-            trigger_mode="always_last",
-        )
+        for event, answer, js in (
+            (self.intake.explain, self.explain, WITH_LABEL),
+            (self.intake.fact, self.tell, WITH_FACTS),
+        ):
+            event(
+                answer,
+                [self.photo, self.task, self.wanted, self.state, *colors],
+                self.outputs,
+                **run,
+                js=js,
+                show_progress="hidden",
+                trigger_mode="always_last",
+            )
         shared = self.keep.picture(worded(self.picture), [self.state, *colors], self.kept, **QUICK)
         shared.then(**in_browser, inputs=self.kept, js="(address) => pawmatchKeep(address)")
         gr.on(
@@ -206,15 +213,41 @@ class PhotoPage:
         try:
             with fit_for_visitors():
                 update: Update = {}
-                if state is None or (state.path, state.task) != (
-                    photo_path(image),
-                    self.handlers.task(task).name,
-                ):
+                state = self._held(image, task, state)
+                if state is None:
                     state = self.handlers.look(image, task)
                     update = self.answered(state, colormap)
                 return update | self.painted(*self.handlers.paint(state, label), colormap, strength)
         except PawMatchError as exc:
             return self.blank(task, exc)
+
+    def tell(
+        self, image: Any, task: Any, facts: Any, state: PageState | None, colormap: Any, strength: Any
+    ) -> Iterator[Update]:
+        """The same photo, with all that is said of it beside; heatmaps follow if another label is first now.
+
+        The models run again only as for `explain`.
+        """
+        try:
+            with fit_for_visitors():
+                held = self._held(image, task, state)
+                state = self.handlers.refine(held or self.handlers.look(image, task), facts)
+                prediction, values = state.seen.prediction, state.seen.prediction.to_dict()
+                yield {
+                    self.state: state,
+                    self.answer: html.answer(prediction),
+                    self.details: html.details(prediction, values),
+                    self.json: values,
+                }
+                if prediction.top.label not in {one.label for one in state.heatmaps.values()}:
+                    yield self.painted(*self.handlers.paint(state), colormap, strength)
+        except PawMatchError as exc:
+            yield self.blank(task, exc)
+
+    def _held(self, image: Any, task: Any, state: PageState | None) -> PageState | None:
+        """What is kept, if it is of this photo and task."""
+        wanted = (photo_path(image), self.handlers.task(task).name)
+        return state if state and (state.path, state.task) == wanted else None
 
     def refuse(self, task: Any, event: gr.EventData) -> Update:
         """A file that the page did not send: what to do, and nothing left of the last answer."""

@@ -4,7 +4,7 @@ const one = (name) => element.querySelector(`[data-part="${name}"]`);
 const [stage, image, frame, box] = ["stage", "image", "frame", "box"].map(one);
 const { limit, side, heic, kept } = stage.dataset;
 const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-const page = { photo: null, label: null };
+const page = { photo: null, label: null, facts: null };
 let original = null; // the file that was chosen, sharper than what was sent
 let whole = null; // what was shown, and said of it, before a crop
 let crop = [0.1, 0.1, 0.9, 0.9]; // left, top, right, bottom in shares of the photo
@@ -215,10 +215,13 @@ page.answered = () => {
     one("before").hidden = false;
   }
   // On a phone the answer may be below the screen: whoever asked should see it without searching.
+  const told = page.facts; // whoever answered a question goes on at the next one, or at what was said
+  page.facts = null;
+  if (told) document.querySelector("#answer :is(.ask, .facts) button")?.focus({ preventScroll: true });
   requestAnimationFrame(() => {
     const { top, bottom } = headline.getBoundingClientRect();
     if (top >= 0 && bottom <= innerHeight) return;
-    (innerHeight > 600 ? stage : headline).scrollIntoView({ behavior: still ? "auto" : "smooth", block: "start" });
+    (innerHeight > 600 && !told ? stage : headline).scrollIntoView({ behavior: still ? "auto" : "smooth", block: "start" });
   });
 };
 
@@ -230,11 +233,21 @@ function explain(label) {
   trigger("explain");
 }
 
-// Of the other parts of the page: bars and names to explain, examples to look at.
+// An answer to a question, or one that is taken back; what was said before stands on the page.
+function tell({ ask, fact, value }) {
+  const said = [...document.querySelectorAll("#answer [data-fact]")].map(({ dataset }) => [dataset.fact, dataset.value]);
+  page.facts = Object.fromEntries(said.filter(([name]) => name !== fact));
+  if (ask) page.facts[ask] = value;
+  trigger("fact");
+}
+
+// Of the other parts of the page: bars and names to explain, answers to questions, examples to look at.
 const within = (selector, event) => element.isConnected && event.target.closest?.(selector);
 document.addEventListener("click", (event) => {
-  const [bar, example] = ["#answer [data-label]", "#examples [data-index]"].map((part) => within(part, event));
+  const parts = ["#answer [data-label]", "#answer [data-value]", "#examples [data-index]"];
+  const [bar, answer, example] = parts.map((part) => within(part, event));
   if (bar) explain(bar.dataset.label);
+  if (answer) tell(answer.dataset);
   if (!example) return;
   page.wait();
   trigger("example", { index: Number(example.dataset.index) });

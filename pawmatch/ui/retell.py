@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from pawmatch import phrasing
+from pawmatch.calibration.facts import UNSURE, translated_facts
 from pawmatch.checkpoint.backbone import imagenet_names
 from pawmatch.evaluation.compare import ImageAnswers
 from pawmatch.labels import ENGLISH, display_name, spelling_key, translated, words_of
@@ -15,8 +16,10 @@ from pawmatch.phrasing import MAX_NAMES, MIN_PROBABLE, MIN_SURE
 from pawmatch.results import (
     Candidate,
     Explanation,
+    Fact,
     LookAlike,
     Prediction,
+    Question,
     Review,
     ReviewReason,
     Task,
@@ -77,6 +80,8 @@ def prediction(found: Prediction) -> Prediction:
         candidates_90=tuple(class_name(_labels_by_name().get(name, name)) for name in found.candidates_90),
         group=found.group and replace(found.group, name=_kind(found.group.name)),
         looks_like=_looks(found.looks_like),
+        facts=tuple(_fact(one) for one in found.facts),
+        question=found.question and _question(found.question),
         warnings=tuple(texts(language()).get(f"warning.{text}", "") for text in found.warnings),
     )
     review = _review(told.review, told.predictions, told.variants, words_of(told))
@@ -165,6 +170,18 @@ def error(exc: Exception) -> str:
 
 def _named(one: Named) -> Named:
     return replace(one, name=class_name(one.label))
+
+
+def _fact(one: Fact) -> Fact:
+    known = translated_facts(language())
+    text = say("facts.unsure") if one.value == UNSURE else known[one.text]
+    return replace(one, name=known[one.name], text=text)
+
+
+def _question(one: Question) -> Question:
+    known = translated_facts(language())
+    choices = tuple(replace(choice, text=known[choice.text]) for choice in one.choices)
+    return replace(one, text=known[one.text], choices=choices)
 
 
 def _kind(name: str) -> str:

@@ -30,7 +30,7 @@ from pawmatch.ui.bounds import MAX_SESSIONS, cancel, keeping
 from pawmatch.ui.compare import ComparePage
 from pawmatch.ui.connections import BACKLOG, MAX_HEAD_BYTES, limited
 from pawmatch.ui.faults import Faults
-from pawmatch.ui.gradio_patches import app_of, fetch_nothing, remember_signatures
+from pawmatch.ui.gradio_patches import app_of, fetch_nothing, pad_calls, remember_signatures
 from pawmatch.ui.handlers import EXAMPLES, HOW_TO_SEND, Handlers, read_examples
 from pawmatch.ui.inference import Classifiers, from_settings, lent_gpu
 from pawmatch.ui.known import KnownPage
@@ -72,6 +72,7 @@ def create(
     with demo.route(static("known.title"), known.PATH):
         KnownPage(handlers).connect(demo)
     remember_signatures(demo)
+    pad_calls(demo, "predict", 3)
     fetch_nothing(demo, HOW_TO_SEND, passing=photo if settings.fetch_urls else None)
     # No way around the queue: it is what keeps many visitors from running the models all at once.
     demo.queue(max_size=settings.queue_size, default_concurrency_limit=2, api_open=False)

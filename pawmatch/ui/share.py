@@ -50,7 +50,9 @@ def draw_answer(
         ]
         model = say("share.model", source=told.model.source, classes=told.model.classes)
         caveat = retell.limits([words_of(prediction)])
+        said_too = [say("facts.fact", name=one.name, text=one.text) for one in told.facts]
         notes = [
+            *([f"{say('facts.given')} · {' · '.join(said_too)}"] if said_too else []),
             say("share.maps", name=retell.class_name(label)),
             f"{model} · {date.today().isoformat()}",
             caveat,

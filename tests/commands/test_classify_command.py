@@ -33,7 +33,7 @@ def test_one_image_gives_the_object_of_the_api(
     answer = json.loads(out)
     assert list(answer) == [
         *("task", "model", "verdict", "predictions", "review", "candidates_90", "group", "looks_like"),
-        *("boxes", "variants", "timing_ms", "warnings"),
+        *("boxes", "variants", "facts", "question", "timing_ms", "warnings"),
     ]
     assert answer["model"] == {
         "source": f"{breeds}/cnn_transformer_mfe",
@@ -87,6 +87,44 @@ def test_one_image_is_described_in_full(breeds: str, dog: Path, capsys: pytest.C
     assert out.startswith(f"{dog}: Perhaps a ")
     for text in ("Border Collie", "Maltese", "CNN + Transformer + MFE: ", "9 times in 10", "check: "):
         assert text in out
+
+
+def test_facts_count_and_the_question_says_what_it_takes(
+    breeds: str, dog: Path, album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["classify", str(dog), "--source", breeds]
+    assert main([*command, "--json"]) == 0
+    plain = json.loads(capsys.readouterr().out)
+    question = plain["question"]
+    fact = f"{question['attribute']}={question['choices'][0]['value']}"
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert f"to be surer: {question['text']}" in out
+    assert f"--fact {fact} ({question['choices'][0]['text']})" in out
+    assert main([*command, "--fact", fact]) == 0
+    out = capsys.readouterr().out
+    assert f": {question['choices'][0]['text']}\n" in out.partition("given: ")[2]
+    assert main([*command, "--fact", fact, "--fact", "coat=unsure", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [one["value"] for one in told["facts"]] == [question["choices"][0]["value"], "unsure"]
+    assert told["predictions"] != plain["predictions"]
+    # Rows with other facts are other rows.
+    rows = [*command, "--out", str(tmp_path / "rows.jsonl"), "--fact"]
+    assert main([*rows, "coat=long"]) == 0
+    assert main([*rows, "coat=short"]) == 2
+    assert "--fresh" in capsys.readouterr().err
+
+
+def test_wrong_facts_are_refused_before_anything_is_loaded(
+    dog: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classify, "load_models", lambda *_: pytest.fail("loaded"))
+    for fact, said in (
+        ("siez=small", "'siez' is unknown; use size"),
+        ("size=huge", "size is 'huge'; use tiny"),
+    ):
+        assert main(["classify", str(dog), "--fact", fact]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_the_csv_has_the_documented_columns(
@@ -187,6 +225,7 @@ def test_rows_are_the_same_with_readers_and_without(
         (["--workers", "-1"], "--workers is -1; give a whole number from 0"),
         (["--top-k", "0"], "--top-k is 0; give a whole number from 1 on"),
         (["--fresh"], "--fresh overwrites the file of --out; name that file too"),
+        (["--fact", "small"], "--fact is 'small'; write it as WHAT=VALUE."),
     ],
 )
 def test_options_are_refused_before_anything_is_loaded(

@@ -63,7 +63,7 @@ def test_only_the_four_endpoints_are_public(service: str) -> None:
     }
     image, task, top_k = ("image", False, None), ("task", True, "breed"), ("top_k", True, 5)
     assert parameters == {
-        "/predict": [image, task, top_k],
+        "/predict": [image, task, top_k, ("facts", True, None)],
         "/explain": [image, task, ("label", True, None)],
         "/predict_batch": [("images", False, None), task, top_k],
         "/models": [],
@@ -91,6 +91,29 @@ def test_predict_with_and_without_defaults(client: Client, picture: Path) -> Non
         assert other["task"] == task
         assert other["model"]["source"] == f"{task}/cnn_transformer_mfe"
         assert len(other["predictions"]) == 2
+
+
+def test_predict_takes_facts_and_says_what_to_ask(client: Client, picture: Path, service: str) -> None:
+    photo = handle_file(picture)
+    plain = client.predict(photo, "breed", 5, api_name="/predict")
+    question = plain["question"]
+    assert plain["facts"] == []
+    assert question["text"].endswith("?")
+    value = question["choices"][0]["value"]
+    given = client.predict(photo, "breed", 5, {question["attribute"]: value}, api_name="/predict")
+    assert [(one["attribute"], one["value"]) for one in given["facts"]] == [(question["attribute"], value)]
+    assert given["predictions"] != plain["predictions"]
+    again = client.predict(photo, "breed", 5, {}, api_name="/predict")
+    assert again["predictions"] == plain["predictions"]
+    assert "'huge'; use tiny" in refused(client, photo, "breed", 5, {"size": "huge"}, api_name="/predict")
+    assert "facts is 'small'" in refused(client, photo, "breed", 5, "small", api_name="/predict")
+    # Calls over plain HTTP that were written before there were facts.
+    with picture.open("rb") as file:
+        (path,) = httpx.post(f"{service}gradio_api/upload", files={"files": file}, timeout=60).json()
+    body = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "breed", 5]}
+    asked = httpx.post(f"{service}gradio_api/call/predict", json=body, timeout=60).json()["event_id"]
+    told = httpx.get(f"{service}gradio_api/call/predict/{asked}", timeout=60).text
+    assert json.loads(told.split("data: ")[-1])[0]["predictions"] == plain["predictions"]
 
 
 def test_explain_gives_overlays_of_the_photos_size(client: Client, picture: Path) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from pawmatch.labels import VARIANT_NAMES, new_task
-from pawmatch.results import Group, LookAlike, Prediction, ReviewReason, Verdict
+from pawmatch.results import Choice, Fact, Group, LookAlike, Prediction, Question, ReviewReason, Verdict
 from pawmatch.ui import html
+from pawmatch.ui.speech import speaking
 from tests.ui.conftest import TASKS
 from tests.ui.made import make_explanation, make_prediction
 
@@ -54,6 +55,30 @@ def test_a_check_is_asked_for_below_the_verdict_with_all_reasons() -> None:
         < shown.index("A person should")
         < shown.index("<li>The model is unsure.")
     )
+
+
+def test_a_question_and_what_was_said_stand_below_the_bars_in_the_readers_language() -> None:
+    facts = (
+        Fact("coat", "long", "Coat length", "long"),
+        Fact("ears", "unsure", "Ears", "not sure"),
+    )
+    question = Question("tail", "What does the tail look like?", (Choice("short", "short or none"),))
+    asked = replace(make_prediction(0.31), facts=facts, question=question)
+    shown = html.answer(asked)
+    assert shown.index("data-label") < shown.index("data-fact") < shown.index("data-ask")
+    assert 'aria-label="Take back: Coat length: long"' in shown
+    assert 'aria-label="Take back: Ears: not sure"' in shown
+    assert ">not sure</button>" in shown
+    with speaking("de"):
+        told = html.answer(asked)
+    for text in (
+        "Zurücknehmen: Felllänge: lang",
+        "Ohren: weiß nicht",
+        "Wie sieht die Rute aus?",
+        "kurz oder keine",
+    ):
+        assert text in told
+    assert "data-ask" not in html.answer(make_prediction(0.9))
 
 
 def test_another_subject_is_named_and_the_bars_say_what_they_mean() -> None:

@@ -157,6 +157,39 @@ def test_another_label_and_other_colours_do_not_run_the_models_again(
     assert problem[page.why] == ""
 
 
+def test_an_answer_to_a_question_does_not_run_the_models_and_is_taken_back_without_a_trace(
+    page: PhotoPage, upload: dict[str, Any], fail: Callable[[Exception], None]
+) -> None:
+    *_, answer, maps = look(page, upload)
+    asked = re.findall(r'data-ask="(\w+)" data-value="(\w+)"', answer[page.answer])
+    assert len(asked) > 2
+    assert asked[-1][1] == "unsure"
+    fail(AssertionError("the models ran again"))
+    state = maps[page.state]
+    for attribute, value in asked:
+        told, *drawn = page.tell(upload, "breed", {attribute: value}, state, "jet", 0.5)
+        assert f'data-fact="{attribute}" data-value="{value}"' in told[page.answer]
+        assert f'data-ask="{attribute}"' not in told[page.answer]
+        assert page.why not in told  # the visitor may be about to choose one
+        first = told[page.json]["predictions"][0]["label"]
+        if first == maps[page.json]["explanation"]["label"]:
+            assert not drawn
+        else:
+            assert drawn[0][page.json]["explanation"]["label"] == first
+            assert drawn[0][page.json]["facts"] == told[page.json]["facts"]
+        (back,) = page.tell(upload, "breed", {}, told[page.state], "jet", 0.5)
+        assert back[page.answer] == answer[page.answer]
+        assert back[page.json]["predictions"] == maps[page.json]["predictions"]
+    (problem,) = page.tell(upload, "breed", {"size": "huge"}, state, "jet", 0.5)
+    assert "huge" in problem[page.answer]
+
+
+def test_facts_outlive_what_is_kept(page: PhotoPage, upload: dict[str, Any]) -> None:
+    told, *_ = page.tell(upload, "breed", {"size": "small"}, None, "jet", 0.5)
+    assert 'data-fact="size" data-value="small"' in told[page.answer]
+    assert told[page.json]["facts"][0]["text"] == "small, 5 to 12 kg"
+
+
 def test_what_is_kept_of_another_photo_is_not_explained(
     page: PhotoPage, upload: dict[str, Any], tmp_path: Path
 ) -> None:
