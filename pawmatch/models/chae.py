@@ -39,7 +39,7 @@ class ChaeConfig:
     pool, then an average pool of `average_pool` positions a side; `last_kernel` is the last block's, where it
     differs. `stem="patches"` makes a vision transformer: one linear map of each patch that is as large as a
     position of the stem's map. The encoder is as wide as the last filter count, or has a projection to its
-    own `width`. `keep_tokens` and `attention_window` are explained in
+    own `width`. `keep_share` and `attention_window` are explained in
     pawmatch.models.attention. The variant without an encoder takes the encoder's values and ignores them.
     """
 
@@ -57,8 +57,8 @@ class ChaeConfig:
     heads: Annotated[int, Interval(ge=1, le=64)] = 8
     mlp_width: Width = 256
     dropout: Dropout = 0.2
-    keep_tokens: Annotated[int, Interval(ge=1, le=16_384)] | None = None
-    attention_window: Grid | None = None
+    keep_share: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    attention_window: Annotated[int, Interval(ge=1, le=8)] | None = None  # wider ones cost too much memory
     morphology_channels: Annotated[int, Interval(ge=1, le=1_024)] = 16
     morphology_width: MorphologyWidth = 32
 
@@ -139,8 +139,8 @@ class Chae(ImageModel):
     def _add_encoder(self, config: ChaeConfig, channels: int, width: int) -> None:
         if width % config.heads:
             raise BadOption(f"The encoder's width, {width}, must be a multiple of heads, {config.heads}.")
-        if config.keep_tokens is not None and config.layers < 2:
-            raise BadOption("keep_tokens drops tokens after the first layer; it needs layers of 2 or more.")
+        if config.keep_share < 1 and config.layers < 2:
+            raise BadOption("keep_share drops tokens after the first layer; it needs layers of 2 or more.")
         if width != channels:
             self.projection = nn.Linear(channels, width)
         self.grid = config.input_size // config.scale
@@ -159,7 +159,7 @@ class Chae(ImageModel):
                 )
                 for _ in range(config.layers)
             ),
-            keep_tokens=config.keep_tokens,
+            keep_share=config.keep_share,
             window=config.attention_window,
         )
 
@@ -175,22 +175,31 @@ class Chae(ImageModel):
         grid = nn.functional.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
         return torch.cat([self.position_embedding[:1], grid[0].flatten(1).T])
 
+    def tokens(self, feature_map: Tensor) -> Tensor:
+        """Feature map (N, C, h, w) -> what the encoder takes, (N, 1 + h*w, W), the CLS token first."""
+        n, _, h, w = feature_map.shape
+        tokens = feature_map.flatten(2).transpose(1, 2)  # (N, C, h, w) -> (N, h*w, C)
+        if self.projection is not None:
+            tokens = self.projection(tokens)  # (N, h*w, C) -> (N, h*w, W)
+        return torch.cat([self.cls_token.expand(n, -1, -1), tokens], dim=1) + self.positions(h, w)
+
     def forward_features(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [0, 1] -> the stem's map (N, C, h, w), with H/16 x W/16 as published."""
         feature_map: Tensor = self.stem(images)
         return feature_map
 
+    def kept(self, feature_map: Tensor) -> Tensor:
+        """How many positions of each feature map (N, C, h, w) go on after the encoder's first layer, (N,)."""
+        assert self.encoder is not None, "the stem alone has no encoder"
+        count: Tensor = self.encoder(self.tokens(feature_map), *feature_map.shape[2:])[1]
+        return count
+
     def forward_head(self, feature_map: Tensor) -> Tensor:
         """Feature map (N, C, h, w) -> logits (N, classes)."""
-        n, _, h, w = feature_map.shape
         if self.encoder is None:
             features = feature_map.mean(dim=(2, 3))
         else:
-            tokens = feature_map.flatten(2).transpose(1, 2)  # (N, C, h, w) -> (N, h*w, C)
-            if self.projection is not None:
-                tokens = self.projection(tokens)  # (N, h*w, C) -> (N, h*w, W)
-            tokens = torch.cat([self.cls_token.expand(n, -1, -1), tokens], dim=1)
-            features = self.encoder(tokens + self.positions(h, w), h, w)[:, 0]  # the CLS vector, (N, W)
+            features, _ = self.encoder(self.tokens(feature_map), *feature_map.shape[2:])
         if self.morphological_extractor is not None and self.feature_fusion is not None:
             features = self.feature_fusion(features, self.morphological_extractor(features))
         logits: Tensor = self.classifier(self.norm(features))

@@ -256,7 +256,7 @@ def open_journal(search: Search) -> optuna.Study:
     study: optuna.Study = library.create_study(
         study_name="search",
         storage=library.storages.JournalStorage(backend.JournalFileBackend(path, lock_obj=lock)),
-        directions=["minimize"] * 3,  # validation loss, parameters, latency
+        directions=["minimize"] * 3,  # validation loss, parameters, relative latency
         load_if_exists=True,
     )
     shared = json.loads(json.dumps(search.shared()))
@@ -287,7 +287,10 @@ def _settled(search: Search, name: str, trial: FrozenTrial) -> bool:
 
 
 def _run_trial(search: Search, report: Callable[[str], None], trial: Trial) -> tuple[float, float, float]:
-    """Train a trial with every seed; gives validation loss, parameters and latency in milliseconds."""
+    """Train a trial with every seed; gives validation loss, parameters and latency.
+
+    Latency is in times of the first trial's, as milliseconds say what else the machine did meanwhile.
+    """
     name = trial.user_attrs["name"]
     try:
         named = search.study.trials.get(name)
@@ -302,11 +305,11 @@ def _run_trial(search: Search, report: Callable[[str], None], trial: Trial) -> t
         trial.set_user_attr("failure", " ".join(reason.split()))
         report(f"{name} failed: {reason}")
         raise
-    for key, value in (("runs", runs), ("relative", relative)):
+    for key, value in (("runs", runs), ("milliseconds", milliseconds)):
         trial.set_user_attr(key, value)
     loss, parameters = (fmean(run[key] for run in runs) for key in ("loss", "parameters"))
     report(f"{name}: validation loss {loss:.3f}, {parameters:,.0f} parameters, {milliseconds:.1f} ms")
-    return loss, parameters, milliseconds
+    return loss, parameters, relative
 
 
 def _train(
@@ -376,8 +379,8 @@ def study_table(search: Search, journal: optuna.Study) -> list[str]:
             for key, pattern in MEASURES.items()
         ]
         cells = (
-            name, " ".join(sets), f"{trial.values[1]:,.0f}", f"{trial.values[2]:.1f}",
-            f"{kept['relative']:.2f}", *figures, "yes" if trial.number in front else "",
+            name, " ".join(sets), f"{trial.values[1]:,.0f}", f"{kept['milliseconds']:.1f}",
+            f"{trial.values[2]:.2f}", *figures, "yes" if trial.number in front else "",
         )  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     failed = [f"- {name} failed: {reason}" for name, reason in failures(search, journal).items()]

@@ -5,8 +5,12 @@ The encoder of CHAE with tokens dropped and attention restricted to a window.
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from pawmatch.models.attention import (
     Encoder,
@@ -16,6 +20,7 @@ from pawmatch.models.attention import (
     head_count,
     most_attended,
     outside_window,
+    windowed_attention,
 )
 
 
@@ -114,91 +119,122 @@ def test_tokens_begin_as_nothing_but_the_residual_and_learn() -> None:
 WIDTH, HEADS = 16, 2
 
 
-def encoder(keep_tokens: int | None = None, window: int | None = None, layers: int = 2) -> Encoder:
+def encoder(keep_share: float = 1.0, window: int | None = None, layers: int = 2) -> Encoder:
     torch.manual_seed(0)
     stack = Encoder(
         (EncoderLayer(WIDTH, heads=HEADS, mlp_width=32, dropout=0.1) for _ in range(layers)),
-        keep_tokens=keep_tokens,
+        keep_share=keep_share,
         window=window,
     )
     return stack.eval()
 
 
-def tokens(height: int = 3, width: int = 4) -> torch.Tensor:
-    return torch.randn(2, 1 + height * width, WIDTH, generator=torch.Generator().manual_seed(1))
+def tokens(height: int = 3, width: int = 4, pictures: int = 2) -> Tensor:
+    return torch.randn(pictures, 1 + height * width, WIDTH, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize(("keep_tokens", "window"), [(12, None), (99, None), (None, 4), (None, 99), (12, 4)])
+@pytest.mark.parametrize(("keep_share", "window"), [(1 - 1e-7, None), (1.0, 4), (1.0, 8), (1 - 1e-7, 4)])
 def test_what_drops_and_blocks_nothing_equals_the_plain_encoder(
-    keep_tokens: int | None, window: int | None
+    keep_share: float, window: int | None
 ) -> None:
-    expected = encoder()(tokens(), 3, 4)
-    torch.testing.assert_close(encoder(keep_tokens, window)(tokens(), 3, 4), expected)
+    expected, everything = encoder()(tokens(), 3, 4)
+    got, count = encoder(keep_share, window)(tokens(), 3, 4)
+    torch.testing.assert_close(got, expected)
+    assert count.tolist() == everything.tolist() == [12, 12]
 
 
 def test_options_have_no_parameters_of_their_own() -> None:
-    assert encoder(4, 2).state_dict().keys() == encoder().state_dict().keys()
+    assert encoder(0.5, 2).state_dict().keys() == encoder().state_dict().keys()
 
 
-def test_those_that_the_cls_token_attends_to_most_go_on() -> None:
-    weights = torch.zeros(2, 5, 5)
-    weights[0, 0] = torch.tensor([0.9, 0.0, 0.05, 0.01, 0.04])
-    weights[1, 0] = torch.tensor([0.0, 0.4, 0.1, 0.3, 0.2])
-    kept = most_attended(weights, 2)
-    assert kept[:, 0].tolist() == [0, 0]
-    assert [sorted(row) for row in kept[:, 1:].tolist()] == [[2, 4], [1, 3]]
+def test_the_fewest_that_hold_the_share_of_the_attention_go_on() -> None:
+    weights = torch.tensor([[0.0, 0.05, 0.01, 0.04], [0.25, 0.25, 0.25, 0.25], [0.0, 1.0, 0.0, 0.0]])
+    kept = most_attended(weights, 0.7)  # of what the positions have, without the CLS token's own
+    assert kept.count.tolist() == [2, 3, 1]
+    assert kept.places.tolist() == [[0, 2, 4, 3], [0, 1, 2, 3], [0, 2, 1, 3]]
+    assert kept.padding.tolist() == [[False, False, False, True], [False] * 4, [False, False, True, True]]
 
 
 @pytest.mark.parametrize("window", [None, 2])
 def test_dropping_equals_running_the_second_layer_on_the_kept_tokens(window: int | None) -> None:
     images = tokens()
     plain = encoder()
-    blocked = None if window is None else outside_window(3, 4, window)
-    first = plain[0]
+    everywhere = torch.arange(13)[None]
+    blocked = (
+        torch.zeros(13, 13, dtype=torch.bool) if window is None else outside_window(everywhere, 4, window)[0]
+    )
+    first, second = plain
     assert isinstance(first, EncoderLayer)
     normed = first.norm_attention(images)
     _, weights = first.attention(normed, normed, normed, attn_mask=blocked)
-    after_first, _ = first(images, blocked)
-    got = encoder(5, window)(images, 3, 4)
-    assert got.shape == (2, 6, WIDTH)
-    for row in range(2):  # one image at a time, as each keeps its own
-        best = weights[row, 0, 1:].argsort(descending=True)[:5] + 1
-        kept = torch.cat([torch.zeros(1, dtype=torch.long), best])
-        allowed = None if blocked is None else blocked[kept][:, kept]
-        expected, _ = plain[1](after_first[row : row + 1, kept], allowed)
-        torch.testing.assert_close(got[row, 0], expected[0, 0])
+    # The CLS token's own weight is among those of the library.
+    shares = weights[:, 0, 1:] / weights[:, 0, 1:].sum(dim=1, keepdim=True)
+    after_first, _ = first(images, partial(scaled_dot_product_attention, attn_mask=~blocked))
+    got, count = encoder(0.6, window)(images, 3, 4)
+    for row in range(2):  # one picture at a time, as each keeps its own
+        held = shares[row].sort(descending=True)
+        number = int((held.values.cumsum(0) < 0.6).sum()) + 1
+        kept = torch.cat([torch.zeros(1, dtype=torch.long), held.indices[:number] + 1])
+        allowed = ~blocked[kept][:, kept]
+        expected, _ = second(
+            after_first[row : row + 1, kept], partial(scaled_dot_product_attention, attn_mask=allowed)
+        )
+        assert count[row] == number < 12
+        torch.testing.assert_close(got[row], expected[0, 0])
+
+
+@pytest.mark.parametrize("window", [None, 2])
+def test_how_many_are_kept_depends_on_the_picture_and_not_on_its_batch(window: int | None) -> None:
+    images = tokens(pictures=8)
+    stack = encoder(0.7, window)
+    with torch.no_grad():
+        stack.get_parameter("0.attention.in_proj_weight").mul_(2)  # so that attention is far from uniform
+        together, count = stack(images, 3, 4)
+        alone = [stack(image[None], 3, 4) for image in images]
+    assert len(set(count.tolist())) > 2
+    assert count.tolist() == [int(one) for _, one in alone]
+    torch.testing.assert_close(together, torch.cat([vector for vector, _ in alone]))
 
 
 def test_training_and_inference_agree_on_masked_attention() -> None:
     """The library has a fast path for inference; a mask and dropped tokens must not change its answer."""
-    stack = encoder(5, 2)
-    with_gradient = stack(tokens(), 3, 4)
+    stack = encoder(0.5, 2)
+    with_gradient, _ = stack(tokens(), 3, 4)
     with torch.inference_mode():
-        torch.testing.assert_close(stack(tokens(), 3, 4), with_gradient.detach())
+        torch.testing.assert_close(stack(tokens(), 3, 4)[0], with_gradient.detach())
 
 
 def test_a_window_keeps_neighbours_and_the_cls_token() -> None:
-    blocked = outside_window(2, 3, 2)  # positions 1 2 3 over 4 5 6, the CLS token 0
+    blocked = outside_window(torch.arange(7)[None], 3, 2)[0]  # positions 1 2 3 over 4 5 6, the CLS token 0
     assert not blocked[0].any()
     assert not blocked[:, 0].any()
     assert blocked[1].nonzero().flatten().tolist() == [3, 6]
     assert blocked[2].nonzero().flatten().tolist() == []
-    assert outside_window(2, 3, 1)[1:, 1:].logical_not().equal(torch.eye(6, dtype=torch.bool))
+    assert outside_window(torch.arange(7)[None], 3, 1)[0, 1:, 1:].logical_not().equal(torch.eye(6).bool())
 
 
-def test_a_windowed_layer_mixes_nothing_from_further_away() -> None:
-    layer = encoder(layers=1)[0]
-    images = tokens().requires_grad_()
-    out, _ = layer(images, outside_window(3, 4, 2))
-    (gradient,) = torch.autograd.grad(out[0, 1].sum(), images)  # the first position, row 0, column 0
-    reached = gradient[0].abs().amax(dim=1) > 0
-    assert reached.nonzero().flatten().tolist() == [0, 1, 2, 5, 6]
+@pytest.mark.parametrize("window", [1, 2, 3, 6])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 11), (9, 2), (1, 7)])
+def test_blocks_give_what_the_mask_on_the_full_matrix_gives(height: int, width: int, window: int) -> None:
+    q, k, v = torch.randn(3, 2, 2, 1 + height * width, 8, dtype=torch.float64).requires_grad_()
+    blocked = outside_window(torch.arange(1 + height * width)[None], width, window)
+    expected = scaled_dot_product_attention(q, k, v, attn_mask=~blocked[:, None])
+    got = windowed_attention(q, k, v, height=height, width=width, window=window)
+    torch.testing.assert_close(got, expected)
+    signs = torch.randn_like(got)
+    for one, other in zip(
+        torch.autograd.grad((got * signs).sum(), (q, k, v)),
+        torch.autograd.grad((expected * signs).sum(), (q, k, v)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other)
 
 
 def test_dropped_positions_still_reach_the_cls_token_through_the_first_layer() -> None:
     images = tokens().requires_grad_()
-    out = encoder(2)(images, 3, 4)
-    (gradient,) = torch.autograd.grad(out[0, 0, 0], images)
+    out, count = encoder(0.2)(images, 3, 4)
+    assert count.max() < 12
+    (gradient,) = torch.autograd.grad(out[0, 0], images)
     assert (gradient[0].abs().amax(dim=1) > 0).all()
 
 

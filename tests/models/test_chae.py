@@ -45,7 +45,7 @@ def count(**config: Any) -> int:
 @pytest.mark.parametrize(
     ("config", "more"),
     [
-        ({"keep_tokens": 64}, 0),
+        ({"keep_share": 0.6}, 0),
         ({"attention_window": 4}, 0),
         ({"width": 128}, 0),
         ({"heads": 4}, 0),
@@ -117,7 +117,7 @@ def test_activation_is_the_same_all_over_the_model() -> None:
     assert torch.nn.GELU not in kinds
 
 
-@pytest.mark.parametrize("config", [{"keep_tokens": 16}, {"attention_window": 4}])
+@pytest.mark.parametrize("config", [{"keep_share": 0.9999999}, {"attention_window": 4}])
 def test_an_option_that_leaves_everything_equals_the_plain_model(config: dict[str, Any]) -> None:
     values = {**TINY, "input_size": 64}
     plain = build_model(variant="cnn_transformer", **values).eval()
@@ -127,7 +127,7 @@ def test_an_option_that_leaves_everything_equals_the_plain_model(config: dict[st
     torch.testing.assert_close(model(images), plain(images))
 
 
-@pytest.mark.parametrize("config", [{"keep_tokens": 3}, {"attention_window": 2}])
+@pytest.mark.parametrize("config", [{"keep_share": 0.3}, {"attention_window": 2}])
 def test_sparser_models_differ_train_and_have_heatmaps(config: dict[str, Any]) -> None:
     torch.manual_seed(0)
     values = {**TINY, "input_size": 64}
@@ -143,7 +143,23 @@ def test_sparser_models_differ_train_and_have_heatmaps(config: dict[str, Any]) -
     cams = [grad_cam(model, feature_map, index) for index in range(3)]
     assert any(cam.raw_max > 0 for cam in cams)
     assert all(cam.values.shape == (4, 4) for cam in cams)
-    assert model(torch.rand(1, 3, 32, 16)).shape == (1, 3)  # fewer positions than are kept
+    assert model(torch.rand(1, 3, 32, 16)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("config", [{"keep_share": 0.5}, {"attention_window": 2}])
+def test_shapes_can_be_had_without_values(config: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        model = build_model(variant="cnn_transformer", **{**TINY, "input_size": 64}, **config).eval()
+        assert model(torch.empty(1, 3, 64, 64)).shape == (1, 3)
+
+
+def test_how_many_positions_are_kept_is_told() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(4, 3, 64, 64)
+    model = build_model(variant="cnn_transformer", **{**TINY, "input_size": 64, "keep_share": 0.5})
+    assert isinstance(model, Chae)
+    kept = model.eval().kept(model.forward_features(images))
+    assert ((kept >= 1) & (kept < 16)).all()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -202,9 +218,10 @@ def test_stem_normalises_before_it_convolves() -> None:
         ({"dropout": float("nan")}, BadOption, "dropout must be a finite number"),
         ({"speed": 3}, BadOption, "unknown key speed"),
         ({"speed": object()}, BadOption, "no plain value"),
-        ({"keep_tokens": 0}, BadOption, "keep_tokens 0 must be 1 or more"),
-        ({"keep_tokens": 2, "layers": 1}, BadOption, "layers of 2"),
+        ({"keep_share": 0}, BadOption, "keep_share 0 must be above 0"),
+        ({"keep_share": 0.5, "layers": 1}, BadOption, "layers of 2"),
         ({"attention_window": 0}, BadOption, "attention_window 0 must be"),
+        ({"attention_window": 9}, BadOption, "attention_window 9 must be 8 or less"),
         ({"average_pool": 0}, BadOption, "average_pool 0 must be"),
         ({"average_pool": 4}, BadOption, "multiple of 64"),
         ({"width": 5}, BadOption, "width, 5"),
@@ -217,6 +234,6 @@ def test_impossible_values_are_named(values: dict[str, Any], error: type[Excepti
         build_model(**{"variant": "cnn_transformer", **TINY, **values})
 
 
-@pytest.mark.parametrize("ignored", [{"heads": 3}, {"keep_tokens": 2, "layers": 1}, {"width": 5}])
+@pytest.mark.parametrize("ignored", [{"heads": 3}, {"keep_share": 0.5, "layers": 1}, {"width": 5}])
 def test_the_stem_alone_ignores_the_values_of_an_encoder(ignored: dict[str, Any]) -> None:
     assert build_model(variant="cnn", **{**TINY, **ignored}).feature_dim == 16

@@ -26,7 +26,7 @@ BASES = {
         architecture={
             **{"input_size": 32, "filters": [4, 8], "kernel": 3, "extra_convolutions": 0, "average_pool": 1},
             **{"stem_dropout": 0.0, "width": 8, "layers": 2, "heads": 2, "mlp_width": 16, "dropout": 0.2},
-            **{"keep_tokens": 16, "attention_window": 4, **WIDE},
+            **{"keep_share": 0.5, "attention_window": 4, **WIDE},
         },
         answers=None,
         files=(),
@@ -58,8 +58,8 @@ TOGETHER: dict[str, tuple[dict[str, Any], ...]] = {
     "chae": (
         {"filters": [-60_000, 60_120]},
         {"filters": [8_192] * 8, "input_size": 256},
-        {"filters": [1], "input_size": 2_048, "keep_tokens": None, "attention_window": None},
-        {"filters": [1, 1], "input_size": 2_048, "attention_window": 128, "width": 2},
+        {"filters": [1], "input_size": 2_048, "keep_share": 1.0, "attention_window": None},
+        {"filters": [1, 1], "input_size": 2_048, "attention_window": 8, "width": 2},
         {"filters": [2_048, 2_048], "kernel": 15, "extra_convolutions": 32},
         {"layers": 64, "width": 8_192, "heads": 64},
         {"filters": [8_192], "input_size": 2_048},
