@@ -44,7 +44,7 @@ from pawmatch.errors import CheckpointNotFound, DigestMismatch, NotACheckpoint
 from pawmatch.files import replace_file
 from pawmatch.images import InputSpec
 from pawmatch.labels import bundled_weights, spelling_key
-from pawmatch.models.backbone import create_backbone
+from pawmatch.models.backbone import NoInit, create_backbone
 from pawmatch.models.hybrid import Hybrid
 from pawmatch.strict import Name, Text
 
@@ -57,7 +57,7 @@ PREFIX = "backbone."  # of its keys in a file, so that a hybrid's parameters are
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneFile:
-    """The config.json of a backbone; `files` are the SHA-256 of its two files."""
+    """The config.json of a backbone; `files` are the SHA-256 of the CNN and, if there is one, of the head."""
 
     format_version: int
     kind: str
@@ -73,7 +73,7 @@ class Backbone:
     """A pretrained CNN, in evaluation mode and without gradients.
 
     `network` is timm's, built by `timm_name` without a classifier; `head` maps its pooled map (N, C) to the
-    1000 logits of ImageNet-1k.
+    1000 logits of ImageNet-1k, or to none where it was pretrained without labels.
     """
 
     timm_name: str
@@ -91,6 +91,10 @@ class Backbone:
         """Images (N, 3, H, W) -> the network's last map (N, C, h, w)."""
         feature_map: Tensor = self.network.forward_features(images)  # type: ignore[operator]
         return feature_map
+
+    def classes(self, labels: Iterable[str]) -> dict[str, int]:
+        """Which of the head's classes each label is, for those labels that it has."""
+        return imagenet_classes(labels) if self.head.out_features else {}
 
     def pooled(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) -> the average-pooled map (N, C), which `head` takes."""
@@ -166,29 +170,34 @@ def load_backbone(folder: Path, source: str) -> Backbone:
     if config.kind != KIND or config.format_version != FORMAT_VERSION:
         raise wrong(f"kind {config.kind!r} of format {config.format_version} is no backbone.")
     network = create_backbone(config.backbone)
-    head = nn.Linear(int(network.num_features), IMAGENET_CLASSES)  # type: ignore[arg-type]
-    for file in FILES:
+    files = FILES if HEAD_FILE in config.files else FILES[:1]
+    classes = IMAGENET_CLASSES if HEAD_FILE in files else 0
+    with NoInit():  # of no use, and a warning where there is no class
+        head = nn.Linear(int(network.num_features), classes)  # type: ignore[arg-type]
+    for file in files:
         if not (folder / file).is_file():
             raise CheckpointNotFound(f"{source} holds no {file}; copy the whole folder.")
         if file_digest(folder / file) != config.files.get(file):
             raise DigestMismatch(f"{file} of {source} is not the file that its config names; copy it again.")
-    expected = _prefixed(network) | head.state_dict()
-    headers = {file: read_header(folder / file, source) for file in FILES}
+    expected = _prefixed(network) | (head.state_dict() if classes else {})
+    headers = {file: read_header(folder / file, source) for file in files}
     compare(united(headers, source), expected, IMAGENET_CLASSES, source)
     tensors = read_tensors(folder / BACKBONE_FILE, source)
     network.load_state_dict({key.removeprefix(PREFIX): value for key, value in tensors.items()})
-    head.load_state_dict(read_tensors(folder / HEAD_FILE, source))
+    if classes:
+        head.load_state_dict(read_tensors(folder / HEAD_FILE, source))
     for module in (network, head):
         module.eval().requires_grad_(False)
     return Backbone(config.backbone, network, head, config.input, config.license, source)
 
 
-def save_backbone(folder: Path, network: nn.Module, head: nn.Linear, config: dict[str, Any]) -> Path:
-    """Write a backbone's two files, in float16, and its config; `config` has all of it but the files."""
+def save_backbone(folder: Path, network: nn.Module, head: nn.Linear | None, config: dict[str, Any]) -> Path:
+    """Write a backbone's files, in float16, and its config; `config` has all of it but the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, tensors in zip(FILES, (_prefixed(network), head.state_dict()), strict=True):
+    parts = {BACKBONE_FILE: _prefixed(network)} | ({HEAD_FILE: head.state_dict()} if head else {})
+    for name, tensors in parts.items():
         replace_file(folder / name, file_bytes(tensors, folder.name, half=True))
-    files = {name: file_digest(folder / name) for name in FILES}
+    files = {name: file_digest(folder / name) for name in parts}
     values = {"format_version": FORMAT_VERSION, "kind": KIND, **config, "files": files}
     replace_file(folder / CONFIG_FILE, json.dumps(values, indent=1, ensure_ascii=False).encode() + b"\n")
     return folder

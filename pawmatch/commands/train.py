@@ -104,8 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train, and write the checkpoints."""
     threads = number("--threads", args.threads, lowest=1) if args.threads is not None else None
-    if args.autocast is not None and args.autocast not in PRECISIONS:
-        raise BadOption(f"--autocast is {args.autocast!r}; use {' or '.join(PRECISIONS)}.")
+    autocast = precision(args.autocast)
     if args.recipe is None and args.task is None:
         raise BadOption("There is neither a --recipe nor a --task; name a recipe, or what to train for.")
     overrides = args.overrides + ([f"task={json.dumps(args.task)}"] if args.task is not None else [])
@@ -147,13 +146,20 @@ def run(args: argparse.Namespace) -> int:
                 device=device,
                 engine=engine,
                 compile=args.compile,
-                autocast=args.autocast or "",
+                autocast=autocast,
                 tensorboard=args.tensorboard,
             ),
             report=say,
             **split,
         )
     return 0
+
+
+def precision(text: str | None) -> str:
+    """The value of --autocast; raises BadOption where there is none such."""
+    if text is not None and text not in PRECISIONS:
+        raise BadOption(f"--autocast is {text!r}; use {' or '.join(PRECISIONS)}.")
+    return text or ""
 
 
 def number(flag: str, text: str, *, lowest: int) -> int:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample
+from torchvision.transforms.v2 import InterpolationMode, RandAugment
 
 from pawmatch.errors import TrainingError
 from pawmatch.images import InputSpec
@@ -39,6 +40,8 @@ class Augment:
         plain = _uniform(len(images), 0, 1, generator) < self.recipe.plain
         matrix, zoomed_out = self.geometry(sizes.cpu(), plain, generator)
         views = self.sample(images, sizes, matrix, zoomed_out, generator)
+        if self.recipe.rand_augment:
+            views = self.change(views, plain, generator)
         if self.recipe.color_jitter:
             views = self.jitter(views, plain, generator)
         return views
@@ -138,6 +141,14 @@ class Augment:
             uncovered = avg_pool2d(uncovered, factor)
         return avg_pool2d(views, factor) if factor > 1 else views, uncovered
 
+    def change(self, views: Tensor, plain: Tensor, generator: torch.Generator) -> Tensor:
+        """Two random changes of each view, of shape or color."""
+        transform = RandAugment(magnitude=self.recipe.rand_augment, interpolation=InterpolationMode.BILINEAR)
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from the generator of all
+            torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+            changed = torch.stack([transform(view) for view in views.mul(255).round().byte()])
+        return torch.where(plain.to(views.device).view(-1, 1, 1, 1), views, changed.float().div(255))
+
     def jitter(self, views: Tensor, plain: Tensor, generator: torch.Generator) -> Tensor:
         """Brightness, contrast and saturation, each times a random factor near 1."""
         change = self.recipe.color_jitter
@@ -228,9 +239,12 @@ class TrainingBatches:
                 f"use --set batch_size={-(-recipe.batch_size // world) * world}."
             )
         seed = self._seed(number)
-        order = epoch_order(self.targets.tolist(), balanced=recipe.balanced, seed=seed)
+        targets = self.targets.tolist()
+        order: list[int] = []
+        for again in range(recipe.repeats):
+            order += epoch_order(targets, balanced=recipe.balanced, seed=seed + 5_000_011 * again)
         if len(order) >= recipe.batch_size:
-            order = order[: steps_per_epoch(len(order), recipe) * recipe.batch_size]
+            order = order[: len(order) // recipe.batch_size * recipe.batch_size]
         else:
             order += (order * world)[: -len(order) % world]  # as many for each process
         mine, size = order[rank::world], recipe.batch_size // world
@@ -246,7 +260,7 @@ class TrainingBatches:
 
 def steps_per_epoch(images: int, recipe: Recipe) -> int:
     """Batches in an epoch: whole ones, or a single short one where the images fill none."""
-    return max(1, images // recipe.batch_size)
+    return max(1, images * recipe.repeats // recipe.batch_size)
 
 
 def epoch_order(targets: Sequence[int], *, balanced: bool, seed: int) -> list[int]:

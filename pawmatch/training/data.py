@@ -175,6 +175,16 @@ def _split(folder: Path, share: float, *, whole: bool) -> tuple[LabelledFiles, L
     return _select(everything, held_out, False), _select(everything, held_out, True)
 
 
+def share_of(files: LabelledFiles, share: float, seed: int) -> LabelledFiles:
+    """That share of the images of each class, one at least; a larger share has those of a smaller one."""
+    kept: set[Path] = set()
+    for index in range(len(files.labels)):
+        own = [path for path, target in zip(files.files, files.targets, strict=True) if target == index]
+        own.sort(key=lambda path: _hash_share(f"{seed}/{path.name}"))
+        kept.update(own[: max(1, round(share * len(own)))])
+    return _select(files, kept, True)
+
+
 def _hash_share(name: str) -> float:
     """A fixed number in [0, 1) for a file name, so that a growing folder keeps its split."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:4], "big") / 2**32

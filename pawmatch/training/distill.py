@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import torch
 from timm.data.mixup import Mixup
 from torch import Tensor
+from torch.nn import CrossEntropyLoss
 from torch.nn.functional import kl_div, log_softmax, one_hot
 
 from pawmatch.checkpoint import load_checkpoint
-from pawmatch.checkpoint.backbone import backbone_folder, imagenet_classes, load_backbone
+from pawmatch.checkpoint.backbone import backbone_folder, load_backbone
 from pawmatch.errors import TrainingError
 from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel
@@ -27,6 +28,25 @@ def build_mixer(recipe: Recipe, classes: int) -> Mixup | None:
         prob=recipe.mix_probability,
         label_smoothing=0.0,  # the loss smooths
         num_classes=classes,
+    )
+
+
+def label_loss(recipe: Recipe) -> Callable[[Tensor, Tensor], Tensor]:
+    """Logits (N, classes) and targets (N,) or (N, classes) -> losses (N,): cross-entropy, or the focal loss.
+
+    -(1 - p)^gamma log p of each class, by its share of the target (Lin et al. 2017, arXiv 1708.02002).
+    """
+
+    def focal(logits: Tensor, targets: Tensor) -> Tensor:
+        classes = logits.shape[-1]
+        shares = targets if targets.ndim == 2 else one_hot(targets, classes)
+        shares = (1 - recipe.label_smoothing) * shares + recipe.label_smoothing / classes
+        log_p = log_softmax(logits.float(), dim=-1)
+        doubt = (1 - log_p.exp()).clamp_min(1e-6) ** recipe.focal
+        return -(shares * doubt * log_p).sum(dim=-1)
+
+    return (
+        focal if recipe.focal else CrossEntropyLoss(label_smoothing=recipe.label_smoothing, reduction="none")
     )
 
 
@@ -52,7 +72,7 @@ class Teacher:
         self.head: Callable[[Tensor], Tensor]  # a map to the logits of all its classes
         if folder is not None:
             backbone = load_backbone(folder, source)
-            known, theirs = imagenet_classes(labels), backbone.input
+            known, theirs = backbone.classes(labels), backbone.input
             linear = backbone.head.to(device)
             self.extractor = backbone.network
             self.features = backbone.feature_map

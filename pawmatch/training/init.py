@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from pawmatch.checkpoint import Checkpoint, load_checkpoint
-from pawmatch.checkpoint.backbone import Backbone, backbone_folder, imagenet_classes, load_backbone
+from pawmatch.checkpoint.backbone import Backbone, backbone_folder, load_backbone
 from pawmatch.checkpoint.hub import HubSource, fetch
 from pawmatch.checkpoint.weights import WEIGHTS_FILE
 from pawmatch.errors import HubError, HubUnavailable, TrainingError, UnknownVariant
@@ -74,7 +74,7 @@ def start_from_backbone(model: ImageModel, backbone: Backbone, labels: Sequence[
             f"{backbone.source} is a {backbone.timm_name}; use --set architecture.backbone="
             f'"{backbone.timm_name}", or leave out --init.'
         )
-    known = imagenet_classes(labels)
+    known = backbone.classes(labels)
     rows = backbone.head.weight[list(known.values())]
     rows = rows - rows.mean(dim=0)  # a vector added to all rows changes no answer
     if model.projection is not None:

@@ -26,7 +26,7 @@ from pawmatch.images import InputSpec
 from pawmatch.metrics import macro_f1, negative_log_likelihood, top_k_accuracy
 from pawmatch.training.augment import TrainingBatches, steps_per_epoch
 from pawmatch.training.data import Images, ValidationBatches
-from pawmatch.training.distill import Teachers, build_mixer, repeat_targets
+from pawmatch.training.distill import Teachers, build_mixer, label_loss, repeat_targets
 from pawmatch.training.distributed import (
     average_statistics,
     gathered,
@@ -112,10 +112,10 @@ def stopped_early(history: Sequence[Epoch], recipe: Recipe) -> bool:
     return bool(recipe.patience) and waited >= recipe.patience and len(history) < recipe.epochs
 
 
-def write_curve(history: Sequence[Epoch], folder: Path) -> None:
-    """Write the history as a table, one row per epoch, for whoever draws it."""
+def write_curve(history: Sequence[Any], folder: Path) -> None:
+    """Write the history, dataclasses of one kind, as a table, one row per epoch, for whoever draws it."""
     with (folder / CURVE_FILE).open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, [entry.name for entry in fields(Epoch)])
+        table = csv.DictWriter(file, [entry.name for entry in fields(history[0])])
         table.writeheader()
         table.writerows(asdict(epoch) for epoch in history)
 
@@ -176,7 +176,7 @@ def train(
         model, recipe, steps=steps, device=settings.device, precision=settings.autocast
     )
     state = RunState(run, recipe, identity or {}, model, optimization)
-    history = state.resume()
+    history: list[Epoch] = state.resume()
     batches = TrainingBatches(images.train, recipe, settings.device, backgrounds)
     held_out: Sequence[Tensor] = ValidationBatches(images.val, spec)
     cache = None
@@ -251,7 +251,7 @@ class _Runner:
     learning: tuple[int, int] | None = field(default=None, init=False)  # stages that learn, of how many
 
     def __post_init__(self) -> None:
-        self.loss = nn.CrossEntropyLoss(label_smoothing=self.recipe.label_smoothing, reduction="none")
+        self.loss = label_loss(self.recipe)
         self.mixer = build_mixer(self.recipe, len(self.batches.labels))
         self.step_model: Callable[[Tensor], Tensor] = self.model
 
@@ -362,12 +362,15 @@ class RunState:
         identity: Mapping[str, str],
         model: nn.Module,
         optimization: Optimization,
+        *,
+        entry: Callable[..., Any] = Epoch,
     ) -> None:
+        self.entry = entry  # the dataclass of the history
         self.run, self.recipe, self.identity = run, recipe, dict(identity)
         self.model, self.optimization = model, optimization
         self.best: dict[str, Tensor] | None = None  # of the best epoch so far, if the recipe keeps them
 
-    def save(self, history: list[Epoch]) -> None:
+    def save(self, history: Sequence[Any]) -> None:
         """Write the state beside the old one and swap: a kill at any moment leaves a whole file."""
         state = {
             "model": self.model.state_dict(),
@@ -385,7 +388,7 @@ class RunState:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def resume(self) -> list[Epoch]:
+    def resume(self) -> list[Any]:
         """Load the state if there is one, and give the epochs that are done.
 
         Raises TrainingError if it is of another recipe, variant or set of images, or cannot be read.
@@ -399,7 +402,7 @@ class RunState:
             self.model.load_state_dict(state["model"])
             self.optimization.load_state_dict(state)
             self.best = state["best"]
-            return [Epoch(**values) for values in state["history"]]
+            return [self.entry(**values) for values in state["history"]]
         except (
             RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError
         ) as exc:  # fmt: skip
@@ -410,6 +413,7 @@ class RunState:
             raise TrainingError(f"Folder {self.run} holds a run of another recipe; {REMEDY}.")
         for key, words in (
             ("variant", "of variant {}, not {}"),
+            ("backbone", "of {}, not {}"),
             ("data", "on other images"),
             ("teacher", "with teacher {}, not {}"),
         ):

@@ -133,7 +133,8 @@ class Optimization:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of the forward pass; entering it begins a step."""
-        torch._foreach_copy_(self._kept, self._buffers)
+        if self._buffers:  # networks without BatchNorm have none
+            torch._foreach_copy_(self._kept, self._buffers)
         dtype = getattr(torch, self.precision) if self.precision else torch.bfloat16
         return torch.autocast(self.kind, dtype, enabled=bool(self.precision))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -54,6 +54,10 @@ class Recipe:
     # Of layers that never learn, so many random views of each image are run once, before the first epoch.
     cached_views: Annotated[int, Interval(ge=0)] = 0
 
+    # Of each class, this share of its training images is used, one at least; another one with another seed.
+    label_share: Annotated[float, Interval(gt=0, le=1)] = 1.0
+    repeats: Count = 1  # how often an epoch shows each image
+
     epochs: Count = 20
     # Epochs without a lower validation loss before it stops; 0 is off.
     patience: Annotated[int, Interval(ge=0)] = 0
@@ -67,6 +71,7 @@ class Recipe:
     warmup: Share = 0.2  # share of the steps on which the learning rate rises
     clip_gradient: Amount = 5.0  # largest gradient norm; 0 is off
     label_smoothing: Share = 0.1
+    focal: Amount = 0.0  # gamma of the focal loss; 0 is plain cross-entropy
     distillation: Share = 0.0  # a teacher's share of the loss; the labels have the rest
     # Softens the answers of teacher and student before they are compared.
     distillation_temperature: Above0 = 1.0
@@ -81,6 +86,8 @@ class Recipe:
     plain: Share = 0.0  # share of the images that are shown as they are
     flip: Share = 0.5
     color_jitter: Amount = 0.2
+    # Magnitude, out of 30, of RandAugment's two changes of each view (Cubuk et al. 2019); 0 is off.
+    rand_augment: Annotated[int, Interval(ge=0, le=30)] = 0
     zoom_out: Share = 0.0  # share of the images that are set into a larger scene first
     zoom_out_factor: Annotated[float, Interval(ge=1)] = (
         1.8  # largest side of that scene, in sides of the image
@@ -225,6 +232,8 @@ def same_recipe(saved: dict[str, Any], recipe: Recipe) -> bool:
 
 
 def _numbers(values: dict[str, Any]) -> str:
+    # Runs of before a key was known have what it does by default.
+    values = {entry.name: entry.default for entry in fields(Recipe) if entry.default is not MISSING} | values
     kept = {key: v for key, v in values.items() if key not in ("about", "license", "variant", "words")}
     kept["input"] = {key: v for key, v in kept.get("input", {}).items() if key != "views"}
     return json.dumps(kept, sort_keys=True)  # in which tuples and lists are alike

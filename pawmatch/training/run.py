@@ -26,6 +26,7 @@ from pawmatch.training.data import (
     find_split,
     fingerprint,
     list_images,
+    share_of,
 )
 from pawmatch.training.distill import Teachers
 from pawmatch.training.distributed import rank, silent, sole_writer
@@ -104,6 +105,7 @@ def run_training(
     if not 0 < val_share < 1:
         raise TrainingError(f"The share that is held out is {val_share}; it must be above 0 and below 1.")
     train_files, val_files = find_split(data, val, val_share)
+    train_files = share_of(train_files, recipe.label_share, recipe.seed)
     spec = InputSpec.from_dict(recipe.input)
     configs = _configs(recipe, names, train_files.labels, spec)
     taught = Teachers(teachers, train_files.labels, spec, settings.device) if teachers else None

@@ -326,3 +326,27 @@ def test_scenes_are_kept_only_where_images_are_set_into_them() -> None:
     recipe = replace(LIVELY, zoom_out=1.0, zoom_out_factor=3.0)
     (views,) = (batch for batch, _ in TrainingBatches(dark, recipe, backgrounds=scenes).epoch(0))
     assert float(views.max()) == pytest.approx(200 / 255)
+
+
+def test_random_changes_come_from_the_seed_and_leave_plain_views() -> None:
+    image = NOISE.float().div(255)
+    recipe = replace(STILL, rand_augment=9)
+    before = torch.random.get_rng_state()
+    first, again, other = (views(recipe, *[NOISE] * 6, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert len({tuple(view.flatten().tolist()) for view in first}) > 3
+    assert (first >= 0).all()
+    assert (first <= 1).all()
+    torch.testing.assert_close(views(replace(recipe, plain=1.0), NOISE)[0], image, atol=1e-5, rtol=0)
+
+
+def test_an_epoch_may_show_each_image_several_times() -> None:
+    data = LabelledImages(("a", "b"), (np.zeros((8, 8, 3), np.uint8),) * 6, (0, 0, 0, 1, 1, 1))
+    recipe = replace(STILL, repeats=4, batch_size=4)
+    batches = TrainingBatches(data, recipe).order(0)
+    assert [len(batch) for batch in batches] == [4] * steps_per_epoch(6, recipe) == [4] * 6
+    shown = [row for batch in batches for row in batch]
+    assert Counter(shown) == dict.fromkeys(range(6), 4)
+    assert shown[:6] != shown[6:12]

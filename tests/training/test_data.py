@@ -24,6 +24,7 @@ from pawmatch.training.data import (
     list_classes,
     list_images,
     relabelled,
+    share_of,
 )
 
 
@@ -238,3 +239,13 @@ def test_too_few_images_are_named_before_anything_is_trained(folder: Path, tmp_p
         check_images(Images(good, one))
     with pytest.raises(TrainingError, match="1 images of unknown classes are too few; give 20 or more"):
         check_images(Images(good, good, unknown=one))
+
+
+def test_a_share_of_each_class_is_kept_and_a_larger_one_has_it_too(tmp_path: Path) -> None:
+    files = list_classes(write(tmp_path / "data", boxer=40, beagle=3))
+    parts = {share: share_of(files, share, seed=0) for share in (0.01, 0.1, 0.5, 1.0)}
+    assert [len(part.files) for part in parts.values()] == [1 + 1, 1 + 4, 2 + 20, 43]
+    assert all(set(part.labels) == {"beagle", "boxer"} for part in parts.values())
+    assert set(parts[0.01].files) < set(parts[0.1].files) < set(parts[0.5].files)
+    assert parts[1.0] == files
+    assert share_of(files, 0.1, seed=1) != parts[0.1]

@@ -20,6 +20,7 @@ from pawmatch.training.distill import (
     Teachers,
     build_mixer,
     distillation_loss,
+    label_loss,
     repeat_targets,
 )
 from pawmatch.training.recipe import Recipe
@@ -236,3 +237,19 @@ def test_targets_are_repeated_for_each_variant() -> None:
     assert repeat_targets(TARGETS, LOGITS).tolist() == TARGETS.tolist()
     assert repeat_targets(TARGETS, together).tolist() == TARGETS.tolist() * 3
     assert repeat_targets(torch.rand(6, 5), together).shape == (18, 5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_focal_loss_is_that_of_its_formula(smoothing: float) -> None:
+    recipe = Recipe("r", "breed", "hybrid", label_smoothing=smoothing)
+    logits, targets = random(6, 5), torch.tensor([0, 1, 2, 3, 4, 0])
+    mixed = softmax(random(5, 6).T, dim=-1)
+    for aim in (targets, mixed):  # gamma 0 is the plain loss, which is another function
+        almost = label_loss(replace(recipe, focal=1e-9))(logits, aim)
+        torch.testing.assert_close(label_loss(recipe)(logits, aim), almost)
+    p = softmax(logits, dim=-1)[range(6), targets]
+    focal = label_loss(replace(recipe, focal=2.0, label_smoothing=0.0))
+    torch.testing.assert_close(focal(logits, targets), -((1 - p) ** 2) * p.log())
+    sure = torch.tensor([[200.0, 0.0]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(focal(sure, torch.tensor([0])).sum(), sure)
+    assert gradient.isfinite().all()

@@ -211,3 +211,10 @@ def test_stages_change_at_their_share_of_the_epochs() -> None:
     recipe = Recipe("r", "breed", "hybrid", epochs=10, unfreeze=((0.0, 0), (0.25, 2), (0.5, 5)))
     assert [recipe.stages_at(epoch) for epoch in (0, 2, 3, 5, 9)] == [0, 0, 2, 5, 5]
     assert Recipe("r", "breed", "hybrid").stages_at(0) is None
+
+
+def test_a_network_without_buffers_takes_steps() -> None:
+    linear = nn.Linear(48, 2)  # as ConvNeXt, which has no BatchNorm
+    before = linear.weight.clone()
+    assert take(Optimization(nn.Sequential(nn.Flatten(), linear), RECIPE, steps=10), IMAGES)
+    assert not torch.equal(linear.weight, before)

@@ -1,5 +1,6 @@
 """Recipes: the bundled ones, overrides, mistakes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,9 @@ def test_a_saved_recipe_equals_itself_whatever_is_said_of_it() -> None:
     assert same_recipe(saved, recipe)
     assert same_recipe({**saved, "about": "", "variant": "cnn"}, recipe)
     assert not same_recipe({**saved, "epochs": 99}, recipe)
+    earlier = {key: value for key, value in saved.items() if key != "repeats"}
+    assert same_recipe(earlier, recipe)
+    assert not same_recipe(earlier, replace(recipe, repeats=2))
 
 
 def test_a_recipe_is_picked_for_the_data_and_the_machine() -> None:
