@@ -13,6 +13,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
+APART = {"pretrained", "ray"}  # exporting backbones, and clusters: nothing else needs them
 # torch pins these itself, each build of it others.
 LEFT_TO_TORCH = re.compile(r"nvidia-|cuda-|triton|setuptools$")
 
@@ -30,9 +31,9 @@ def extras() -> dict[str, list[Requirement]]:
 
 
 def requirements() -> list[Requirement]:
-    """What the app and its checks need; `pretrained` is for those who export backbones."""
+    """What the app and its checks need; the extras APART are for other purposes and other computers."""
     wanted = [Requirement(line) for line in lines("requirements.txt")]
-    wanted += [entry for name, entries in extras().items() if name != "pretrained" for entry in entries]
+    wanted += [entry for name, entries in extras().items() if name not in APART for entry in entries]
     return [entry for entry in wanted if entry.name != "pawmatch"]
 
 
@@ -53,7 +54,7 @@ def test_a_requirement_has_a_lower_bound_a_capped_major_and_a_pin_between(requir
 
 def test_the_development_extra_has_all_the_others() -> None:
     (own,) = [entry for entry in extras()["dev"] if entry.name == "pawmatch"]
-    assert own.extras == set(extras()) - {"dev", "pretrained"}
+    assert own.extras == set(extras()) - {"dev", *APART}
 
 
 def test_constraints_are_exact_versions_in_order_and_nothing_else() -> None:

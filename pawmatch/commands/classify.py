@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -24,10 +25,10 @@ from pawmatch.commands.console import (
     say,
     say_json,
 )
-from pawmatch.commands.output import Output, Tally, check_out, engines_of, manifest_of
+from pawmatch.commands.output import SUFFIXES, Output, Tally, check_out, engines_of, manifest_of
 from pawmatch.commands.rows import Result, json_record
 from pawmatch.errors import BadOption, PawMatchError
-from pawmatch.evaluation.folders import BATCH, Found, examine_files, find_images
+from pawmatch.evaluation.folders import BATCH, Found, examine_files, find_shard, read_shard
 from pawmatch.labels import VARIANT_NAMES
 from pawmatch.phrasing import percent, verdict_line
 
@@ -59,6 +60,10 @@ each variant its label and confidence. It is UTF-8 and says so by its first byte
 spreadsheet would run as a formula gets an apostrophe in front. A .parquet has the same columns with
 types: check is true or false, reasons, candidates_90 and others are lists, what is missing is null. A
 line of a .jsonl is the object of --json without its timing_ms, which would differ from run to run.
+
+IMAGE_OR_FOLDER may be a pattern ("photos/2024-*/"), a URL of an object store (s3://bucket/photos; fsspec's
+package for it has to be there), or a .tar or .zip of images, such as the shards of a WebDataset.
+--on ray writes the columns of a .parquet into FOLDER, 512 images to a file; see docs/scaling.md.
 """
 FILE_WIDTH = 32  # columns of the terminal; a longer name pushes the rest of its line to the right
 MAX_NAMES = 8
@@ -75,10 +80,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fact", action="append", default=[], metavar="WHAT=VALUE", help="what is known beside the picture"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write rows to a .csv, .jsonl or .parquet file"
-    )
+    parser.add_argument("--out", metavar="FILE", help="write rows to a .csv, .jsonl or .parquet file")
     parser.add_argument("--fresh", action="store_true", help="overwrite FILE instead of going on with it")
+    parser.add_argument(
+        "--on",
+        choices=("ray",),
+        help="where: on a Ray cluster, or on this computer's Ray; --out is a folder then",
+    )
+    parser.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="do the I-th of N parts of the images; all parts together give all rows",
+    )
     parser.add_argument(
         "--workers",
         type=int,
@@ -90,6 +103,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Classify every image; 1 if some failed."""
     check_options(args)
+    if args.on == "ray":
+        from pawmatch.commands.on_ray import run_on_ray
+
+        return run_on_ray(args)
+    args.out = args.out and Path(args.out)
     missing = missing_files(args.images, fetched=True)
     if args.out is None:
         for file, error in missing.items():
@@ -101,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
             return 1
     from pawmatch.images.pool import FEW_FILES, Readers, suitable_readers
 
-    found = find_images(args.images)
+    found = find_shard(args.images, args.shard)
     first = list(islice(found, FEW_FILES))
     workers = suitable_readers(len(first), "cpu") if args.workers is None else args.workers
     # Begun before the models are loaded, which takes longer than they need to start.
@@ -123,7 +141,7 @@ def run_beside(
     sinks = printers(args, classifier, missing)
     if args.out is None:
         return 1 if answer(args, classifier, found, readers, sinks, 0) else 0
-    settings = manifest_of(classifier, args.top_k, BATCH, args.facts)
+    settings = manifest_of(classifier, args.top_k, BATCH, args.facts) | {"shard": args.shard}
     with Output(args.out, settings, classifier.variants, BATCH, fresh=args.fresh) as output:
         found = output.left(found)
         kept, started = output.tally.rows, time.monotonic()
@@ -153,14 +171,26 @@ def check_options(args: argparse.Namespace) -> None:
         from pawmatch.calibration.facts import fact_table, given_facts
 
         given_facts(fact_table(labels), args.facts)
-    if args.out is not None:
-        check_out(args.out)
+    if args.on is not None:
+        check_ray(args.out)
+    elif args.out is not None:
+        check_out(Path(args.out))
     elif args.fresh:
         raise BadOption("--fresh overwrites the file of --out; name that file too.")
     if args.top_k < 1:
         raise BadOption(f"--top-k is {args.top_k}; give a whole number from 1 on.")
+    if args.shard is not None:
+        read_shard(args.shard)
     if args.workers is not None and not 0 <= args.workers <= MAX_WORKERS:
         raise BadOption(f"--workers is {args.workers}; give a whole number from 0 to {MAX_WORKERS}.")
+
+
+def check_ray(out: str | None) -> None:
+    """Raise BadOption if there is no Ray, or no folder for its parts."""
+    if importlib.util.find_spec("ray") is None:
+        raise BadOption('--on ray needs Ray: pip install "pawmatch[ray]", or leave it out.')
+    if out is None or Path(out).suffix.lower() in SUFFIXES:
+        raise BadOption(f"--out is {out!r}; with --on ray give a folder, or a URL such as s3://bucket/rows.")
 
 
 def answer(
@@ -178,7 +208,7 @@ def answer(
     with closing(examine_files(classifier, found, readers)) as examined:
         # A bar and lines of results do not go together on one terminal.
         shown = not sys.stdout.isatty() or (args.out is not None and not args.json)
-        count = lambda: sum(1 for _ in find_images(args.images))  # noqa: E731
+        count = lambda: sum(1 for _ in find_shard(args.images, args.shard))  # noqa: E731
         for file, entry in progress(examined, "classify", count=count, done=done) if shown else examined:
             result = (
                 entry

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pawmatch.errors import BadOption, ImageError
+from pawmatch.evaluation.folders import matches
 from pawmatch.labels import CONFIG, VARIANT_NAMES, bundled_tasks, bundled_weights, find_label, find_task
 from pawmatch.phrasing import listed
 from pawmatch.settings import fetches_urls
@@ -169,23 +170,33 @@ def progress(
 
 
 def is_one_image(paths: Sequence[str]) -> bool:
-    """Whether a single file was named, as against a folder or several."""
-    return len(paths) == 1 and not os.path.isdir(paths[0])  # noqa: PTH112 - Path.is_dir raises for some
+    """Whether a single file was named, as against a folder, a pattern, an archive, a store or several."""
+    if len(paths) != 1 or os.path.isdir(paths[0]):  # noqa: PTH112 - Path.is_dir raises for some
+        return False
+    path = paths[0]
+    is_store = "://" in path and not path.lower().startswith(("http://", "https://"))
+    return not (is_store or path.lower().endswith((".tar", ".zip")) or is_pattern(path))
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path is a pattern that files or folders match, and itself the name of none."""
+    return matches(path) != [path]
 
 
 def missing_files(paths: Sequence[str], *, fetched: bool = False) -> dict[str, ImageError]:
     """The paths that lead to no file or folder, with the error that reading each would give.
 
-    Web addresses are none, unless they are `fetched` and PAWMATCH_FETCH_URLS does not forbid that.
+    Web addresses and URLs of stores are none, if they are `fetched` and PAWMATCH_FETCH_URLS lets the former.
     """
     missing = [path for path in paths if not _exists(path)]
     if not missing:
         return {}
     from pawmatch.images import is_address, open_image
+    from pawmatch.images.storage import is_stored
 
     errors: dict[str, ImageError] = {}
     for path in missing:
-        if fetched and is_address(path) and fetches_urls():
+        if fetched and (is_stored(path) or (is_address(path) and fetches_urls())):
             continue
         try:
             open_image(path)
@@ -196,7 +207,7 @@ def missing_files(paths: Sequence[str], *, fetched: bool = False) -> dict[str, I
 
 def _exists(path: str) -> bool:
     try:
-        return os.path.lexists(path)
+        return os.path.lexists(path) or is_pattern(path)
     except ValueError:
         return False  # a name that the system cannot even look up
 

@@ -146,8 +146,7 @@ class Output:
     def write(self, file: str, result: Result) -> None:
         """Add one row."""
         assert self._stream is not None
-        record = json_record(name_of(file), result)
-        record.pop("timing_ms", None)  # would differ from run to run
+        record = kept_record(file, result)
         self._stream.write((json.dumps(record, allow_nan=False) + "\n").encode("ascii"))
         self.tally.add(file, str(result) if isinstance(result, PawMatchError) else None)
         if self.tally.rows % self.batch == 0:
@@ -170,6 +169,13 @@ class Output:
     ) -> None:
         if self._stream is not None:
             self._stream.close()
+
+
+def kept_record(file: str, result: Result) -> dict[str, Any]:
+    """A result as it is kept: without its times, which differ from run to run."""
+    record = json_record(name_of(file), result)
+    record.pop("timing_ms", None)
+    return record
 
 
 def name_of(file: str) -> str:

@@ -7,6 +7,7 @@ passed over.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
@@ -15,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,11 +55,16 @@ def is_hidden(name: str) -> bool:
 
 
 def find_images(paths: Iterable[str]) -> Iterator[Found]:
-    """Every file given, and every image in the folders given and below, sorted by name.
+    """Every file given, and every image in the folders, patterns, shards and URLs given, sorted by name.
 
     A folder that cannot be listed, or in which there is no image, comes out with the error that says so.
     """
-    for path in paths:
+    from pawmatch.images.storage import find_stored, is_archive, is_stored
+
+    for path in chain.from_iterable(map(matches, paths)):
+        if is_stored(path) or (is_archive(path) and os.path.isfile(path)):  # noqa: PTH113 - as below
+            yield from _stored(find_stored(path), path)
+            continue
         # A path that the system cannot even look up, such as a much too long one, is left to the reader.
         if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some of them
             yield path, None
@@ -69,6 +75,55 @@ def find_images(paths: Iterable[str]) -> Iterator[Found]:
             yield entry
         if not found:
             yield path, ImageNotFound("There is no image in this folder; name one that holds images.")
+
+
+def matches(path: str) -> list[str]:
+    """The files and folders that a pattern such as photos/2024-*/ stands for, by name; else the path alone.
+
+    A file that is really called so goes first.
+    """
+    try:
+        pattern = glob.has_magic(path) and "://" not in path and not os.path.lexists(path)
+        found = sorted(glob.glob(path, recursive=True)) if pattern else []  # noqa: PTH207 - keeps its form
+        return found or [path]
+    except ValueError:  # a name that the system cannot even look up
+        return [path]
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """Which part, from 1 on, of how many "2/5" is; raises BadOption."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise BadOption(f"--shard is {text!r}; give the part and their number, such as 1/4 up to 4/4.")
+    return int(number), int(count)
+
+
+def find_shard(paths: Iterable[str], shard: str | None) -> Iterator[Found]:
+    """What `find_images` finds, or one of several parts of it: every so many-th batch, whole.
+
+    The models so take the same images together as when all are done by one, and give the same digits.
+    """
+    found = find_images(paths)
+    if shard is None:
+        yield from found
+        return
+    number, count = read_shard(shard)
+    while chunk := list(islice(found, BATCH * count)):
+        yield from chunk[(number - 1) * BATCH : number * BATCH]
+
+
+def _stored(names: Iterator[str], place: str) -> Iterator[Found]:
+    """What is found in a store, or the error with which it cannot be listed or holds nothing."""
+    try:
+        first = next(names, None)
+        if first is None:
+            yield place, ImageNotFound("There is no image at this place; name one that holds images.")
+            return
+        yield first, None
+        for name in names:
+            yield name, None
+    except ImageUnreadable as exc:
+        yield place, exc
 
 
 def _walk(folder: str) -> Iterator[Found]:

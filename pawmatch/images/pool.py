@@ -24,6 +24,7 @@ from pawmatch.images.fetch import fetch
 from pawmatch.images.filetypes import EXPORT
 from pawmatch.images.reading import is_address
 from pawmatch.images.spec import InputSpec, Prepared, prepare
+from pawmatch.images.storage import is_stored, open_stored
 
 Found = tuple[str, PawMatchError | None]
 Read = tuple[str, Prepared | PawMatchError]
@@ -79,8 +80,11 @@ def suitable_readers(files: int, device: str) -> int:
 
 
 def try_prepare(file: str, specs: Sequence[InputSpec]) -> Prepared | ImageError:
-    """The file, or what is at the web address, prepared, or why it cannot be used."""
+    """The file, or what is at the web address or the URL, prepared, or why it cannot be used."""
     try:
+        if is_stored(file):
+            with open_stored(file) as stream:
+                return prepare(stream, specs)
         return prepare(fetch(file) if is_address(file) else file, specs)
     except ImageError as exc:
         return exc

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pandas as pd
 import pytest
 
@@ -261,3 +263,50 @@ def test_an_interrupted_run_says_how_to_go_on(
     assert main(command) == 1
     assert out.read_text().count("\n") == 4
     assert set((engines_of(out) or {}).values()) == {"torch float32"}
+
+
+def test_all_shards_together_are_the_whole_in_any_number(
+    breeds: str, dog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(35):
+        (photos / f"{number:02}.jpg").write_bytes(dog.read_bytes()[: 300 if number == 20 else None])
+    rows = {}
+    for shard in ("1/1", "1/3", "2/3", "3/3"):
+        out = tmp_path / f"{shard[0]}of{shard[2]}.jsonl"
+        main(["classify", str(photos), "--source", breeds, "--out", str(out), "--shard", shard])
+        rows[shard] = out.read_bytes().splitlines()
+    assert [len(part) for part in rows.values()] == [35, 16, 11, 8]
+    assert sorted(rows["1/3"] + rows["2/3"] + rows["3/3"]) == sorted(rows["1/1"])
+    assert main(["classify", str(photos), "--source", breeds, "--out", str(out), "--shard", "2/3"]) == 2
+    assert 'shard was "3/3", now "2/3"' in capsys.readouterr().err
+    assert main(["classify", str(photos), "--source", breeds, "--shard", "4/3"]) == 2
+    assert "--shard is '4/3'; give the part and their number" in capsys.readouterr().err
+
+
+def test_patterns_shards_of_a_dataset_and_urls_are_sources(
+    breeds: str, dog: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a/1.jpg", "b/2.jpg", "c/3.jpg"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(dog.read_bytes())
+    shard = tmp_path / "photos-000.tar"
+    with tarfile.open(shard, "w") as archive:
+        archive.add(tmp_path / "a/1.jpg", "cat.jpg")
+        archive.add(Path(__file__), "cat.json")
+    memory = fsspec.filesystem("memory")
+    memory.pipe_file("/bucket/deep/4.jpg", dog.read_bytes())
+    memory.put_file(str(shard), "/bucket/more.tar")
+    try:
+        sources = [str(tmp_path / "[ab]"), str(shard), "memory://bucket", "memory://bucket/none.jpg"]
+        assert main(["classify", *sources, "--source", breeds, "--workers", "0", "--json"]) == 1
+    finally:
+        memory.rm("/bucket", recursive=True)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["file"] for row in rows] == [
+        *(str(tmp_path / "a/1.jpg"), str(tmp_path / "b/2.jpg"), f"tar://cat.jpg::{shard}"),
+        *("memory:///bucket/deep/4.jpg", "tar://cat.jpg::memory:///bucket/more.tar", sources[-1]),
+    ]
+    assert len({json.dumps(row["predictions"]) for row in rows[:-1]}) == 1
+    assert rows[-1]["error"]["code"] == "ImageNotFound"
