@@ -269,6 +269,44 @@ def paste(page: Page, script: str, *arguments: Any) -> None:
     )
 
 
+def test_a_question_is_answered_by_keyboard_and_by_touch_and_taken_back(
+    visit: Callable[..., Page], picture: Path, looks: list[tuple[int, int]]
+) -> None:
+    page = visit(390, 844, touch=True)
+    choose(page, picture)
+    await_answer(page)
+    shown, question = page.locator("#answer .card"), page.locator("#answer .ask h3")
+    before, first = shown.inner_text(), question.inner_text()
+    buttons = page.locator("#answer .ask button")
+    assert 3 <= buttons.count() <= 6
+    expect(buttons.last).to_have_text("not sure")
+    buttons.first.focus()
+    page.keyboard.press("Enter")
+    chips = page.locator("#answer .facts button")
+    expect(chips).to_have_count(1)
+    # Who answers by keyboard goes on at the next question, and sees what has changed.
+    expect(page.locator("#answer :is(.ask, .facts) button").first).to_be_focused()
+    expect(page.locator("#answer .headline")).to_be_in_viewport(ratio=1)
+    assert shown.inner_text() != before
+    assert first not in shown.inner_text()
+    if buttons.count():
+        buttons.last.tap()
+        expect(chips).to_have_count(2)
+        expect(chips.last).to_contain_text("not sure")
+    assert sideways(page) <= 0
+    for button in [*chips.all(), *buttons.all()]:
+        box = button.bounding_box()
+        assert box is not None
+        assert box["height"] >= 44
+    while chips.count():
+        left = chips.count() - 1
+        chips.last.tap()
+        expect(chips).to_have_count(left)
+    expect(question).to_have_text(first)
+    assert shown.inner_text() == before
+    assert len(looks) == 1
+
+
 def test_a_picture_can_be_pasted(
     visit: Callable[..., Page], picture: Path, looks: list[tuple[int, int]]
 ) -> None:
@@ -492,6 +530,8 @@ def test_axe_finds_nothing_on_any_page(visit: Callable[..., Page], picture: Path
     assert faults(page) == []
     choose(page, picture)
     await_answer(page)
+    page.locator("#answer .ask button").first.click()
+    expect(page.locator("#answer .facts button")).to_have_count(1)
     for summary in page.locator("summary").all():
         summary.click()
     assert faults(page) == []
