@@ -24,7 +24,7 @@ from pawmatch.calibration.facts import MIN_GAIN, Attribute, expected_gain, fuse
 from pawmatch.calibration.measure import random_half
 from pawmatch.classifier import Classifier, load
 from pawmatch.errors import PawMatchError
-from pawmatch.metrics import expected_calibration_error, log_losses, perfect_calibration_errors
+from pawmatch.metrics import expected_calibration_error, log_losses, mean, perfect_calibration_errors
 from pawmatch.training.data import list_classes
 
 Ints = NDArray[np.int64]
@@ -142,13 +142,13 @@ def fitted_weight(calibration: Calibration, table: Sequence[Attribute], photos: 
 def cross_fitted(
     calibration: Calibration, table: Sequence[Attribute], photos: Photos
 ) -> tuple[list[Doubles], Ints, list[float]]:
-    """Probabilities after no answer, one and more, the true classes, and the weights, over halves of photos.
+    """Probabilities after no answer, one and more, whose photo each row is, and the weights, over halves.
 
     Each photo meets USERS users in each of HALVINGS halvings, by the weight of the half that it is not in.
     """
     rng = np.random.default_rng(0)
     steps: list[list[Doubles]] = []
-    targets, weights = [], []
+    owners, weights = [], []
     for _ in range(HALVINGS):
         half = random_half(photos.targets, rng)
         for there in (half, ~half):
@@ -156,8 +156,8 @@ def cross_fitted(
             weights.append(fitted_weight(calibration, table, photos.rows(rows)))
             asked = photos.rows(others)
             steps.append(simulate(calibration, with_weight(table, weights[-1]), asked, len(weights)))
-            targets.append(asked.targets)
-    return [np.concatenate(one) for one in zip(*steps, strict=True)], np.concatenate(targets), weights
+            owners.append(others)
+    return [np.concatenate(one) for one in zip(*steps, strict=True)], np.concatenate(owners), weights
 
 
 def main() -> None:
@@ -176,13 +176,15 @@ def main() -> None:
     weight = fitted_weight(
         calibration, classifier.table, doubted.rows(np.repeat(np.arange(flagged.sum()), USERS))
     )
-    steps, targets, weights = cross_fitted(calibration, classifier.table, doubted)
+    steps, owners, weights = cross_fitted(calibration, classifier.table, doubted)
     print(
         f"{len(flagged)} photos, {flagged.sum()} unsure, {asked.sum()} of these asked about. Weight on all: "
         f"{weight}, on halves: {np.mean(weights):.2f} ({min(weights)} to {max(weights)})."
     )
-    print("| answers | right, unsure | ECE, unsure | by chance | right, all | ECE, all | by chance | set |")
-    print("|---|---|---|---|---|---|---|---|")
+    targets, before = doubted.targets[owners], steps[0].argmax(axis=1) == doubted.targets[owners]
+    unsure_ones = "right, unsure | points gained, 95 % interval | ECE, unsure | by chance"
+    print(f"| answers | {unsure_ones} | right, all | ECE, all | by chance | truth in the set, unsure |")
+    print(f"|{9 * '---|'}")
     times = USERS * HALVINGS
     known = sure.known.probabilities
     for count, fused in enumerate(steps):
@@ -198,6 +200,9 @@ def main() -> None:
             error = expected_calibration_error(confidence, right)
             chance = perfect_calibration_errors(confidence[::times]).mean()
             cells += [f"{100 * right.mean():.1f} %", f"{error:.3f}", f"{chance:.3f}"]
+        gains = np.bincount(owners, (fused.argmax(axis=1) == targets) * 1.0 - before) / times
+        gain = mean(100 * gains)
+        cells.insert(2, f"{gain.value:.1f}, {gain.low:.1f} to {gain.high:.1f}")
         sets = candidate_sets(fused, calibration.conformal_quantile)
         cells.append(f"{100 * sets[np.arange(len(targets)), targets].mean():.1f} %")
         print(f"| {' | '.join(cells)} |")
