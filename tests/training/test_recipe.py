@@ -78,7 +78,7 @@ def test_the_published_chae_recipe_says_what_the_paper_says() -> None:
 
 
 def test_unknown_recipe_lists_the_known() -> None:
-    with pytest.raises(TrainingError, match="artist, artist-chae, artist-chae-taught, breed, or"):
+    with pytest.raises(TrainingError, match="artist, artist-chae, artist-chae-taught, breed, phases, or"):
         read_recipe("cat")
 
 

@@ -328,3 +328,16 @@ def test_studies_are_listed_and_optuna_is_asked_for(
     assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == BUNDLED
     with pytest.raises(TrainingError, match="pip install optuna"):
         run_search(search)
+
+
+def test_the_four_phases_add_one_thing_each_and_the_small_ones_change_the_networks_alone() -> None:
+    full, small = (read_study(name).trials for name in ("phases", "phases-small"))
+    assert list(full) == list(small)
+    steps = [set(map(str, values.items())) for values in full.values()]
+    heads, second, third, fourth = steps[:3], *steps[3:]
+    assert [len(one) for one in heads] == [1, 1, 1]
+    assert second < third < fourth
+    assert fourth - third == {"('variant', 'cnn_transformer_mfe')"}
+    for name, values in full.items():
+        ours, theirs = (dict(one, **{"architecture.backbone": ""}) for one in (values, small[name]))
+        assert ours == theirs
