@@ -8,14 +8,9 @@ FROM ${PYTHON_IMAGE}
 # User 1000 is the one that Hugging Face Spaces run containers as.
 RUN useradd --create-home --uid 1000 user
 WORKDIR /home/user/app
-# The last three have the C library give freed memory back: by itself it keeps what each of some 50 threads
-# took in its busiest moment.
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_ROOT_USER_ACTION=ignore \
-    PYTHONUNBUFFERED=1 \
-    MALLOC_ARENA_MAX=2 \
-    MALLOC_MMAP_THRESHOLD_=16777216 \
-    MALLOC_TRIM_THRESHOLD_=67108864
+    PYTHONUNBUFFERED=1
 
 # The large layer first: it changes when the packages do, not when the code does. Packages and code belong
 # to root, so that the running service cannot change them. Of torch's own index only torch is pinned: what

@@ -6,6 +6,7 @@ As in gradio_patches, all this is about Gradio's insides, checked with Gradio 6.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import sys
 import time
@@ -32,6 +33,7 @@ MAX_MAILBOXES = 2000  # sessions with messages to fetch, or without: those of ev
 MAX_MESSAGES = 64  # that wait in one of them
 UNREAD_SECONDS = 300  # how long messages wait to be fetched
 MAX_TRACKED = 1000  # uploads whose progress is told
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # of malloc.h
 
 
 class Bounded(UserDict[str, V]):
@@ -134,6 +136,22 @@ def payload(error: BaseException | None, show_error: bool) -> dict[str, Any]:
     return content
 
 
+def heaps() -> Any:
+    """The C library, where its heaps can be told what to keep: glibc's; else None."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return library if hasattr(library, "malloc_trim") else None
+
+
+def keep_few_heaps() -> None:
+    """Have all threads share two heaps: by itself glibc makes one for each thread, up to eight a core.
+
+    Each would keep what its thread took in its busiest moment.
+    """
+    if (library := heaps()) is not None:
+        library.mallopt(M_ARENA_MAX, 2)
+        library.mallopt(M_MMAP_THRESHOLD, 2**24)  # the bytes of what is no longer taken from a heap
+
+
 def encodable(value: Any) -> Any:
     """JSON values whose text can be sent: halves of characters, which a file's name may have, become "?"."""
     try:
@@ -223,7 +241,7 @@ async def cancel(request: Request) -> Response:
 @asynccontextmanager
 async def keeping(app: routes.App, uploads: Uploads, visitors: Visitors) -> AsyncIterator[None]:
     """As long as this lasts, delete and forget what is too old or of visitors who left; in the end, all."""
-    bounds = Bounds(app, uploads.seconds)
+    bounds, library = Bounds(app, uploads.seconds), heaps()
 
     async def keep() -> None:
         while True:
@@ -231,6 +249,8 @@ async def keeping(app: routes.App, uploads: Uploads, visitors: Visitors) -> Asyn
                 bounds.drop(await asyncio.to_thread(visitors.clear_up))
                 bounds.forget_old()
                 await asyncio.to_thread(uploads.sweep)
+                if library is not None:
+                    await asyncio.to_thread(library.malloc_trim, 0)  # what is free, to the system
             except Exception as exc:
                 log_fault(exc)  # and go on: it is what keeps the promise
             await asyncio.sleep(uploads.step)
