@@ -14,15 +14,18 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import closing, suppress
 from ipaddress import ip_address, ip_network
+from typing import Any
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from pawmatch.errors import ImageNotFound, ImageTooLarge, ImageUnreadable, UnsupportedFormat
 from pawmatch.images.filetypes import accepted_format, refusal
 from pawmatch.images.reading import MAX_MB, ImageFile
 
-MAX_SECONDS = 10.0  # from the first connection to the last byte, redirects included
+MAX_SECONDS = 10.0  # from looking up the name to the last byte, redirects included
+MAX_LOOKUPS = 8  # that go on at a time; the system gives up on a name server after up to a minute
 MAX_REDIRECTS = 5
 UNQUOTED = "/?%:@!$&'()*+,;=~-._"  # of an address, which may be quoted already
 FIRST_BYTES = 4096  # by which the content is judged
@@ -51,6 +54,7 @@ TOO_SLOW = f"The picture took longer than {MAX_SECONDS:.0f} s to arrive; try aga
 TOO_LARGE = f"The picture at this address is larger than the {MAX_MB} MB accepted; give a smaller one."
 
 IsAllowed = Callable[[str, int], bool]
+_lookups = threading.BoundedSemaphore(MAX_LOOKUPS)
 
 
 def is_public(address: str, port: int) -> bool:
@@ -107,7 +111,7 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Connect to the first address that answers; raises ImageNotFound unless all of them may be."""
-        addresses = _checked(self.host, self.port, self._is_allowed)
+        addresses = _checked(self.host, self.port, self._is_allowed, self.timeout or MAX_SECONDS)
         for number, address in enumerate(addresses):
             try:
                 self.sock = self._cut = socket.create_connection((address, self.port), self.timeout)
@@ -132,13 +136,37 @@ class _Connection(http.client.HTTPConnection):
                 socket.socket.shutdown(self._cut, socket.SHUT_RDWR)
 
 
-def _checked(host: str, port: int, is_allowed: IsAllowed) -> list[str]:
+def _looked_up(host: str, port: int, seconds: float) -> list[Any]:
+    """What the system knows of a name; raises TimeoutError if that takes longer, or too many are waited for.
+
+    Nobody can end a look-up, so it has a thread that may be left behind.
+    """
+    found: Future[list[Any]] = Future()
+    places = _lookups
+
+    def look() -> None:
+        try:
+            found.set_result(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except (OSError, ValueError) as exc:
+            found.set_exception(exc)
+        finally:
+            places.release()
+
+    if not places.acquire(timeout=seconds):
+        raise TimeoutError
+    threading.Thread(target=look, daemon=True).start()
+    return found.result(seconds)
+
+
+def _checked(host: str, port: int, is_allowed: IsAllowed, seconds: float) -> list[str]:
     """The numeric addresses of a host; raises ImageNotFound if there is none, or one that is not allowed."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = _looked_up(host, port, seconds)
         addresses = [str(entry[4][0]) for entry in found]
         if addresses and all(is_allowed(address, port) for address in addresses):
             return addresses
+    except TimeoutError:
+        raise
     except (OSError, ValueError):
         pass
     # The same sentence for a name that does not exist: which ones do inside a network is nobody's business.

@@ -279,6 +279,24 @@ def test_silence_ends_too(server: Server) -> None:
     over.set()
 
 
+def test_a_name_server_that_is_silent_does_not_hold_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    over, looked = threading.Event(), threading.Semaphore(0)
+
+    def silent(*given: Any, **options: Any) -> list[Any]:
+        looked.release()
+        over.wait()
+        return []
+
+    monkeypatch.setattr(module, "_lookups", threading.BoundedSemaphore(2))
+    monkeypatch.setattr(socket, "getaddrinfo", silent)
+    for _ in range(4):
+        with pytest.raises(ImageUnreadable) as refused:
+            here("http://dogs.example/dog.png", seconds=0.1)
+        assert str(refused.value) == TOO_SLOW
+    assert [looked.acquire(timeout=0.1) for _ in range(3)] == [True, True, False]  # no threads without end
+    over.set()
+
+
 @pytest.mark.skipif(not shutil.which("openssl"), reason="makes a certificate by openssl")
 def test_encrypted_addresses_are_checked_by_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
