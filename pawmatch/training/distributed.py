@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -103,7 +103,11 @@ def sole_writer(out: Path) -> Iterator[None]:
             yield
             return
         with FileLock(out / LOCK_FILE, timeout=0):
-            yield
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # Windows deletes no open file; its lock does so itself
+                    (out / LOCK_FILE).unlink()
     except Timeout as exc:
         raise TrainingError(f"Another training runs in {out}; wait for it, or name another --out.") from exc
     except OSError as exc:
