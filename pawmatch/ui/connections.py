@@ -1,9 +1,9 @@
 """Connections: how many there may be, and how long one may take to say what it wants.
 
 A request that is sent in part costs its sender nothing, and us an open file, of which there are often 1,024.
-So a connection has HEAD_SECONDS for the head of a request (a body's time is measured in `bodies`), and where
-there are too many, one goes: of the address that has most of them, the one that was silent longest. Nobody is
-turned away for that: who has just come is the last to go.
+So a connection has HEAD_SECONDS for the head of a request (a body's time is measured in `bodies`), and must
+take an answer as fast as it must send a body. Where there are too many, one goes: of the address that has
+most of them, the one that was silent longest. Nobody is turned away for that: who has just come goes last.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from pawmatch.ui.bodies import GRACE_SECONDS, MIN_BYTES_PER_SECOND
 
 try:
     import resource
@@ -72,10 +74,12 @@ class Connection(H11Protocol):
         self.everyone, self.unfinished = everyone, unfinished
         self.address = ""
         self._head_due: asyncio.TimerHandle | None = None
+        self._unread_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # whatever is not taken at once is waited for
         self.address = self.client[0] if self.client else ""
         self._note()
 
@@ -90,6 +94,26 @@ class Connection(H11Protocol):
         if not self.transport.is_closing():
             self._note()
 
+    def pause_writing(self) -> None:
+        """Begin to look how fast an answer is taken."""
+        super().pause_writing()
+        self._await_reader(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """All of it was taken."""
+        self._unread_due = cancelled(self._unread_due)
+        super().resume_writing()
+
+    def _await_reader(self, unread: int) -> None:
+        self._unread_due = self.loop.call_later(GRACE_SECONDS, self._judge_reader, unread)
+
+    def _judge_reader(self, before: int) -> None:
+        unread = self.transport.get_write_buffer_size()
+        if before - unread < GRACE_SECONDS * MIN_BYTES_PER_SECOND:
+            self.end()
+        else:
+            self._await_reader(unread)
+
     def _note(self) -> None:
         """Say where the request is: its head or its body due, all of it there, or none begun."""
         self.everyone.add(self)
@@ -98,22 +122,23 @@ class Connection(H11Protocol):
         if state is h11.IDLE and not is_idle:
             self._head_due = self._head_due or self.loop.call_later(HEAD_SECONDS, self.end)
         else:
-            self._cancel()
+            self._head_due = cancelled(self._head_due)
         if is_idle or state not in (h11.IDLE, h11.SEND_BODY):
             self.unfinished.discard(self)
         # From the start of a request it keeps its place: a byte now and then makes nobody the youngest.
         elif self not in self.unfinished.by_address.get(self.address, {}):
             self.unfinished.add(self)
 
-    def _cancel(self) -> None:
-        if self._head_due:
-            self._head_due.cancel()
-            self._head_due = None
-
     def end(self, is_open: bool = True) -> None:
         """Hang up, and be forgotten."""
-        self._cancel()
+        self._head_due, self._unread_due = cancelled(self._head_due), cancelled(self._unread_due)
         self.everyone.discard(self)
         self.unfinished.discard(self)
         if is_open:
             self.transport.abort()
+
+
+def cancelled(timer: asyncio.TimerHandle | None) -> None:
+    """Stop a timer, if there is one; gives None, to put in its place."""
+    if timer:
+        timer.cancel()

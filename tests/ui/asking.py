@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PHOTO = {"path": "/tmp/gradio/x.jpg", "meta": {"_type": "gradio.FileData"}}
@@ -14,9 +14,16 @@ JSON = {"content-type": "application/json"}
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 
 
+MUCH = 2**20  # letters of the longest answer
+
+
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers with what it was sent, or with its length if that is much."""
     body = await Request(scope, receive).body()
+    if scope["path"] == "/much":
+        body = bytes(MUCH)
+        await Response(body)(scope, receive, send)
+        return
     await PlainTextResponse(body if len(body) < 2000 else str(len(body)))(scope, receive, send)
 
 

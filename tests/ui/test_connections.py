@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import SimpleNamespace
 
 import httpx
@@ -108,6 +108,22 @@ def test_whole_requests_are_limited_too(begin: Open) -> None:
         lines.append(begin(HEAD + b"\r\nabcde"))
         assert is_answered(lines[-1])
     assert all(map(is_over, lines[:-16]))
+
+
+def test_who_does_not_take_an_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPatch, begin: Open) -> None:
+    monkeypatch.setattr(connections, "GRACE_SECONDS", 0.2)
+    much, some = 2**25, b"POST /much HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
+    monkeypatch.setattr("tests.ui.asking.MUCH", much)
+    slow, quick = begin(some), begin(some)
+    taken = 0
+    while taken < much:
+        taken += len(quick.recv(2**20))
+    time.sleep(1)
+    held = 0
+    with suppress(ConnectionResetError):
+        while more := slow.recv(2**20):
+            held += len(more)
+    assert 0 < held < much
 
 
 class Fake:
