@@ -90,8 +90,8 @@ class Keeper(Protocol):
     def owns(self, session: str, file: str) -> None:
         """A file is a session's."""
 
-    def take(self, size: int) -> None:
-        """So many bytes are about to be written; raises OSError if there is no room."""
+    def take(self, size: int, visitor: str) -> None:
+        """So many bytes are about to be written for a visitor; raises OSError if there is no room."""
 
 
 def current_keeper() -> Keeper | None:
@@ -120,7 +120,8 @@ def keep_file(data: bytes, name: str) -> str:
     folder = Path(get_upload_folder()) / hashlib.sha256(data).hexdigest()
     path = folder / name
     if keeper := current_keeper():
-        keeper.take(len(data))
+        asking = getattr(LocalContext.request.get(None), "request", None)
+        keeper.take(len(data), asking.scope.get("visitor", "") if asking else "")
     folder.mkdir(parents=True, exist_ok=True)
     file = tempfile.NamedTemporaryFile(dir=folder, delete=False)  # noqa: SIM115 - closed below
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from asyncio import sleep
 from urllib.parse import parse_qsl, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -86,6 +87,8 @@ MAX_ADDRESS = 4096  # bytes of path and query; a file's name may have 255 letter
 BURST_SECONDS = 20  # how much of the rate limit may come at once
 WITHOUT_PHOTO = 0.1  # of a photo's cost: changing colours, listing the models
 BYTES_PER_PHOTO = 5 * 2**20  # an upload of so many costs as much as one photo
+# Of one visitor that are answered at once; a client that makes more waits for its answers, as long as it can.
+REFUSALS_A_MINUTE, REFUSALS_AT_ONCE, MAX_HELD_SECONDS = 120, 20, 5.0
 
 NOT_OFFERED = "This address is not offered here."
 PREFLIGHT = {"Access-Control-Allow-Methods": "GET, POST", "Access-Control-Allow-Headers": "Content-Type"}
@@ -127,11 +130,12 @@ class Door:
         self.root = urlsplit(root).path if root else ""
         # The page that compares sends all of its photos in one request; the rest is their wrapping.
         self.max_upload_bytes = MAX_COMPARED * (settings.max_upload_mb * 2**20 + 2**16)
-        self.asked = self.uploaded = None
+        self.asked = self.uploaded = self.refused = None
         if rate := settings.photos_per_minute:
             burst = max(1.0, rate * BURST_SECONDS / 60)
             # Counted apart: a photo that is sent once and asked about once costs one of each.
             self.asked, self.uploaded = TokenBuckets(rate, burst), TokenBuckets(rate, burst)
+            self.refused = TokenBuckets(REFUSALS_A_MINUTE, REFUSALS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
@@ -140,6 +144,7 @@ class Door:
                 await self.app(scope, receive, send)
             return  # no web sockets: who asks for one is hung up on
         path, headers = route(scope, self.root), Headers(scope=scope)
+        scope["visitor"] = who = visitor(scope, self.settings.behind_proxy)
         body, permission = Body(receive, headers), self.permission(headers)
         has_begun = False
 
@@ -165,7 +170,9 @@ class Door:
         if body.refusal and not has_begun:
             if endpoint := endpoint_of(path):
                 request_log.turned_away(endpoint, body.refusal.code)
-            if body.refusal.status != 408:
+            if held := self.refused.owe(who, 1) if self.refused else 0.0:
+                await sleep(min(held, MAX_HELD_SECONDS))  # and what else it sends is not read
+            elif body.refusal.status != 408:
                 await body.drain()
             await body.refusal.response(body.is_whole)(scope, receive, answer)
 
@@ -190,23 +197,23 @@ class Door:
         is_assistant = path == ASSISTANTS and self.settings.mcp and scope["method"] == "POST"
         if not is_assistant:
             judge_address(scope, path)
-        receive: Receive = body.receive
+        receive, who = body.receive, str(scope["visitor"])
         if is_assistant:  # its photos come as text
             message = await body.read(self.settings.max_upload_mb * 2**20 * 4 // 3 + MAX_JSON_BYTES)
-            self.charge(self.asked, scope, max(judge_call(message), len(message) / BYTES_PER_PHOTO))
+            self.charge(self.asked, who, max(judge_call(message), len(message) / BYTES_PER_PHOTO))
             receive = body.again(message)
         elif path == UPLOAD:
             if body.announced > self.max_upload_bytes:
                 raise Refused(413, TOO_LARGE, "TooLarge")
             parts = Parts(headers.get("content-type", ""))
             paid = max(1.0, body.announced / BYTES_PER_PHOTO)
-            self.charge(self.uploaded, scope, paid)
+            self.charge(self.uploaded, who, paid)
             body.limit, body.watch = self.max_upload_bytes, parts.write
         elif scope["method"] == "POST":
             question = await body.read(MAX_JSON_BYTES)
             photos = judge_question(question, headers.get("content-type", ""))
             if endpoint_of(path):
-                self.charge(self.asked, scope, photos or WITHOUT_PHOTO)
+                self.charge(self.asked, who, photos or WITHOUT_PHOTO)
             receive = body.again(question)
         elif body.is_announced:
             raise Refused
@@ -215,7 +222,7 @@ class Door:
         finally:
             if path == UPLOAD and self.uploaded:  # what an upload holds shows when it is there
                 used = max(parts.files, body.seen / BYTES_PER_PHOTO)
-                self.uploaded.owe(visitor(scope, self.settings.behind_proxy), max(0.0, used - paid))
+                self.uploaded.owe(who, max(0.0, used - paid))
 
     def handed_on(self, scope: Scope, headers: Headers) -> list[tuple[bytes, bytes]]:
         """The headers without those that Gradio would believe and that are judged here."""
@@ -225,9 +232,9 @@ class Door:
             dropped.add(b"x-forwarded-host")
         return [(name, value) for name, value in scope["headers"] if name.lower() not in dropped]
 
-    def charge(self, buckets: TokenBuckets | None, scope: Scope, cost: float) -> None:
+    def charge(self, buckets: TokenBuckets | None, who: str, cost: float) -> None:
         """Take a request's cost from the visitor's bucket; raises Refused with the time to wait."""
-        if buckets and (wait := buckets.take(visitor(scope, self.settings.behind_proxy), cost)):
+        if buckets and (wait := buckets.take(who, cost)):
             raise Refused(429, too_many(math.ceil(wait)), "TooManyRequests", wait)
 
 

@@ -75,9 +75,9 @@ class Visitors:
             if len(files) > MAX_FILES:
                 files.popitem(last=False)
 
-    def take(self, size: int) -> None:
-        """So many bytes are about to be written for a session; raises OSError if there is no room."""
-        self._uploads.take(size)
+    def take(self, size: int, visitor: str) -> None:
+        """So many bytes are about to be written for a visitor; raises OSError if there is no room."""
+        self._uploads.take(size, visitor)
 
     def clear_up(self) -> list[str]:
         """Delete the files of sessions that have left, also those made since; gives these sessions.
@@ -140,7 +140,7 @@ class UploadRoom:
         if scope["type"] != "http" or not scope["path"].endswith(UPLOAD):
             await self.app(scope, receive, send)
             return
-        taken = status = 0
+        taken, status, who = 0, 0, str(scope.get("visitor", ""))
         refused: Refused | None = None
 
         async def counted() -> Message:
@@ -148,7 +148,7 @@ class UploadRoom:
             message = await receive()
             size = len(message.get("body", b""))
             try:
-                self.uploads.take(size)
+                self.uploads.take(size, who)
             except OSError:
                 refused = Refused(507, NO_ROOM, "NoRoom")
                 return {"type": "http.disconnect"}
@@ -163,8 +163,8 @@ class UploadRoom:
 
         try:
             # Not held: who announces much and sends nothing takes no room from others.
-            self.uploads.take(announced := int(Headers(scope=scope).get("content-length", 0)))
-            self.uploads.give_back(announced)
+            self.uploads.take(announced := int(Headers(scope=scope).get("content-length", 0)), who)
+            self.uploads.give_back(announced, who)
         except OSError as exc:
             raise Refused(507, NO_ROOM, "NoRoom") from exc
         try:
@@ -172,6 +172,6 @@ class UploadRoom:
                 await self.app(scope, counted, noted)
         finally:
             if status != 200:
-                self.uploads.give_back(taken)
+                self.uploads.give_back(taken, who)
             if refused:
                 raise refused

@@ -26,7 +26,7 @@ from pawmatch.images.fetch import fetch
 from pawmatch.settings import Settings, on_lent_gpu
 from pawmatch.ui import assistants, compare, html, known, request_log
 from pawmatch.ui.api import add_endpoints
-from pawmatch.ui.bounds import MAX_SESSIONS, cancel, keeping
+from pawmatch.ui.bounds import MAX_SESSIONS, cancel, keep_few_heaps, keeping
 from pawmatch.ui.compare import ComparePage
 from pawmatch.ui.connections import BACKLOG, MAX_HEAD_BYTES, limited
 from pawmatch.ui.faults import Faults
@@ -39,7 +39,7 @@ from pawmatch.ui.page import PhotoPage
 from pawmatch.ui.presence import Presence, UploadRoom, Visitors
 from pawmatch.ui.speech import Translate, static
 from pawmatch.ui.theme import theme
-from pawmatch.ui.uploads import Uploads, own_folder
+from pawmatch.ui.uploads import MAX_SHARE, Uploads, own_folder
 
 BUSY = "Busy, please try again in a moment."
 FAREWELL_SECONDS = 3  # what answers that are being given may take when the service is stopped
@@ -95,7 +95,8 @@ def app(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES)
         request_log.turned_away(endpoint_of(route(request.scope)) or "page", "Busy")
         return JSONResponse({"detail": BUSY}, status_code=503)
 
-    uploads = Uploads(own_folder(settings.keep_seconds), settings.keep_seconds, settings.disk_mb * 2**20)
+    seconds, share = settings.keep_seconds, MAX_SHARE if settings.photos_per_minute else None
+    uploads = Uploads(own_folder(seconds), seconds, settings.disk_mb * 2**20, share)
     visitors = Visitors(uploads)
     demo: Any = create(settings, classifiers, examples)
     demo.keeper = visitors
@@ -186,6 +187,7 @@ def serve(settings: Settings, examples: Path = EXAMPLES) -> None:
     """Serve until interrupted. Raises BadOption if the address cannot be listened on."""
     host = settings.host.strip("[]")
     listener = listen(host, settings.port)
+    keep_few_heaps()
     if settings.request_log:
         request_log.start()
     classifiers = from_settings(settings)

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pawmatch.errors import BadOption
+from pawmatch.ui.visitors import TokenBuckets
 
 try:
     import fcntl
@@ -26,6 +27,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 PREFIX = "pawmatch-uploads-"
+MAX_SHARE = 0.25  # of the budget that one visitor's files may take
 BLOCK = 4096  # bytes; what a file takes is rounded up to it, and one more is for its folder
 EMPTY_SECONDS = 5  # how long a folder is left alone after its last file went: a new one may be about to come
 _held: dict[str, int] = {}  # folders of this process, with the open file that has the lock
@@ -115,10 +117,16 @@ def size_on_disk(size: int) -> int:
 
 
 class Uploads:
-    """The upload folder of a running service: a budget of bytes, and an age at which everything goes."""
+    """The upload folder of a running service: a budget of bytes, and an age at which everything goes.
 
-    def __init__(self, folder: Path, seconds: float, max_bytes: int) -> None:
+    With `share`, one visitor's files may take that part of the budget: half of it at once, and half in the
+    time that the first are kept.
+    """
+
+    def __init__(self, folder: Path, seconds: float, max_bytes: int, share: float | None = None) -> None:
         self.folder, self.seconds, self.max_bytes = folder, seconds, max_bytes
+        half = (share or 0) * max_bytes / 2
+        self._shares = TokenBuckets(half * 60 / seconds, half) if half else None
         self.step = max(0.1, min(10.0, seconds / 60))  # between two sweeps
         self._lock = threading.Lock()
         self._taken = 0  # bytes: those that the last sweep has counted, and what came since
@@ -134,17 +142,23 @@ class Uploads:
         """Delete everything: the service ends."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def take(self, size: int) -> None:
+    def take(self, size: int, visitor: str = "") -> None:
         """Count bytes that are about to be written; raises OSError, as a full disk does, if none is left."""
         with self._lock:
-            if self._taken + size > self.max_bytes or shutil.disk_usage(self.folder.parent).free < size:
+            room = min(self.max_bytes - self._taken, shutil.disk_usage(self.folder.parent).free)
+            if size > room or self._has_enough(visitor, size):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._taken += size
 
-    def give_back(self, size: int) -> None:
+    def _has_enough(self, visitor: str, size: int) -> bool:
+        return bool(visitor and self._shares and self._shares.take(visitor, size))
+
+    def give_back(self, size: int, visitor: str = "") -> None:
         """Count bytes no longer that were not kept after all."""
         with self._lock:
             self._taken = max(0, self._taken - size)
+        if visitor and self._shares:
+            self._shares.owe(visitor, -size)
 
     def delete(self, files: Mapping[str, float]) -> None:
         """Delete files unless they were written anew after the moment given for each."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import socket
 import threading
 import time
@@ -34,23 +35,24 @@ class TokenBuckets:
 
     def take(self, visitor: str, cost: float = 1.0) -> float:
         """Take `cost` tokens and give 0; or, where they are lacking, none, and give the seconds to wait."""
-        return self._take(visitor, cost, min(cost, self._burst))
+        return self._take(visitor, cost, min(cost, self._burst))[0] / self._per_second
 
-    def owe(self, visitor: str, cost: float) -> None:
-        """Take `cost` tokens, there or not: for what turns out to cost more than was said."""
-        self._take(visitor, cost, -float("inf"))
+    def owe(self, visitor: str, cost: float) -> float:
+        """Take `cost` tokens, there or not, and give the seconds until they are paid; it may be negative."""
+        return max(0.0, -self._take(visitor, cost, -math.inf)[1]) / self._per_second
 
-    def _take(self, visitor: str, cost: float, needed: float) -> float:
+    def _take(self, visitor: str, cost: float, needed: float) -> tuple[float, float]:
+        """The tokens that were lacking, without which none are taken, and those that are left."""
         with self._lock:
             now = self._clock()
             tokens, moment = self._buckets.pop(visitor, (self._burst, now))
             tokens = min(self._burst, tokens + (now - moment) * self._per_second)
-            wait = max(0.0, needed - tokens) / self._per_second
-            # At the end, as the one that asked last.
-            self._buckets[visitor] = (tokens if wait else tokens - cost, now)
+            lacking = max(0.0, needed - tokens)
+            left = tokens if lacking else tokens - cost
+            self._buckets[visitor] = (left, now)  # at the end, as the one that asked last
             if len(self._buckets) > MAX_VISITORS:
                 self._buckets.popitem(last=False)
-            return wait
+            return lacking, left
 
 
 def visitor(scope: Scope, proxies: Proxies) -> str:

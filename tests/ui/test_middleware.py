@@ -12,10 +12,12 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from pawmatch.settings import Settings
+from pawmatch.ui import middleware
 from pawmatch.ui.middleware import (
     BYTES_PER_PHOTO,
     MAX_ADDRESS,
     NOT_OFFERED,
+    REFUSALS_AT_ONCE,
     WRONG_NAME,
     WRONG_PAGE,
     Door,
@@ -219,6 +221,26 @@ def test_an_assistants_photos_are_counted_one_by_one() -> None:
     assert 60 < int(question(door, "/mcp", {"params": {"name": "models"}})[1]["retry-after"]) <= 67
     for refused in ([call], {"params": {"arguments": {"images": ["eA=="] * 1000}}}):
         assert question(Door(fails, Settings(mcp=True)), "/mcp", refused)[0] == 400
+
+
+def test_who_is_refused_again_and_again_waits_for_the_answer(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(middleware, "sleep", sleep)
+    bad = {"session_hash": "x" * 1000}
+    answers = [question(door, PATHS[0], bad) for _ in range(REFUSALS_AT_ONCE + 20)]
+    assert {status for status, _, _ in answers} == {400}
+    assert waits == pytest.approx([min(number / 2, 5) for number in range(1, 21)], abs=0.2)
+    assert "connection" in ask(door, "/other", [b"ab", b"cd"])[1]  # the rest of what it sends is not read
+    del waits[20:]
+    assert question(door, PATHS[0], {"data": [PHOTO]})[0] == 200  # whoever is right does not wait
+    question(door, PATHS[0], bad, client=("192.0.2.2", 1))
+    assert len(waits) == 20
 
 
 def test_who_is_refused_does_not_pay(door: Door) -> None:

@@ -27,7 +27,7 @@ from pawmatch.ui.html import as_jpeg
 from pawmatch.ui.inference import Classifiers
 from pawmatch.ui.uploads import PREFIX, Uploads, delete_dead, own_folder
 from tests.ui.conftest import photos_held, running, until
-from tests.ui.raw import as_file, upload
+from tests.ui.raw import as_file, call, upload
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 3  # how long the services of these tests keep what they get
@@ -201,6 +201,33 @@ def test_a_budget_is_kept_and_room_given_back(tmp_path: Path) -> None:
     kept.delete({str(path): time.time(), "/etc/passwd": time.time()})
     assert list(tmp_path.iterdir()) == []
     kept.take(100_000)
+
+
+def test_one_visitor_may_fill_a_share_and_no_more(tmp_path: Path) -> None:
+    kept = Uploads(tmp_path, 3600, 100_000, share=0.5)
+    kept.take(20_000, "greedy")
+    with pytest.raises(OSError, match="space"):
+        kept.take(10_000, "greedy")
+    kept.take(20_000, "other")
+    kept.give_back(20_000, "greedy")  # it was not kept after all
+    kept.take(20_000, "greedy")
+
+
+@pytest.mark.parametrize("rate", [0, 600])
+def test_where_visitors_are_told_apart_uploads_and_answers_count_for_their_visitor(
+    tiny_settings: Settings, classifiers: Classifiers, base: Path, tmp_path: Path, photo: bytes, rate: int
+) -> None:
+    settings = replace(tiny_settings, disk_mb=1, rate_limit=rate)
+    with (
+        running(settings, classifiers, tmp_path) as address,
+        httpx.Client(base_url=address, timeout=60) as http,
+    ):
+        upload(http, "a.jpg", os.urandom(100_000))
+        path = upload(http, "b.jpg", photo)
+        for _ in range(3):
+            call(http, "explain", [as_file(path), "breed", None])
+        status = http.post("/gradio_api/upload", files={"files": ("c.jpg", photo)}).status_code
+        assert status == (507 if rate else 200)
 
 
 def test_many_small_files_count_as_what_they_take(tmp_path: Path) -> None:
