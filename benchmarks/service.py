@@ -93,6 +93,18 @@ class Visitor:
         self._session = secrets.token_hex(8)
         return status
 
+    def start(self, name: str, data: list[Any], session: str) -> None:
+        """Start an event of a page, by the name of its function; raises RuntimeError if it is refused."""
+        number = next(
+            event["id"]
+            for event in json.loads(self.get("/config")[1])["dependencies"]
+            if event["api_name"] == name and len(event["inputs"]) == len(data)
+        )
+        asked = json.dumps({"data": data, "fn_index": number, "session_hash": session}).encode()
+        status, said = self._post("queue/join", asked, "application/json")
+        if status not in (200, 503):
+            raise RuntimeError(f"{name}: {status} {said[:200]!r}")
+
     def get(self, path: str) -> tuple[int, str]:
         """Status and text of a page."""
         status, said = self._request("GET", path)

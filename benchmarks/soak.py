@@ -1,7 +1,9 @@
 """Soak: many visitors at once, with good, bad and abandoned requests, for as long as one likes.
 
 Every good answer is compared with the answer that the same photo had alone, every bad request must get one
-sentence, and every visitor who stays must get something. Memory is taken after a warm-up and at the end.
+sentence, and every visitor who stays must get something. Beside them a stranger may attack, in every other
+slice of the time: the slices without are what those with are compared with. The stranger, who would have a
+computer of their own, has the lowest priority on this one.
 """
 
 from __future__ import annotations
@@ -10,21 +12,25 @@ import argparse
 import json
 import math
 import multiprocessing
+import os
 import random
 import resource
+import signal
 import socket
 import statistics
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.service import ROOT, Reply, Visitor, service
+from benchmarks.service import PATIENCE, ROOT, SETTLING_S, Reply, Service, Visitor, service
 from pawmatch.labels import bundled_tasks
 
 NEAR = 1e-6  # how far a confidence may be from that of the lone answer
@@ -60,7 +66,9 @@ class Soak:
         self.photos = photos
         self.tally = tally
         self.have_addresses = have_addresses
-        self.waits: list[float] = []  # seconds, of all answers to good photos
+        self.is_attacked = False
+        # Seconds, of all answers to good photos: of those asked for in peace, and under attack.
+        self.waits: dict[bool, list[float]] = {False: [], True: []}
         self.expected: dict[tuple[int, str], dict[str, float]] = {}
 
     def learn(self) -> None:
@@ -101,10 +109,10 @@ class Soak:
     def predict(self, visitor: Visitor, chance: random.Random) -> None:
         """A good photo."""
         number, task = chance.randrange(len(self.photos)), chance.choice(bundled_tasks())
-        started = time.monotonic()
+        started, is_attacked = time.monotonic(), self.is_attacked
         reply = visitor.ask("predict", visitor.upload(self.photos[number]), task, 5)
         if reply.value:
-            self.waits.append(time.monotonic() - started)
+            self.waits[is_attacked].append(time.monotonic() - started)
         self.judge(reply, number, task, "predict")
 
     def explain(self, visitor: Visitor, chance: random.Random) -> None:
@@ -272,7 +280,6 @@ def half(address: str, photo: dict[str, Any]) -> None:
     """Half a request, and silence until the service hangs up."""
     whole = post("queue/join", b"{}")
     say(address, [whole[: random.choice((0, 40, len(whole) - 1))]])
-    time.sleep(5)
 
 
 ATTACKS: dict[str, tuple[Callable[[str, dict[str, Any]], None], int]] = {
@@ -284,17 +291,78 @@ ATTACKS: dict[str, tuple[Callable[[str, dict[str, Any]], None], int]] = {
 }
 
 
-def attack(name: str, address: str) -> None:
-    """Attack until killed."""
+def attack(name: str, address: str, rounds: Any) -> None:
+    """Attack until killed, counting the rounds."""
+    os.nice(19)
     go, side_by_side = ATTACKS[name]
     photo = uploaded(address)
 
     def keep_on() -> None:
         while True:
             go(address, photo)
+            with rounds.get_lock():
+                rounds.value += 1
 
     for _ in range(side_by_side):
         threading.Thread(target=keep_on).start()
+
+
+@contextmanager
+def beside(soak: Soak, name: str, slice_s: float) -> Iterator[Callable[[], int]]:
+    """Let a stranger attack in every other slice, not in the first; gives what tells the rounds so far."""
+    spawning = multiprocessing.get_context("spawn")
+    rounds, over = spawning.Value("i", 0), threading.Event()
+    stranger = spawning.Process(target=attack, args=(name, soak.address, rounds))
+
+    def alternate() -> None:
+        while not over.wait(slice_s):
+            soak.is_attacked = not soak.is_attacked
+            if stranger.pid is None:
+                stranger.start()
+            else:
+                os.kill(stranger.pid, signal.SIGCONT if soak.is_attacked else signal.SIGSTOP)
+
+    clock = threading.Thread(target=alternate)
+    clock.start()
+    try:
+        yield lambda: int(rounds.value)
+    finally:
+        over.set()
+        clock.join()
+        if stranger.pid is not None:
+            stranger.kill()
+            stranger.join()
+
+
+@contextmanager
+def watched(running: Service, folder: Path) -> Iterator[dict[str, float]]:
+    """The most memory and disk, in megabytes, that the service takes meanwhile, looked at once a second."""
+    most, over = {"resident": 0.0, "disk": 0.0}, threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            most["resident"] = max(most["resident"], running.resident_mb(1))
+            most["disk"] = max(most["disk"], disk_mb(folder))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield most
+    finally:
+        over.set()
+        thread.join()
+
+
+def disk_mb(folder: Path) -> float:
+    """Megabytes of all files in a folder."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += Path(root, name).lstat().st_size
+            except OSError:
+                continue  # gone meanwhile
+    return total / 2**20
 
 
 def p95(waits: list[float]) -> float:
@@ -302,62 +370,76 @@ def p95(waits: list[float]) -> float:
     return statistics.quantiles(waits, n=20, method="inclusive")[-1] if len(waits) > 1 else math.nan
 
 
+def run(name: str | None, args: argparse.Namespace) -> dict[str, Any]:
+    """One service, its visitors, and a stranger if one is named; what came of it."""
+    photos = [path.read_bytes() for path in sorted((ROOT / "examples").glob("*.jpg"))]
+    tally = Tally()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, soft), hard))  # what a service has as a rule
+    with ExitStack() as stack:
+        os.environ["GRADIO_TEMP_DIR"] = folder = stack.enter_context(tempfile.TemporaryDirectory())
+        limits: dict[str, object] = {"rate_limit": 120 if name else 0, "queue_size": args.queue_size}
+        running = stack.enter_context(service(request_log="no", device="cpu", **limits))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soak = Soak(running.address, photos, tally, have_addresses=bool(name))
+        soak.learn()
+        found: dict[str, Any] = {"attack": name, "idle_mb": running.resident_mb()}
+        if not name:
+            crowd(soak, args.clients, after(args.seconds / 5), seed=0)
+            found["before_mb"] = running.resident_mb()
+        most = stack.enter_context(watched(running, Path(folder)))
+        rounds = stack.enter_context(beside(soak, name, args.slice)) if name else lambda: 0
+        crowd(soak, args.clients, after(args.seconds if name else args.seconds * 4 / 5), seed=10_000)
+        found |= {"rounds": rounds(), "is_alive": running.process.poll() is None}
+        found |= {"most_mb": most["resident"], "disk_mb": most["disk"]}
+        if not name:
+            found["after_mb"] = running.resident_mb()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    found |= {"p95_s": p95(soak.waits[False]), "attacked_s": p95(soak.waits[True])}
+    return {**found, "counts": dict(tally.counts), "problems": tally.problems}
+
+
+def told(found: dict[str, Any]) -> str:
+    """What came of one run, in lines."""
+    counts = ", ".join(f"{number} {kind}" for kind, number in sorted(found["counts"].items()))
+    memory = f"{found['idle_mb']:.0f} MB idle, at most {found['most_mb'] - found['idle_mb']:.0f} MB more"
+    if found["attack"]:
+        ratio = found["attacked_s"] / found["p95_s"]
+        waits = f"p95 {found['p95_s']:.2f} s, {found['attacked_s']:.2f} s under attack: {ratio:.2f} x"
+        waits += f"; {found['rounds']} rounds of the attack"
+    else:
+        waits = f"p95 {found['p95_s']:.2f} s"
+        memory += f"; {found['before_mb']:.0f} MB after a fifth of it, {found['after_mb']:.0f} MB at the end"
+    memory += f"; disk {found['disk_mb']:.0f} MB"
+    return "\n  ".join(
+        [f"{found['attack'] or 'no attack'}: {counts}", waits, memory, *found["problems"][:20]]
+    )
+
+
 def main(given: list[str] | None = None) -> int:
     """Run, print, and write if asked to; 1 if anything went wrong."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=600, help="how long (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=600, help="how long each (default: %(default)s)")
     parser.add_argument("--clients", type=int, default=32, help="visitors at a time (default: %(default)s)")
-    parser.add_argument("--warm-up", type=float, help="seconds before memory is first taken; default a fifth")
     parser.add_argument("--queue-size", type=int, default=16, help="places to wait (default: %(default)s)")
-    parser.add_argument("--attack", choices=tuple(ATTACKS), help="what a stranger does meanwhile")
+    parser.add_argument("--attack", choices=(*ATTACKS, "all"), help="what a stranger does meanwhile")
+    parser.add_argument("--slice", type=float, default=20, help="seconds of a slice (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="also write everything to this file")
     args = parser.parse_args(given)
-    warm_up = args.seconds / 5 if args.warm_up is None else args.warm_up
-
-    photos = [path.read_bytes() for path in sorted((ROOT / "examples").glob("*.jpg"))]
-    tally = Tally()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, soft), hard))  # what a service has as a rule
-    limit = 120 if args.attack else 0
-    with service(rate_limit=limit, queue_size=args.queue_size, request_log="no", device="cpu") as running:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soak = Soak(running.address, photos, tally, have_addresses=bool(args.attack))
-        soak.learn()
-        idle = running.resident_mb()
-        crowd(soak, args.clients, after(warm_up), seed=0)
-        before = running.resident_mb()
-        alone, soak.waits = soak.waits, []
-        stranger = multiprocessing.get_context("spawn").Process(
-            target=attack, args=(args.attack, running.address)
-        )
-        if args.attack:
-            stranger.start()
-        rest = after(args.seconds - warm_up)
-        peak = [0.0]
-        watch = threading.Thread(target=lambda: peak.extend(running.resident_mb(1) for _ in iter(rest, True)))
-        watch.start()
-        crowd(soak, args.clients, rest, seed=10_000)
-        watch.join()
-        if args.attack:
-            stranger.kill()
-        at_end = running.resident_mb()
-        is_alive = running.process.poll() is None
-    growth = at_end / before - 1
-    for kind, number in sorted(tally.counts.items()):
-        print(f"{number:8d}  {kind}")
-    print(f"memory {before:.0f} MB after {warm_up:.0f} s, {at_end:.0f} MB at the end ({growth:+.1%})")
-    print(f"{idle:.0f} MB idle at the start, {max(peak):.0f} MB at most")
-    waited, waited_then = p95(alone), p95(soak.waits)
-    print(f"p95 {waited:.2f} s in the warm-up, {waited_then:.2f} s after it ({waited_then / waited:.2f} x)")
-    for problem in tally.problems[:20]:
-        print(problem)
-    if args.json:
-        values = {"counts": tally.counts, "before_mb": before, "after_mb": at_end, "problems": tally.problems}
-        values |= {"idle_mb": idle, "peak_mb": max(peak), "p95_s": waited, "p95_then_s": waited_then}
-        Path(args.json).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    return 0 if is_alive and not tally.problems else 1
+    names = list(ATTACKS) if args.attack == "all" else [args.attack]
+    # The start, what the photos' lone answers take, and visitors who wait when the time is up.
+    around = 30 + (1 if args.attack else 3) * SETTLING_S
+    longest = len(names) * (args.seconds + around)
+    print(f"about {longest / 60:.0f} minutes, {len(names) * 2 * PATIENCE / 60:.0f} more at most", flush=True)
+    results = []
+    for name in names:
+        results.append(run(name, args))
+        print(told(results[-1]), flush=True)
+        if args.json:
+            Path(args.json).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    return 0 if all(found["is_alive"] and not found["problems"] for found in results) else 1
 
 
 if __name__ == "__main__":
