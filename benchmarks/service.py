@@ -161,7 +161,9 @@ class Service:
 
 
 @contextmanager
-def service(*, is_ready: bool = True, log: Path | None = None, **settings: object) -> Iterator[Service]:
+def service(
+    *, is_ready: bool = True, log: Path | None = None, checkout: Path = ROOT, **settings: object
+) -> Iterator[Service]:
     """`python app.py` on a free port, with these settings; ready for all tasks unless told otherwise."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -170,7 +172,7 @@ def service(*, is_ready: bool = True, log: Path | None = None, **settings: objec
     with (log or Path(os.devnull)).open("wb") as said:
         process = subprocess.Popen(
             [sys.executable, "app.py"],
-            cwd=ROOT,
+            cwd=checkout,
             env={**os.environ, "PAWMATCH_PORT": str(port), **given},
             stdout=said,
             stderr=said,
