@@ -60,8 +60,10 @@ def leave_in_mid_run(address: str, photo: bytes, number: int) -> None:
     visitor = Visitor(address, source(number))
     with page_open(address, number) as session:
         sent = [visitor.upload(photo + bytes([number, turn])) for turn in range(2)]
-        name, data = [("compare", [sent, "breed", ""]), ("look", [sent[0], "breed", "jet", 0.5])][number % 2]
-        visitor.start(name, data, session)
+        if number % 2:
+            visitor.start("look", [sent[0], "breed", "jet", 0.5], session)
+        else:
+            visitor.start("compare", [sent, "breed", ""], session)
     visitor.close()
 
 

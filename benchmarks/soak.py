@@ -378,7 +378,7 @@ def run(name: str | None, args: argparse.Namespace) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, soft), hard))  # what a service has as a rule
     with ExitStack() as stack:
         os.environ["GRADIO_TEMP_DIR"] = folder = stack.enter_context(tempfile.TemporaryDirectory())
-        limits: dict[str, object] = {"rate_limit": 120 if name else 0, "queue_size": args.queue_size}
+        limits: dict[str, Any] = {"rate_limit": 120 if name else 0, "queue_size": args.queue_size}
         running = stack.enter_context(service(request_log="no", device="cpu", **limits))
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soak = Soak(running.address, photos, tally, have_addresses=bool(name))

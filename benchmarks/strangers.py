@@ -153,7 +153,7 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("checkout", type=Path, nargs="?", default=ROOT, help="default: this one")
     args = parser.parse_args(given)
     photo = next((ROOT / "examples").glob("*.jpg")).read_bytes()
-    options: dict[str, object] = {"rate_limit": 6, "request_log": "no", "device": "cpu", "engine": "torch"}
+    options: dict[str, Any] = {"rate_limit": 6, "request_log": "no", "device": "cpu", "engine": "torch"}
     with tempfile.TemporaryDirectory() as name:
         os.environ["GRADIO_TEMP_DIR"] = name
         with service(checkout=args.checkout, **options) as running:

@@ -73,8 +73,7 @@ class Connection(H11Protocol):
         super().__init__(**given)
         self.everyone, self.unfinished = everyone, unfinished
         self.address = ""
-        self._head_due: asyncio.TimerHandle | None = None
-        self._unread_due: asyncio.TimerHandle | None = None
+        self._due: dict[str, asyncio.TimerHandle] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -101,11 +100,11 @@ class Connection(H11Protocol):
 
     def resume_writing(self) -> None:
         """All of it was taken."""
-        self._unread_due = cancelled(self._unread_due)
+        self._cancel("reader")
         super().resume_writing()
 
     def _await_reader(self, unread: int) -> None:
-        self._unread_due = self.loop.call_later(GRACE_SECONDS, self._judge_reader, unread)
+        self._due["reader"] = self.loop.call_later(GRACE_SECONDS, self._judge_reader, unread)
 
     def _judge_reader(self, before: int) -> None:
         unread = self.transport.get_write_buffer_size()
@@ -120,25 +119,25 @@ class Connection(H11Protocol):
         state = self.conn.their_state
         is_idle = state is h11.IDLE and self.cycle is not None and not self.conn.trailing_data[0]
         if state is h11.IDLE and not is_idle:
-            self._head_due = self._head_due or self.loop.call_later(HEAD_SECONDS, self.end)
+            if "head" not in self._due:
+                self._due["head"] = self.loop.call_later(HEAD_SECONDS, self.end)
         else:
-            self._head_due = cancelled(self._head_due)
+            self._cancel("head")
         if is_idle or state not in (h11.IDLE, h11.SEND_BODY):
             self.unfinished.discard(self)
         # From the start of a request it keeps its place: a byte now and then makes nobody the youngest.
         elif self not in self.unfinished.by_address.get(self.address, {}):
             self.unfinished.add(self)
 
+    def _cancel(self, name: str) -> None:
+        if timer := self._due.pop(name, None):
+            timer.cancel()
+
     def end(self, is_open: bool = True) -> None:
         """Hang up, and be forgotten."""
-        self._head_due, self._unread_due = cancelled(self._head_due), cancelled(self._unread_due)
+        self._cancel("head")
+        self._cancel("reader")
         self.everyone.discard(self)
         self.unfinished.discard(self)
         if is_open:
             self.transport.abort()
-
-
-def cancelled(timer: asyncio.TimerHandle | None) -> None:
-    """Stop a timer, if there is one; gives None, to put in its place."""
-    if timer:
-        timer.cancel()

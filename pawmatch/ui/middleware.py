@@ -197,7 +197,8 @@ class Door:
         is_assistant = path == ASSISTANTS and self.settings.mcp and scope["method"] == "POST"
         if not is_assistant:
             judge_address(scope, path)
-        receive, who = body.receive, str(scope["visitor"])
+        receive: Receive = body.receive
+        who = str(scope["visitor"])
         if is_assistant:  # its photos come as text
             message = await body.read(self.settings.max_upload_mb * 2**20 * 4 // 3 + MAX_JSON_BYTES)
             self.charge(self.asked, who, max(judge_call(message), len(message) / BYTES_PER_PHOTO))
