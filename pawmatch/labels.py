@@ -10,7 +10,7 @@ import json
 import os
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +22,7 @@ from pawmatch.results import Prediction, Task
 
 ENGLISH = "en"
 CONFIG = "config.json"
+BUNDLED = "weights"  # the folder of the bundled weights, in a source
 BACKBONES = "backbone"  # the folder among the bundled weights that is no task
 MAX_CONFIG = 16_000_000  # bytes
 SUGGESTIONS = 3
@@ -79,16 +80,36 @@ def task_of(name: str, source: str | Path | None = None) -> Task:
     No weights are read. Where there is no such config, as at a place that is still to be fetched, the words
     are those of `new_task`; a config that is malformed is for the loader to judge.
     """
-    root = bundled_weights() / name if source is None else Path(source)
-    for folder in (root, root / name):
+    for values in local_configs(name, source):
+        try:
+            words = values["task"]
+            return Task(**{**words, "examples": tuple(words.get("examples", ()))})
+        except (LookupError, TypeError, AttributeError):
+            continue
+    return new_task(name)
+
+
+def local_configs(task: str, source: str | Path | None) -> Iterator[dict[str, Any]]:
+    """What each config.json says that may be the task's at a source on this computer, unchecked."""
+    root = bundled_weights() / task if source is None else local_folder(source)
+    for folder in (root, root / task):
+        if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises for some
+            continue
         for path in (folder / CONFIG, *sorted(folder.glob(f"*/{CONFIG}"))):
             try:
-                if path.stat().st_size <= MAX_CONFIG:
-                    words = json.loads(path.read_bytes())["task"]
-                    return Task(**{**words, "examples": tuple(words.get("examples", ()))})
-            except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+                values = json.loads(path.read_bytes()) if path.stat().st_size <= MAX_CONFIG else None
+            except (OSError, ValueError, RecursionError):
                 continue
-    return new_task(name)
+            if isinstance(values, dict):
+                yield values
+
+
+def local_folder(source: str | Path) -> Path:
+    """The folder that a source names: as a path, or within the bundled weights from any directory."""
+    path = Path(source).expanduser()
+    if path.parts[:1] == (BUNDLED,) and not os.path.exists(path):  # noqa: PTH110 - never raises
+        return bundled_weights().joinpath(*path.parts[1:])
+    return path
 
 
 def new_task(name: str) -> Task:

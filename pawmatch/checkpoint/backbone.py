@@ -29,7 +29,6 @@ from pawmatch.checkpoint.config import (
 from pawmatch.checkpoint.load import Checkpoint
 from pawmatch.checkpoint.weights import (
     BACKBONE_FILE,
-    BACKBONES,
     bundled_backbone,
     compare,
     file_bytes,
@@ -43,7 +42,7 @@ from pawmatch.checkpoint.weights import (
 from pawmatch.errors import CheckpointNotFound, DigestMismatch, NotACheckpoint
 from pawmatch.files import replace_file
 from pawmatch.images import InputSpec
-from pawmatch.labels import bundled_weights, spelling_key
+from pawmatch.labels import BACKBONES, bundled_weights, spelling_key
 from pawmatch.models.backbone import NoInit, create_backbone
 from pawmatch.models.hybrid import Hybrid
 from pawmatch.strict import Name, Text

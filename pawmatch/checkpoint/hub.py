@@ -8,7 +8,6 @@ where the Hub asks to come back in an hour, it sleeps that hour; a hook on each 
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 import time
@@ -20,18 +19,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from huggingface_hub import (
-    CommitOperationAdd,
-    HfApi,
-    constants,
-    errors,
-    get_hf_file_metadata,
-    get_session,
-    hf_hub_download,
-    hf_hub_url,
-)
-from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub import HfApi, constants, errors, get_hf_file_metadata, get_session, hf_hub_url
+from huggingface_hub.file_download import hf_hub_download, repo_folder_name
 from huggingface_hub.utils import parse_hf_uri  # type: ignore[attr-defined]
+from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from pawmatch.errors import (
     AccessDenied,
@@ -282,15 +273,11 @@ def intact(file: Path) -> bool:
         return True  # a cache without links, which keeps no hashes
     blob = file.parent / file.readlink()
     if SHA256.fullmatch(blob.name):
-        digest = hashlib.sha256()
-    elif COMMIT.fullmatch(blob.name):
-        digest = hashlib.sha1(f"blob {blob.stat().st_size}\0".encode(), usedforsecurity=False)
+        with blob.open("rb") as content:
+            digest = sha_fileobj(content).hex()
     else:
-        return True
-    with blob.open("rb") as content:
-        while chunk := content.read(2**20):
-            digest.update(chunk)
-    if digest.hexdigest() == blob.name:
+        digest = git_hash(blob.read_bytes()) if COMMIT.fullmatch(blob.name) else blob.name
+    if digest == blob.name:
         return True
     with suppress(OSError):
         file.unlink()
@@ -319,27 +306,37 @@ def remember(commit: Commit) -> None:
         replace_file(path, commit.sha)
 
 
-def upload(folder: Path, place: HubSource, names: Sequence[str], *, private: bool, message: str) -> str:
-    """Upload the files `names` of `folder`, those that exist, and give the web address of the place.
+def upload(
+    folder: Path,
+    place: HubSource,
+    names: Sequence[str],
+    *,
+    private: bool,
+    message: str,
+    but: Sequence[str] = (),
+) -> str:
+    """Upload the files of `folder` that match `names` and not `but`, and give the place's web address.
 
     One commit, so that no reader ever sees new weights beside an old config. Creates the repository, and
     the branch that `place.revision` names, where they are missing; a Space is one of Gradio's.
     """
     branch = place.revision or DEFAULT_REVISION
-    files = [
-        CommitOperationAdd(path_in_repo=place.path(name), path_or_fileobj=folder / name)
-        for name in names
-        if (folder / name).is_file()
-    ]
+    repository: dict[str, Any] = {"repo_id": place.repo, "repo_type": place.kind}
     sdk = "gradio" if place.kind == "space" else None
     with mapped(place):
         api = HfApi()
-        page = api.create_repo(
-            place.repo, repo_type=place.kind, space_sdk=sdk, private=private, exist_ok=True
-        )
+        page = api.create_repo(**repository, space_sdk=sdk, private=private, exist_ok=True)
         if branch != DEFAULT_REVISION:
-            api.create_branch(place.repo, repo_type=place.kind, branch=branch, exist_ok=True)
-        api.create_commit(place.repo, files, repo_type=place.kind, commit_message=message, revision=branch)
+            api.create_branch(**repository, branch=branch, exist_ok=True)
+        api.upload_folder(
+            **repository,
+            folder_path=folder,
+            path_in_repo=place.subfolder,
+            revision=branch,
+            commit_message=message,
+            allow_patterns=list(names),
+            ignore_patterns=list(but),
+        )
     return f"{page.url}/tree/{branch}/{place.subfolder}".rstrip("/")
 
 
@@ -365,13 +362,15 @@ def mapped(source: HubSource) -> Iterator[None]:
 
 def translated(exc: BaseException, source: HubSource) -> HubError | BadOption:
     """The error of ours that says what `exc` means for `source`."""
-    if isinstance(exc, TookTooLong):
-        return HubUnavailable(f"The Hub takes too long to hand out {source}; try again later.")
     if isinstance(exc, errors.LocalEntryNotFoundError) and exc.__cause__ is not None:
         return translated(exc.__cause__, source)
     status = exc.response.status_code if isinstance(exc, errors.HfHubHTTPError) else None
-    if isinstance(exc, errors.GatedRepoError | errors.DisabledRepoError | errors.LocalTokenNotFoundError):
-        return denied(source)
+    refused = errors.GatedRepoError | errors.DisabledRepoError | errors.LocalTokenNotFoundError
+    if isinstance(exc, refused) or (status in (401, 402, 403) and type(exc) is errors.HfHubHTTPError):
+        return AccessDenied(
+            f"The Hub does not give access to {source.repo}; ask for access on its page "
+            "and log in with `hf auth login` or set HF_TOKEN."
+        )
     if isinstance(exc, errors.RepositoryNotFoundError):
         # The Hub gives the same answer for a private repository, so as not to say that it exists.
         return RepoNotFound(
@@ -383,27 +382,18 @@ def translated(exc: BaseException, source: HubSource) -> HubError | BadOption:
         return RepoNotFound(f"{source.repo} has no branch, tag or commit {revision!r}; check the spelling.")
     if isinstance(exc, errors.HFValidationError):
         return RepoNotFound(f"{source.repo!r} cannot be the name of a repository; write hf://user/repo.")
-    if isinstance(exc, errors.RemoteEntryNotFoundError) or status == 404:
+    if status == 404:
         return RepoNotFound(f"{source} does not exist on the Hub; check the spelling.")
-    if status in (401, 402, 403):
-        return denied(source)
-    if status == 429 or isinstance(exc, RateLimited):
-        return HubUnavailable(
-            f"The Hub asks to slow down and did not hand out {source}; try again in some minutes."
-        )
-    if status is not None:
-        return HubUnavailable(f"The Hub answered {status} for {source}; try again later.")
     if isinstance(exc, ValueError) and str(exc).startswith("Invalid metadata"):
         said = " ".join(str(exc).split())[:300].rstrip(".")
         return BadOption(f"The Hub refuses the model card for {source}: {said}.")
-    if isinstance(exc, OSError) and exc.strerror and not isinstance(exc, ConnectionError):
-        return HubUnavailable(f"{source} could not be stored in the Hub's cache: {exc.strerror}.")
-    return HubUnavailable(f"The Hub could not be reached for {source}; check the connection and try again.")
-
-
-def denied(source: HubSource) -> AccessDenied:
-    """The error for a repository that the token at hand does not open."""
-    return AccessDenied(
-        f"The Hub does not give access to {source.repo}; ask for access on its page "
-        "and log in with `hf auth login` or set HF_TOKEN."
-    )
+    said = f"The Hub could not be reached for {source}; check the connection and try again."
+    if isinstance(exc, TookTooLong):
+        said = f"The Hub takes too long to hand out {source}; try again later."
+    elif status == TOO_MANY or isinstance(exc, RateLimited):
+        said = f"The Hub asks to slow down and did not hand out {source}; try again in some minutes."
+    elif status is not None:
+        said = f"The Hub answered {status} for {source}; try again later."
+    elif isinstance(exc, OSError) and exc.strerror and not isinstance(exc, ConnectionError):
+        said = f"{source} could not be stored in the Hub's cache: {exc.strerror}."
+    return HubUnavailable(said)

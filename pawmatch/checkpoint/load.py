@@ -9,11 +9,11 @@ where the Hub or its weights fail; the checkpoint's `notice` says so.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,6 @@ from pawmatch.checkpoint.config import (
     parse_config,
 )
 from pawmatch.checkpoint.weights import (
-    BUNDLED,
     PICKLE_SUFFIXES,
     WEIGHTS_FILE,
     compare,
@@ -56,7 +55,7 @@ from pawmatch.errors import (
     UnknownVariant,
 )
 from pawmatch.images import InputSpec
-from pawmatch.labels import bundled_weights, known_tasks
+from pawmatch.labels import BUNDLED, bundled_weights, known_tasks, local_folder
 from pawmatch.models import VARIANTS, ImageModel
 
 CARD_FILE = "README.md"
@@ -65,6 +64,7 @@ MAX_CARD = 200_000  # characters
 CACHED_NOTICE = "The Hub could not be reached, so the copy downloaded earlier answers."
 
 Device = str | torch.device
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Checkpoint:
         return digest.hexdigest()
 
 
-def load_checkpoint(source: str | Path, variant: str | None = None, *, device: Device = "cpu") -> Checkpoint:
+def load_checkpoint(source: str | Path, variant: str | None = None) -> Checkpoint:
     """Load one checkpoint strictly, from a folder or from the Hub.
 
     It is the source's variant of that name, or else its only one or the one that answers. Raises
@@ -127,20 +127,17 @@ def load_checkpoint(source: str | Path, variant: str | None = None, *, device: D
     """
     text = str(source)
 
-    def choose(entries: list[Stored]) -> list[Stored]:
+    def load_one(entries: list[Stored], commit: hub.Commit | None) -> Checkpoint:
         wanted = variant or main_variant([entry.config for entry in entries])
         chosen = [entry for entry in entries if entry.config.variant == wanted]
         if not chosen:
             has = ", ".join(entry.config.variant for entry in entries)
             raise UnknownVariant(f"{text} has no variant {wanted[:40]!r}; use one of {has}.")
-        return chosen
+        return _load_all(chosen, commit, "cpu")[0]
 
-    if hub.is_hub_source(text):
-        place = hub.parse(text)
-        (found,) = hub.with_commit(place, lambda commit: _load_from_hub(commit, place, None, choose, device))
-        return found if found.source != str(place) else replace(found, source=text)
-    (found,) = load_stored(choose(stored_in_folder(local_folder(text), text, None)), device)
-    return found
+    found = _with_variants(text, None, load_one)
+    is_whole = hub.is_hub_source(text) and found.source == str(hub.parse(text))
+    return replace(found, source=text) if is_whole else found
 
 
 def load_task(
@@ -162,13 +159,10 @@ def load_task(
             )
         return load_stored(stored_in_folder(bundled, f"{BUNDLED}/{task}", task), device)
     text = str(source)
-    if not hub.is_hub_source(text):
-        return load_stored(stored_in_folder(local_folder(text), text, task), device)
-    place = hub.parse(text)
     try:
-        return hub.with_commit(place, lambda commit: _load_from_hub(commit, place, task, list, device))
+        return _with_variants(text, task, lambda entries, commit: _load_all(entries, commit, device))
     except (HubError, CheckpointError, ModelError) as exc:
-        if strict or not bundled.is_dir():
+        if strict or not hub.is_hub_source(text) or not bundled.is_dir():
             raise
         notice = _fallback_notice(exc, text)
     return [replace(checkpoint, notice=notice) for checkpoint in load_task(None, task, device)]
@@ -176,12 +170,27 @@ def load_task(
 
 def read_configs(source: str, task: str) -> list[CheckpointConfig]:
     """The configs of the variants that `source` has for `task`, in table order; no weights are fetched."""
+
+    def configs(entries: list[Stored], commit: hub.Commit | None) -> list[CheckpointConfig]:
+        return [entry.config for entry in entries]
+
+    return _with_variants(source, task, configs, complete=False)
+
+
+def _with_variants(
+    source: str,
+    task: str | None,
+    use: Callable[[list[Stored], hub.Commit | None], Result],
+    *,
+    complete: bool = True,
+) -> Result:
+    """Give `use` the variants that a folder describes, or a place on the Hub with the commit they are of."""
     if not hub.is_hub_source(source):
-        stored = stored_in_folder(local_folder(source), source, task)
-    else:
-        place = hub.parse(source)
-        stored = hub.with_commit(place, lambda commit: _stored_on_hub(commit, place, task), complete=False)
-    return [entry.config for entry in stored]
+        return use(stored_in_folder(local_folder(source), source, task), None)
+    place = hub.parse(source)
+    return hub.with_commit(
+        place, lambda commit: use(_stored_on_hub(commit, place, task), commit), complete=complete
+    )
 
 
 def load_stored(entries: Sequence[Stored], device: Device = "cpu") -> list[Checkpoint]:
@@ -348,14 +357,6 @@ def _missing_file(names: Sequence[str], name: str, source: str) -> NotACheckpoin
     return NotACheckpoint(f"{source} holds no {name}; give a place that `pawmatch train` or `import` wrote.")
 
 
-def local_folder(source: str) -> Path:
-    """The folder that a source names: as a path, or within the bundled weights from any directory."""
-    path = Path(source).expanduser()
-    if path.parts[:1] == (BUNDLED,) and not os.path.exists(path):  # noqa: PTH110 - never raises
-        return bundled_weights().joinpath(*path.parts[1:])
-    return path
-
-
 def stored_in_folder(folder: Path, source: str, task: str | None) -> list[Stored]:
     """The variants that a local folder describes, in table order; of any task if that is None."""
     try:
@@ -400,17 +401,12 @@ def _together(entries: list[Stored], task: str | None) -> list[Stored]:
     return entries
 
 
-def _load_from_hub(
-    commit: hub.Commit,
-    place: hub.HubSource,
-    task: str | None,
-    choose: Callable[[list[Stored]], list[Stored]],
-    device: Device,
-) -> list[Checkpoint]:
-    """Load variants from one commit; configs are checked before any weights are downloaded."""
-    entries = choose(_stored_on_hub(commit, place, task))
+def _load_all(entries: list[Stored], commit: hub.Commit | None, device: Device) -> list[Checkpoint]:
+    """Load variants, after their files have come, where they are of a commit on the Hub."""
+    if commit is None:
+        return load_stored(entries, device)
     for entry in entries:
-        below = place.below(entry.part)
+        below = commit.source.below(entry.part)
         names = commit.names(below)
         for file in entry.files:
             if file.name not in names and find_bundled(file.sha256):

@@ -35,8 +35,11 @@ from pawmatch.models import ImageModel
 FEATURE_FILES = {"hybrid": BACKBONE_FILE, "chae": "stem.safetensors"}
 
 # What a Space runs and shows.
-SPACE_FILES = ("README.md", "LICENSE", "SECURITY.md", "app.py", "requirements.txt", ".gitattributes")
-SPACE_FOLDERS = ("pawmatch", "weights", "examples", "docs")
+SPACE_FILES = (
+    *("README.md", "LICENSE", "SECURITY.md", "app.py", "requirements.txt", ".gitattributes"),
+    *("pawmatch/*", "weights/*", "examples/*", "docs/*"),
+)
+NO_SPACE_FILES = ("*/.*", "*/__pycache__/*")
 
 Tensors = Mapping[str, Tensor]
 
@@ -172,14 +175,13 @@ def push(
         raise NotACheckpoint(
             f"{folder} has no {CARD_FILE}; write the model card with data, licence and metrics."
         )
-    names = {CARD_FILE, "LICENSE"}
+    names = [CARD_FILE, "LICENSE"]
     for entry in entries:
-        plots = (plot.name for plot in entry.folder.glob(PLOTS))
-        for name in (CONFIG_FILE, CARD_FILE, *(file.name for file in entry.files), *plots):
-            names.add(str(PurePosixPath(entry.part, name)))
+        own = (CONFIG_FILE, CARD_FILE, PLOTS, *(file.name for file in entry.files))
+        names += [str(PurePosixPath(entry.part, name)) for name in own]
     variants = ", ".join(entry.config.variant for entry in entries)
     summary = message or f"Add {entries[0].config.task.name} weights: {variants}"
-    return hub.upload(folder, place, sorted(names), private=private, message=summary)
+    return hub.upload(folder, place, names, private=private, message=summary)
 
 
 def push_space(
@@ -206,14 +208,8 @@ def push_space(
         raise BadOption(f"{root} holds no {CARD_FILE} with front matter; give a checkout.") from exc
     if front_matter.get("sdk") != "gradio" or not (root / str(front_matter.get("app_file", ""))).is_file():
         raise BadOption(f"The front matter of {root / CARD_FILE} names no app of Gradio; give a checkout.")
-    names = [name for name in SPACE_FILES if (root / name).is_file()]
-    for folder in SPACE_FOLDERS:
-        paths = (path for path in (root / folder).rglob("*") if path.is_file())
-        names += [
-            path.relative_to(root).as_posix()
-            for path in paths
-            if not any(part.startswith((".", "__pycache__")) for part in path.relative_to(root).parts)
-        ]
-    address = hub.upload(root, place, sorted(names), private=private, message=message or "Add the app")
+    address = hub.upload(
+        root, place, SPACE_FILES, but=NO_SPACE_FILES, private=private, message=message or "Add the app"
+    )
     hub.set_up_space(place, variables or {}, hardware)
     return address.removesuffix(f"/tree/{hub.DEFAULT_REVISION}")

@@ -26,7 +26,7 @@ from pawmatch.errors import (
     ShapeMismatch,
     TruncatedFile,
 )
-from pawmatch.labels import bundled_weights
+from pawmatch.labels import BACKBONES, bundled_weights
 
 WEIGHTS_FILE = "model.safetensors"  # of checkpoints of format 1, and of timm's on the Hub
 MAX_HEADER = 2 * 2**20  # bytes; the largest model here needs 60 kB
@@ -37,8 +37,6 @@ STORED_TYPES = {torch.int64: "I64", torch.int32: "I32", torch.bool: "BOOL"}
 CUT_SHORT = ("header too small", "invalid header length", "not fully covered")
 MAX_HALF = torch.finfo(torch.float16).max
 
-BUNDLED = "weights"
-BACKBONES = "backbone"  # the subfolder of pretrained backbones
 BACKBONE_FILE = "backbone.safetensors"
 
 

@@ -6,15 +6,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pawmatch.errors import BadOption, ImageError
 from pawmatch.evaluation.folders import matches
-from pawmatch.labels import CONFIG, VARIANT_NAMES, bundled_tasks, bundled_weights, find_label, find_task
-from pawmatch.phrasing import listed
-from pawmatch.settings import fetches_urls
+from pawmatch.labels import VARIANT_NAMES, bundled_tasks, find_label, find_task, local_configs
+from pawmatch.phrasing import listed, tenths
+from pawmatch.settings import fetches_urls, whole
 
 if TYPE_CHECKING:
     from pawmatch.classifier import Classifier
@@ -52,6 +52,40 @@ def say_json(value: Any, *, indent: int | None = None) -> None:
     print(json.dumps(value, indent=indent, allow_nan=False), flush=True)
 
 
+# --- tables with a column for each variant
+
+FIRST, COLUMN = 38, 26  # widths
+Row = tuple[str, str, Callable[[Any], str]]  # what it says, where the value is, how it is written
+
+
+def table(title: str, columns: Mapping[str, Any], rows: Iterable[Row]) -> Iterator[str]:
+    """A title with the variants' names beside it, and a line per row."""
+    yield ""
+    yield line(title, [VARIANT_NAMES.get(variant, variant) for variant in columns])
+    for name, path, write in rows:
+        yield line(f"  {name}", [write(value_at(column, path)) for column in columns.values()])
+
+
+def value_at(report: Any, path: str) -> Any:
+    """The value at a path of attributes, or None where one of them is None."""
+    for name in path.split(".") if path else ():
+        report = None if report is None else getattr(report, name)
+    return report
+
+
+def line(first: str, cells: Sequence[str]) -> str:
+    """One line of a table."""
+    return f"{first:<{FIRST}}  {''.join(f'{cell:<{COLUMN}}' for cell in cells)}".rstrip()
+
+
+def within(share: float, low: float, high: float) -> str:
+    """A share with its interval: "41.4 % (39.4 to 43.4)"."""
+    return f"{tenths(share)} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+# --- options
+
+
 def add_source_options(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that load weights."""
     tasks = bundled_tasks()
@@ -61,7 +95,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         metavar="SRC",
         help="weights: a folder, or hf://user/repo[/subfolder][@revision] (default: the bundled ones)",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+    add_device_option(parser)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +133,43 @@ def add_folder_options(parser: argparse.ArgumentParser, *, required: bool = Fals
     )
 
 
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that train: changes of the recipe, and what of the machine it takes."""
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="change a value of the recipe, such as epochs=2; may be given several times",
+    )
+    parser.add_argument(
+        "--init", metavar="SRC", help="backbone or checkpoint to start from (default: the recipe's)"
+    )
+    add_machine_options(parser)
+
+
+def add_machine_options(parser: argparse.ArgumentParser) -> None:
+    """What long computations take of the machine."""
+    add_device_option(parser)
+    parser.add_argument("--threads", metavar="N", help="threads for arithmetic (default: torch's choice)")
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Where the models run."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+
+
+def number(flag: str, text: str | None) -> int | None:
+    """A whole number from 1 on from a flag, None if it was not given; raises BadOption naming both."""
+    if text is None:
+        return None
+    try:
+        return whole(1, 1024)(text)
+    except ValueError as exc:
+        raise BadOption(f"{flag} is {text!r}; {exc}.") from exc
+
+
 def load_models(args: argparse.Namespace, engine: Mapping[str, str] | None = None) -> Classifier:
     """The classifier that a command's options name; `engine` instead of the one that they name."""
     import torch
@@ -119,24 +190,11 @@ def load_models(args: argparse.Namespace, engine: Mapping[str, str] | None = Non
 class Listing(argparse.Action):
     """Prints what `lines` gives, one entry a line; nothing is imported before it is asked for."""
 
-    def __init__(
-        self,
-        option_strings: Sequence[str],
-        dest: str,
-        *,
-        lines: Callable[[], Iterable[str]],
-        help: str | None = None,
-    ) -> None:
-        super().__init__(option_strings, dest, nargs=0, help=help)
+    def __init__(self, *names: Any, lines: Callable[[], Iterable[str]], **options: Any) -> None:
+        super().__init__(*names, nargs=0, **options)
         self.lines = lines
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
         for line in self.lines():
             say(line)
         parser.exit()
@@ -227,22 +285,13 @@ def local_config(task: str, source: str | None) -> dict[str, Any] | None:
     None where the source is on the Hub, or has no such file: loading will say what is wrong with it. Raises
     UnknownTask for bundled weights that there are not.
     """
-    bundled = bundled_weights()
     if source is None:
         find_task(task)
-        folder = bundled / task
-    elif source.startswith("hf://"):
-        return None
-    else:
-        folder = Path(source).expanduser()
-        if folder.parts[:1] == ("weights",) and not folder.exists():
-            folder = bundled.joinpath(*folder.parts[1:])
-    for place in (root / name for root in (folder, folder / task) for name in (".", *VARIANT_NAMES)):
+    for values in local_configs(task, source):
         try:
-            values = json.loads((place / CONFIG).read_text(encoding="utf-8"))
             if values["task"]["name"] == task and values["labels"]:
-                return dict(values)
-        except (OSError, ValueError, KeyError, TypeError):
+                return values
+        except (LookupError, TypeError):
             continue
     return None
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from pawmatch.commands.console import add_source_options, local_config, say, say_json
-from pawmatch.labels import VARIANT_NAMES, display_name
+from pawmatch.labels import display_name
 
 SUMMARY = "List the classes that a task knows."
 EPILOG = """\
@@ -43,18 +43,11 @@ def read_known(args: argparse.Namespace) -> tuple[dict[str, Any], list[str], lis
     """The task's words, its labels, and its groups by name and labels."""
     config = local_config(args.task, args.source)
     if config is None or "variants" not in config:  # on the Hub, or of the first format
-        from pawmatch.checkpoint import main_variant, read_configs
+        from pawmatch.checkpoint import read_configs
+        from pawmatch.checkpoint.config import config_values
 
-        configs = read_configs(args.source or f"weights/{args.task}", args.task)
-        (first,) = [one for one in configs if one.variant == main_variant(configs)]
-        task, labels = vars(first.task), list(first.labels)
-        found = [(one.name, one.labels) for one in first.calibration.groups]
-    else:
-        task, labels = config["task"], list(map(str, config["labels"]))
-        answers = config.get("answers") or {}
-        variants = config["variants"]
-        last = [name for name in VARIANT_NAMES if name in variants][-1:]
-        main = variants[answers.get("variant") or last[0]]
-        found = [(one["name"], one["labels"]) for one in main["calibration"].get("groups", [])]
+        config = config_values(read_configs(args.source or f"weights/{args.task}", args.task))
+    task, labels, variants = config["task"], list(map(str, config["labels"])), config["variants"]
+    groups = variants[config["answers"]["variant"]]["calibration"].get("groups", [])
     words = {key: task[key] for key in ("name", "title", "subject", "noun", "plural")}
-    return words, labels, [{"name": name, "labels": [labels[i] for i in indices]} for name, indices in found]
+    return words, labels, [{**one, "labels": [labels[index] for index in one["labels"]]} for one in groups]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pawmatch.commands.console import say
-from pawmatch.commands.train import number, precision
+from pawmatch.commands.console import add_machine_options, number, say
+from pawmatch.commands.train import precision
 
 SUMMARY = "Pretrain a backbone on images without labels."
 EPILOG = """\
@@ -41,14 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="change a value, such as epochs=50, input.size=64, batch_size=32 or learning_rate=1e-3",
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
-    parser.add_argument("--threads", metavar="N", help="threads for arithmetic (default: torch's choice)")
+    add_machine_options(parser)
     parser.add_argument("--autocast", metavar="TYPE", help="bfloat16 or float16 (default: full float32)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Pretrain, and write the backbone."""
-    threads = number("--threads", args.threads, lowest=1) if args.threads is not None else None
+    threads = number("--threads", args.threads)
     autocast = precision(args.autocast)
     import torch
 

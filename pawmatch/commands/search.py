@@ -7,8 +7,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from pawmatch.commands.console import Listing, say
-from pawmatch.commands.train import number
+from pawmatch.commands.console import Listing, add_training_options, number, say
 
 SUMMARY = "Train variations of a recipe and compare them in one table."
 EPILOG = """\
@@ -47,25 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", metavar="N", help="how often each trial is trained (default: the study's number)"
     )
-    parser.add_argument("--init", metavar="SRC", help="checkpoint that every trial starts from")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="change a recipe value of every trial, such as epochs=2; may be given several times",
-    )
     parser.add_argument("--retry-failed", action="store_true", help="train failed trials again")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
-    parser.add_argument("--threads", metavar="N", help="threads for arithmetic (default: torch's choice)")
+    add_training_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Search, print the table and write it; 1 where trials failed."""
     threads, trials, seeds = (
-        None if text is None else number(flag, text, lowest=1)
-        for flag, text in (("--threads", args.threads), ("--trials", args.trials), ("--seeds", args.seeds))
+        number(f"--{flag}", getattr(args, flag)) for flag in ("threads", "trials", "seeds")
     )
     import torch
 

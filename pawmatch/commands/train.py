@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pawmatch.commands.console import Listing, add_folder_options, say
+from pawmatch.commands.console import Listing, add_folder_options, add_training_options, number, say
 from pawmatch.errors import BadOption
 from pawmatch.labels import VARIANT_NAMES
-from pawmatch.settings import whole
 
 SUMMARY = "Train one variant, or all of them, on a folder of images."
 EPILOG = """\
@@ -63,9 +62,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for the checkpoint (default: runs/ and the recipe or task)",
     )
     parser.add_argument(
-        "--init", metavar="SRC", help="backbone or checkpoint to start from (default: the recipe's)"
-    )
-    parser.add_argument(
         "--teacher",
         action="append",
         default=[],
@@ -79,21 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="images that a recipe with zoom_out sets others into (default: their own edges)",
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="change a value of the recipe, such as epochs=2; may be given several times",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
+    add_training_options(parser)
     parser.add_argument(
         "--engine",
         help="torch, openvino or auto, for layers whose maps a recipe caches (default: torch with "
         "a recipe, else auto)",
     )
-    parser.add_argument("--threads", metavar="N", help="threads for arithmetic (default: torch's choice)")
     parser.add_argument("--compile", action="store_true", help="compile the model first; pays on long runs")
     parser.add_argument("--autocast", metavar="TYPE", help="bfloat16 or float16 (default: full float32)")
     parser.add_argument(
@@ -103,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train, and write the checkpoints."""
-    threads = number("--threads", args.threads, lowest=1) if args.threads is not None else None
+    threads = number("--threads", args.threads)
     autocast = precision(args.autocast)
     if args.recipe is None and args.task is None:
         raise BadOption("There is neither a --recipe nor a --task; name a recipe, or what to train for.")
@@ -160,11 +147,3 @@ def precision(text: str | None) -> str:
     if text is not None and text not in PRECISIONS:
         raise BadOption(f"--autocast is {text!r}; use {' or '.join(PRECISIONS)}.")
     return text or ""
-
-
-def number(flag: str, text: str, *, lowest: int) -> int:
-    """A whole number from a flag; raises BadOption naming both."""
-    try:
-        return whole(lowest, 1024)(text)
-    except ValueError as exc:
-        raise BadOption(f"{flag} is {text!r}; {exc}.") from exc

@@ -13,7 +13,7 @@ from pawmatch.calibration import Calibration, ScopeGate
 from pawmatch.checkpoint import Answers
 from pawmatch.checkpoint.budget import empty_model
 from pawmatch.checkpoint.config import config_bytes, config_values, parse_config, parse_values
-from pawmatch.errors import NotACheckpoint, UnknownFormatVersion, UnsupportedBackbone
+from pawmatch.errors import NotACheckpoint, UnknownFormatVersion
 from pawmatch.images import InputSpec
 from tests.support.checkpoints import CHAE as CONFIG
 from tests.support.checkpoints import as_format_1
@@ -191,22 +191,11 @@ def test_an_architecture_out_of_all_measure_is_refused_without_its_memory(
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
-    "architecture",
-    [
-        {"backbone": "convnextv2_atto", "backbone_config": {"depths": [20] * 4, "dims": [8_192] * 4}},
-        {"backbone": "convnextv2_atto", "backbone_config": {"depths": [128] * 4}},
-        {"backbone": "hf-hub:ann/dogs"},
-        {"backbone": "local-dir:/etc"},
-        {"backbone": "../x"},
-        {"backbone": "resnet_from_tomorrow"},
-        {"backbone": "vit_tiny_patch16_224"},
-        {"backbone": "resnet18d", "backbone_config": {"pretrained": True}},
-        {"backbone": "resnet18d", "backbone_config": {"checkpoint_path": "/tmp/x.pth"}},
-        {"backbone": "resnet18d", "backbone_config": {"channels": "abc"}},
-    ],
+    "values", [{"depths": [20] * 4, "dims": [8_192] * 4}, {"depths": [128] * 4}, {"pretrained": True}]
 )
-def test_giant_or_leading_backbones_are_refused(architecture: dict[str, Any]) -> None:
-    with pytest.raises((NotACheckpoint, UnsupportedBackbone)) as caught:
+def test_giant_or_leading_backbones_are_refused(values: dict[str, Any]) -> None:
+    architecture = {"backbone": "convnextv2_atto", "backbone_config": values}
+    with pytest.raises(NotACheckpoint) as caught:
         empty_model(replace(CONFIG, family="hybrid", architecture=architecture), "somewhere")
     assert "\n" not in str(caught.value)
 

@@ -18,10 +18,10 @@ from pawmatch.checkpoint import hub
 from pawmatch.checkpoint.hub import HubSource
 from pawmatch.checkpoint.load import CACHED_NOTICE
 from pawmatch.classifier import load
-from pawmatch.errors import AccessDenied, HubError, HubUnavailable, PawMatchError, RepoNotFound
+from pawmatch.errors import AccessDenied, HubError, HubUnavailable, RepoNotFound
 from pawmatch.settings import Settings
 from pawmatch.ui.inference import Classifiers, from_settings
-from tests.support.hub_server import Fault, HubServer
+from tests.support.hub_server import Fault, HubServer, files_of
 
 pytest_plugins = ("tests.support.hub_fixture",)
 
@@ -83,18 +83,6 @@ def away(server: HubServer, fault: Fault) -> Iterator[None]:
     server.faults = []
 
 
-@pytest.fixture
-def bundled(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Tiny checkpoints in place of the bundled weights."""
-    monkeypatch.setenv("PAWMATCH_WEIGHTS", str(tiny_weights))
-    return tiny_weights
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """The files of one checkpoint as a commit takes them."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
 def one_clear_sentence(text: str) -> None:
     """Hold that a message is fit for the page: no token, no address and no path of the server."""
     assert text.endswith(".")
@@ -116,7 +104,7 @@ def test_the_service_starts_says_so_and_recovers_without_a_restart(
 ) -> None:
     monkeypatch.setattr("pawmatch.ui.inference.RETRY_SECONDS", 0)
     fault, error = FAULTS[name]
-    state = files(bundled / "artist" / "cnn_transformer")
+    state = files_of(bundled / "artist" / "cnn_transformer")
     if fault.body is not None:
         fault.body = bytes(len(state[WEIGHTS]))
     sha = hub_server.commit("ann/art", state)
@@ -171,7 +159,7 @@ def test_the_copy_downloaded_earlier_answers_before_the_starter_does(
 def test_a_name_that_cannot_be_resolved_is_an_unreachable_hub(
     hub_server: HubServer, bundled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub_server.commit("ann/art", files(bundled / "artist" / "cnn"))
+    hub_server.commit("ann/art", files_of(bundled / "artist" / "cnn"))
 
     def unresolved(*arguments: object, **options: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
@@ -183,24 +171,10 @@ def test_a_name_that_cannot_be_resolved_is_an_unreachable_hub(
     assert load("artist", SOURCE, "cpu", strict=False).notice is None
 
 
-def test_offline_mode_starts_on_the_starter_and_asks_nobody(
-    hub_server: HubServer, bundled: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    classifier = load("artist", SOURCE, "cpu", strict=False)
-    assert classifier.notice is not None
-    one_clear_sentence(classifier.notice)
-    with pytest.raises(HubUnavailable):
-        load("artist", SOURCE, "cpu")
-    assert not hub_server.requests
-
-
 def test_files_may_come_from_another_host_which_never_sees_the_token(
     hub_server: HubServer, bundled: Path
 ) -> None:
-    hub_server.commit("ann/art", state := files(bundled / "artist" / "cnn_transformer"))
+    hub_server.commit("ann/art", state := files_of(bundled / "artist" / "cnn_transformer"))
     with HubServer() as elsewhere:
         elsewhere.commit("ann/art", state)
         elsewhere.repos["ann/art"].commits |= {
@@ -274,7 +248,3 @@ def test_a_download_that_was_killed_is_never_used(hub_server: HubServer, tmp_pat
     hub_server.faults = []
     folder, commit = hub.fetch(PLACE, [WEIGHTS])
     assert (commit.sha, (folder / WEIGHTS).read_bytes()) == (second, b"two" * 40)
-
-
-def test_every_fault_of_the_table_is_an_error_of_ours() -> None:
-    assert all(issubclass(error, PawMatchError) for _, error in FAULTS.values())

@@ -27,6 +27,7 @@ from pawmatch.errors import (
 )
 from pawmatch.images import InputSpec
 from pawmatch.models import build_model
+from tests.support.hostile import Bomb
 from tests.support.hub_server import HubServer
 
 pytest_plugins = ("tests.support.hub_fixture",)
@@ -134,16 +135,6 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(tmp_path: Path, state
         with pytest.raises(error, match=said):
             import_checkpoint(saved(tmp_path, content), out, **options)
     assert not out.exists()
-
-
-class Bomb:
-    """Pickled, it writes a file on loading."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = str(target)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (exec, (f"open({self.target!r}, 'w').write('boom')",))
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "plain"])

@@ -19,29 +19,13 @@ from pawmatch.errors import (
     UnknownTask,
 )
 from tests.support.checkpoints import change_config
-from tests.support.hub_server import Fault, HubServer
+from tests.support.hub_server import Fault, HubServer, files_of
 
 pytest_plugins = ("tests.support.hub_fixture",)
 
 VARIANTS = ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
 WEIGHTS = "cnn.safetensors"
 Write = Callable[..., Path]
-
-
-@pytest.fixture
-def bundled(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Tiny checkpoints in place of the bundled weights."""
-    monkeypatch.setenv("PAWMATCH_WEIGHTS", str(tiny_weights))
-    return tiny_weights
-
-
-def files(folder: Path, prefix: str = "") -> dict[str, bytes]:
-    """The files of a folder as a commit takes them."""
-    return {
-        prefix + path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def sources_of(source: str | Path | None, task: str = "artist") -> dict[str, str]:
@@ -100,7 +84,7 @@ def test_variants_of_one_source_must_belong_together(bundled: Path, tmp_path: Pa
 def test_a_repository_may_hold_all_variants(
     hub_server: HubServer, bundled: Path, place: str, source: str
 ) -> None:
-    sha = hub_server.commit("ann/art", files(bundled / "artist", place))
+    sha = hub_server.commit("ann/art", files_of(bundled / "artist", place))
     checkpoints = load_task(source, "artist")
     found = {checkpoint.config.variant: checkpoint.source for checkpoint in checkpoints}
     assert list(found) == VARIANTS
@@ -111,14 +95,14 @@ def test_a_repository_may_hold_all_variants(
 
 
 def test_a_repository_may_hold_one_checkpoint(hub_server: HubServer, bundled: Path) -> None:
-    hub_server.commit("ann/art", files(bundled / "artist" / "cnn"))
+    hub_server.commit("ann/art", files_of(bundled / "artist" / "cnn"))
     assert load_checkpoint("hf://ann/art").config.variant == "cnn"
     assert sources_of("hf://ann/art@main") == {"cnn": "hf://ann/art@main"}
 
 
 def test_a_repository_without_a_checkpoint_says_what_it_has(hub_server: HubServer, bundled: Path) -> None:
     hub_server.commit("ann/old", {"best.pth": b"PK\x03\x04", "README.md": b""})
-    hub_server.commit("ann/art", files(bundled / "artist"))
+    hub_server.commit("ann/art", files_of(bundled / "artist"))
     assert load_checkpoint("hf://ann/art").source == "hf://ann/art/cnn_transformer_mfe"
     half = json.loads((bundled / "artist" / "cnn" / "config.json").read_text())
     half["variants"]["cnn"]["files"][0]["sha256"] = "0" * 64  # or it would be found among the bundled ones
@@ -134,7 +118,7 @@ def test_a_repository_without_a_checkpoint_says_what_it_has(hub_server: HubServe
 
 
 def test_a_wrong_config_saves_the_download_of_the_weights(hub_server: HubServer, bundled: Path) -> None:
-    hub_server.commit("ann/art", {**files(bundled / "artist" / "cnn"), "config.json": b"{}"})
+    hub_server.commit("ann/art", {**files_of(bundled / "artist" / "cnn"), "config.json": b"{}"})
     with pytest.raises(Exception, match="format_version"):
         load_checkpoint("hf://ann/art")
     assert [path.rpartition("/")[2] for path in hub_server.downloads()] == ["config.json"]
@@ -143,7 +127,7 @@ def test_a_wrong_config_saves_the_download_of_the_weights(hub_server: HubServer,
 def test_all_variants_come_from_one_commit(
     hub_server: HubServer, bundled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = hub_server.commit("ann/art", files(bundled / "artist"))
+    first = hub_server.commit("ann/art", files_of(bundled / "artist"))
     from pawmatch.checkpoint import load as sources
 
     def read_and_commit(folder: Path, source: str, part: str) -> list[Stored]:
@@ -156,7 +140,7 @@ def test_all_variants_come_from_one_commit(
 
 
 def test_without_the_hub_the_cached_copy_serves_and_says_so(hub_server: HubServer, bundled: Path) -> None:
-    sha = hub_server.commit("ann/art", files(bundled / "artist"))
+    sha = hub_server.commit("ann/art", files_of(bundled / "artist"))
     load_task("hf://ann/art", "artist")
     hub_server.faults = [Fault(reset=True)]
     for strict in (True, False):
@@ -166,10 +150,12 @@ def test_without_the_hub_the_cached_copy_serves_and_says_so(hub_server: HubServe
 
 
 def test_a_set_that_cannot_be_completed_falls_back_as_a_whole(hub_server: HubServer, bundled: Path) -> None:
-    first = hub_server.commit("ann/art", files(bundled / "artist"))
+    first = hub_server.commit("ann/art", files_of(bundled / "artist"))
     load_task("hf://ann/art", "artist")
     changed = "cnn_transformer/cnn_transformer.safetensors"
-    hub_server.commit("ann/art", {**files(bundled / "artist"), "cnn/README.md": b"new", changed: b"x" * 99})
+    hub_server.commit(
+        "ann/art", {**files_of(bundled / "artist"), "cnn/README.md": b"new", changed: b"x" * 99}
+    )
     hub_server.faults = [Fault(changed, method="GET", keep=0)]
     checkpoints = load_task("hf://ann/art", "artist")
     assert {(c.revision, c.notice) for c in checkpoints} == {(first, CACHED_NOTICE)}
@@ -178,7 +164,7 @@ def test_a_set_that_cannot_be_completed_falls_back_as_a_whole(hub_server: HubSer
 def test_weights_on_the_hub_that_cannot_be_used_do_not_stop_a_service(
     hub_server: HubServer, bundled: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    state = files(bundled / "artist")
+    state = files_of(bundled / "artist")
     state[f"cnn/{WEIGHTS}"] = state[f"cnn/{WEIGHTS}"][:-7]
     hub_server.commit("ann/art", state)
     (notice,) = {checkpoint.notice for checkpoint in load_task("hf://ann/art", "artist")}

@@ -10,7 +10,7 @@ import pytest
 from pawmatch import load
 from pawmatch.cli import main
 from pawmatch.labels import bundled_weights
-from tests.support.hub_server import HubServer
+from tests.support.hub_server import HubServer, files_of
 
 pytest_plugins = ("tests.support.hub_fixture",)
 
@@ -40,8 +40,7 @@ def test_what_is_listed_is_what_answers(capsys: pytest.CaptureFixture[str]) -> N
 def test_of_weights_on_the_hub_the_config_alone_is_fetched(
     breeds: str, hub_server: HubServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files = {path.relative_to(breeds).as_posix(): path.read_bytes() for path in Path(breeds).rglob("*.*")}
-    hub_server.commit("you/dogs", files)
+    hub_server.commit("you/dogs", files_of(Path(breeds)))
     assert main(["labels", "--source", breeds, "--json"]) == 0
     listed = capsys.readouterr().out
     assert main(["labels", "--source", "hf://you/dogs", "--json"]) == 0

@@ -16,6 +16,17 @@ from tests.support.checkpoints import CHAE, build
 
 Place = tuple[str | int, ...]
 
+
+class Bomb:
+    """Pickled, it writes a file on loading."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = str(target)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (exec, (f"open({self.target!r}, 'w').write('boom')",))
+
+
 EXTREMES = (0, -1, 2**31, 10**400, 1e300, 1e-300)
 WRONG_KINDS: tuple[Any, ...] = ("1", None, True, [], {}, [[0]], "\u202e")
 WIDE = {"morphology_channels": 4, "morphology_width": 8}

@@ -17,6 +17,13 @@ from tests.support.hub_server import HubServer
 
 
 @pytest.fixture
+def bundled(tiny_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Tiny checkpoints in place of the bundled weights."""
+    monkeypatch.setenv("PAWMATCH_WEIGHTS", str(tiny_weights))
+    return tiny_weights
+
+
+@pytest.fixture
 def hub_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     """A running HubServer that the program takes for the Hub; the cache is `tmp_path/hf/hub`."""
     from huggingface_hub import close_session, constants, file_download

@@ -17,7 +17,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+
+def files_of(folder: Path, prefix: str = "") -> dict[str, bytes]:
+    """The files of a folder as a commit takes them."""
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {prefix + path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 @dataclass
