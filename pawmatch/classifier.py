@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from pawmatch.calibration.apply import calibrated
-from pawmatch.calibration.decide import Observed, decide, know
+from pawmatch.calibration.decide import Known, Observed, decide, know
 from pawmatch.calibration.facts import best_question, fact_table, given_facts, with_facts
 from pawmatch.checkpoint import Checkpoint, load_task, main_variant
 from pawmatch.checkpoint.backbone import (
@@ -354,23 +354,26 @@ class Classifier:
             torch.cuda.synchronize(maps.device)  # else the time of the backbone would count as the head's
         return _Views(maps, torch.tensor(owners), plain, subjects)
 
-    def to_prediction(self, outputs: ModelOutputs, top_k: int = 5, facts: Sequence[Fact] = ()) -> Prediction:
-        """The answer that is given for what the models made of an image, and for facts beside it.
-
-        Whether the image belongs to the task is a matter of the image alone.
-        """
-        main, calibration = self.main.variant, self.main.checkpoint.config.calibration
-        imagenet, probabilities = outputs.imagenet, outputs.probabilities[main]
+    def know(self, outputs: ModelOutputs) -> Known:
+        """What the main variant's calibration makes of one image's outputs: Known of one row."""
+        main, imagenet = self.main.variant, outputs.imagenet
         observed = Observed(
             logits=outputs.logits[main][None],
             choices=np.array([[int(row.argmax())] for row in outputs.logits.values()], dtype=np.int64),
             pooled=outputs.pooled[main][None],
             imagenet=None if imagenet is None else imagenet[None],
-            probabilities=probabilities[None],
+            probabilities=outputs.probabilities[main][None],
         )
-        known = know(calibration, observed, self.own_classes)
-        probabilities = with_facts(probabilities, self.table, facts)
-        known = replace(known, probabilities=probabilities[None])
+        return know(self.main.checkpoint.config.calibration, observed, self.own_classes)
+
+    def to_prediction(self, outputs: ModelOutputs, top_k: int = 5, facts: Sequence[Fact] = ()) -> Prediction:
+        """The answer that is given for what the models made of an image, and for facts beside it.
+
+        Whether the image belongs to the task is a matter of the image alone.
+        """
+        calibration, imagenet = self.main.checkpoint.config.calibration, outputs.imagenet
+        probabilities = with_facts(outputs.probabilities[self.main.variant], self.table, facts)
+        known = replace(self.know(outputs), probabilities=probabilities[None])
         pixels = outputs.prepared.pixels.get(self.main.spec)  # those of an image that is kept are gone
         if imagenet is None and known.margin is not None and known.margin[0] < 0 and pixels is not None:
             imagenet = self._elsewhere(outputs.prepared)

@@ -83,12 +83,13 @@ class Known:
 
 @dataclass(frozen=True)
 class Judged:
-    """What a calibration says of N images: candidate sets (N, classes), and flags (N,).
+    """What a calibration says of N images: probabilities and candidate sets (N, classes), and flags (N,).
 
     `reasons` has for each code of a review which images it holds for. `outside` and `unknown` are those
     turned away, `group` (N,) is the number of the group that is answered or -1.
     """
 
+    probabilities: Doubles
     sets: Flags
     outside: Flags
     unknown: Flags
@@ -158,7 +159,7 @@ def judge(calibration: Calibration, known: Known) -> Judged:
     open_to_groups &= (size >= MIN_CANDIDATES) & (size <= MAX_CANDIDATES)
     group = np.where(open_to_groups, enclosing_groups(calibration.groups, sets), -1)
     sure = group_mass(calibration.groups, group, probabilities) >= calibration.group_threshold
-    return Judged(sets, outside, unknown, reasons, np.where(sure, group, -1))
+    return Judged(probabilities, sets, outside, unknown, reasons, np.where(sure, group, -1))
 
 
 def group_mass(groups: Sequence[LabelGroup], chosen: Ints, probabilities: Doubles) -> Doubles:

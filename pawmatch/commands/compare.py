@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pawmatch.commands.console import (
+    Row,
     add_model_options,
     check_out_folder,
     complain,
@@ -22,6 +23,8 @@ from pawmatch.commands.console import (
     progress,
     say,
     say_json,
+    table,
+    within,
 )
 from pawmatch.commands.rows import csv_line, json_record, read_table
 from pawmatch.errors import BadOption, ImageNotFound, PawMatchError
@@ -31,7 +34,7 @@ from pawmatch.phrasing import percent, tenths
 
 if TYPE_CHECKING:
     from pawmatch.classifier import Classifier, ModelOutputs
-    from pawmatch.evaluation.compare import Comparison, ImageAnswers, Spread
+    from pawmatch.evaluation.compare import Accuracy, Comparison, ImageAnswers, Part
 
 SUMMARY = "Compare the three variants on the same images."
 EPILOG = """\
@@ -48,7 +51,7 @@ confidence in the true label; sheet, error, message.
 """
 FILE_WIDTH = 32  # columns of the terminal; a longer name pushes the rest of its line to the right
 NAME_WIDTH = 20
-VARIANT_WIDTH = max(map(len, VARIANT_NAMES.values()))
+SPREAD = {"mean": "mean", "median": "median", "standard deviation": "std", "lowest": "min", "highest": "max"}
 SHEETS = "sheets"  # the folder that they go to, below the one given
 QUALITY = 88  # of the sheets' JPEG files
 MAX_STEM = 80  # characters of an image's name that its sheet's name keeps
@@ -117,7 +120,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         say_json(values, indent=2)
     else:
-        describe(comparison)
+        for line in describe(comparison):
+            say(line)
     if walk.failed:
         note(f"{len(walk.failed)} of {images(len(walk.failed) + comparison.images)} could not be used.")
     return 1 if walk.failed else 0
@@ -254,7 +258,6 @@ def listed(answered: Iterable[ImageAnswers]) -> Iterator[ImageAnswers]:
         ]
         say("  ".join([f"{image.file:<{FILE_WIDTH}}", *columns, verdict(image)]).rstrip())
         yield image
-    say("")
 
 
 def short(name: str) -> str:
@@ -270,53 +273,47 @@ def verdict(image: ImageAnswers) -> str:
     return f"{right} of {len(image.answers)} right: {display_name(image.truth)}"
 
 
-def describe(comparison: Comparison) -> None:
+def describe(comparison: Comparison) -> Iterator[str]:
     """The comparison as tables."""
-    names = [VARIANT_NAMES.get(summary.variant, summary.variant) for summary in comparison.variants]
-    own = [summary.confidence for summary in comparison.variants]
-    say_spreads(f"Confidence in its own first choice, {images(comparison.images)}", names, own)
-    truths = [summary.truth_confidence for summary in comparison.variants if summary.truth_confidence]
-    if truths:
-        say_spreads(f"Confidence in the true label, {images(comparison.judged)}", names, truths)
+    yield f"{images(comparison.images)}, {comparison.judged} of them with a known true label"
+    columns = {summary.variant: summary for summary in comparison.variants}
+    bins = len(comparison.variants[0].confidence.histogram)
+    yield from table("Confidence in the first choice", columns, spread("confidence", bins))
     if comparison.judged:
-        say(f"Right answers, {images(comparison.judged)}")
-    for name, summary in zip(names, comparison.variants, strict=True):
-        if summary.accuracy is not None:
-            low, high = summary.accuracy.interval
-            share = f"{summary.accuracy.right:>6}  {tenths(summary.accuracy.share)}"
-            say(f"  {name:<{VARIANT_WIDTH}} {share}  (95 % interval {tenths(low)} to {tenths(high)})")
-    if comparison.judged:
-        say("")
-    say(f"Same first choice, {images(comparison.images)}")
-    say_row("", names)
-    for name, counts in zip(names, comparison.agreement, strict=True):
-        say_row(name, [str(count).rjust(len(other)) for count, other in zip(counts, names, strict=True)])
-    if len(names) > 1:
-        say(f"  all alike on {comparison.unanimous}, {tenths(comparison.unanimous / comparison.images)}")
+        yield from table("Confidence in the true label", columns, spread("true_label_confidence", bins))
+        rows = (("right", "accuracy.right", str), ("share, with 95 % interval", "accuracy", right))
+        yield from table("Right answers", columns, rows)
+    same = dict(zip(columns, comparison.agreement, strict=True))
+    pairs = [(VARIANT_NAMES.get(name, name), "", nth(index)) for index, name in enumerate(columns)]
+    yield from table("Same first choice", same, pairs)
+    yield f"  all alike on {counted(comparison.unanimous)}"
+
+
+def spread(place: str, bins: int) -> Iterator[Row]:
+    """Statistics and histogram of confidences, which are at a place in each variant's summary."""
+    for name, key in SPREAD.items():
+        yield name, f"{place}.{key}", tenths
+    yield "50 % or more", f"{place}.at_half_or_more", counted
+    for index in range(bins):
+        name = f"{100 * index // bins} to {100 * (index + 1) // bins} %, images"
+        yield name, f"{place}.histogram", nth(index)
+
+
+def nth(index: int) -> Callable[[Sequence[int]], str]:
+    """What writes one of several counts."""
+    return lambda counts: str(counts[index])
+
+
+def right(accuracy: Accuracy) -> str:
+    """The share of right answers with its interval."""
+    return within(accuracy.share, *accuracy.interval_95)
+
+
+def counted(part: Part) -> str:
+    """How many images, and their share: "3 (75.0 %)"."""
+    return f"{part.images} ({tenths(part.share)})"
 
 
 def images(count: int) -> str:
     """The count with its noun."""
     return "1 image" if count == 1 else f"{count} images"
-
-
-def say_spreads(heading: str, names: Sequence[str], spreads: Sequence[Spread]) -> None:
-    """Statistics and histogram of each variant's confidences."""
-    say(heading)
-    columns = ["   mean", " median", "    std", "    min", "    max", "50 % or more"]
-    say_row("", columns)
-    for name, found in zip(names, spreads, strict=True):
-        numbers = (found.mean, found.median, found.std, found.lowest, found.highest)
-        half = f"{found.at_half} ({tenths(found.at_half / found.count)})".rjust(len(columns[-1]))
-        say_row(name, [*(tenths(number).rjust(7) for number in numbers), half])
-    bins = len(spreads[0].histogram)
-    edges = [f"{100 * index // bins}-{100 * (index + 1) // bins}" for index in range(bins)]
-    say_row("images per confidence, %", [f"{edge:>6}" for edge in edges])
-    for name, found in zip(names, spreads, strict=True):
-        say_row(name, [f"{count:6}" for count in found.histogram])
-    say("")
-
-
-def say_row(name: str, cells: Sequence[str]) -> None:
-    """One line of a table."""
-    say("  ".join([f"  {name:<{VARIANT_WIDTH}}", *cells]).rstrip())

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pawmatch.commands.console import (
+    FIRST,
+    Row,
     add_model_options,
     check_out_folder,
     complain,
     known_labels,
+    line,
     load_models,
     note,
     progress,
     say,
     say_json,
+    table,
+    within,
 )
 from pawmatch.commands.rows import csv_table
 from pawmatch.errors import BadOption
 from pawmatch.evaluation.folders import fingerprint, images_below, labelled_files
 from pawmatch.labels import VARIANT_NAMES, display_name
-from pawmatch.phrasing import tenths
 
 if TYPE_CHECKING:
     from pawmatch.classifier import Classifier
@@ -143,13 +147,12 @@ def write(evaluation: Evaluation, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     metrics, classes = out / "metrics.json", out / "classes.csv"
     metrics.write_text(json.dumps(evaluation.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    classes.write_bytes(csv_table(class_rows(evaluation)))
+    classes.write_bytes(b"".join(csv_table(class_rows(evaluation))))
     for path in [metrics, classes, *save_figures(evaluation, out)]:
         note(f"wrote {path}")
 
 
 SHOWN = 10  # confusions and classes
-FIRST, COLUMN = 38, 26  # widths
 MEASURED_CALIBRATION = {
     "own": "the checkpoint's own, as users get it",
     "halves": "fitted on random halves of these images, each judged by those it is not in",
@@ -159,9 +162,7 @@ NONE = "none"
 
 def shares(estimate: Estimate | None) -> str:
     """A share with its interval: "41.4 % (39.4 to 43.4)"."""
-    if estimate is None:
-        return NONE
-    return f"{tenths(estimate.value)} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
+    return NONE if estimate is None else within(estimate.value, estimate.low, estimate.high)
 
 
 def numbers(estimate: Estimate | None, digits: int = 3) -> str:
@@ -183,7 +184,6 @@ def compared(measure: str) -> tuple[Row, ...]:
     )
 
 
-Row = tuple[str, str, Callable[[Any], str]]  # what it says, where the value is, how it is written
 MEASURED: dict[str, tuple[Row, ...]] = {
     "Answers": (("top-1", "top1", shares), ("top-5", "top5", shares), ("macro-F1", "macro_f1", shares)),
     "Confidence": (
@@ -247,26 +247,6 @@ def describe(evaluation: Evaluation) -> Iterator[str]:
     yield from weakest(evaluation)
     if evaluation.faithfulness:
         yield from heatmaps(evaluation)
-
-
-def table(title: str, columns: Mapping[str, Any], rows: tuple[Row, ...]) -> Iterator[str]:
-    """A title with the variants' names beside it, and a line per row."""
-    yield ""
-    yield line(title, [VARIANT_NAMES[variant] for variant in columns])
-    for name, path, write in rows:
-        yield line(f"  {name}", [write(value_at(column, path)) for column in columns.values()])
-
-
-def value_at(report: Any, path: str) -> Any:
-    """The value at a path of attributes, or None where one of them is None."""
-    for name in path.split("."):
-        report = None if report is None else getattr(report, name)
-    return report
-
-
-def line(first: str, cells: list[str]) -> str:
-    """One line of a table."""
-    return f"{first:<{FIRST}}  {''.join(f'{cell:<{COLUMN}}' for cell in cells)}".rstrip()
 
 
 def review(evaluation: Evaluation) -> Iterator[str]:

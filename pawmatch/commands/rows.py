@@ -12,7 +12,7 @@ import importlib.util
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -71,26 +71,9 @@ def table_values(record: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-class CsvRows:
-    """COLUMNS, then per variant its label and its confidence, as lines of CSV."""
-
-    def __init__(self, variants: Sequence[str]) -> None:
-        extra = [column for variant in variants for column in (variant, f"{variant}_confidence")]
-        self.columns = [*COLUMNS, *extra]
-
-    @property
-    def header(self) -> bytes:
-        """What the file begins with: the mark of UTF-8 and the names of the columns."""
-        return codecs.BOM_UTF8 + csv_line(self.columns)
-
-    def row(self, file: str, result: Result) -> bytes:
-        """The line of one result."""
-        return self.line(json_record(file, result))
-
-    def line(self, record: dict[str, Any]) -> bytes:
-        """The line of one record."""
-        values = table_values(record)
-        return csv_line([_in_words(column, values.get(column)) for column in self.columns])
+def columns_of(variants: Sequence[str]) -> list[str]:
+    """The columns of a table of results: COLUMNS, then per variant its label and its confidence."""
+    return [*COLUMNS, *(column for variant in variants for column in (variant, f"{variant}_confidence"))]
 
 
 def _in_words(column: str, value: Any) -> Any:
@@ -121,9 +104,10 @@ def _guarded(value: str | int) -> str | int:
     return f"'{value}" if is_formula else value
 
 
-def csv_table(rows: Iterable[Iterable[str | float | None]]) -> bytes:
-    """A whole table, its head first."""
-    return codecs.BOM_UTF8 + b"".join(csv_line(row) for row in rows)
+def csv_table(rows: Iterable[Iterable[Any]]) -> Iterator[bytes]:
+    """A whole table as lines, its head first."""
+    yield codecs.BOM_UTF8
+    yield from map(csv_line, rows)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -168,10 +152,11 @@ def check_parquet() -> None:
 
 def write_csv(records: Iterator[dict[str, Any]], path: Path, variants: Sequence[str]) -> None:
     """Write records as a CSV table."""
-    rows = CsvRows(variants)
+    columns = columns_of(variants)
+    values = map(table_values, records)
+    rows = ([_in_words(column, row.get(column)) for column in columns] for row in values)
     with path.open("wb") as stream:
-        stream.write(rows.header)
-        stream.writelines(rows.line(record) for record in records)
+        stream.writelines(csv_table(chain([columns], rows)))
 
 
 def write_parquet(records: Iterator[dict[str, Any]], path: Path, variants: Sequence[str]) -> None:
@@ -187,9 +172,8 @@ def write_parquet(records: Iterator[dict[str, Any]], path: Path, variants: Seque
         "candidates_90": pa.list_(text),
         "others": pa.list_(pa.struct([("name", text), ("confidence", number)])),
     }
-    columns = [(name, kinds.get(name, text)) for name in COLUMNS]
-    columns += [pair for name in variants for pair in ((name, text), (f"{name}_confidence", number))]
-    schema = pa.schema(columns)
+    numbers = dict.fromkeys((f"{variant}_confidence" for variant in variants), number)
+    schema = pa.schema([(name, (kinds | numbers).get(name, text)) for name in columns_of(variants)])
     with pq.ParquetWriter(path, schema) as writer:
         while some := [table_values(record) for record in islice(records, ROWS_AT_ONCE)]:
             writer.write_table(pa.Table.from_pylist(some, schema))

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pawmatch.errors import CheckpointError, ImageNotFound
-from pawmatch.metrics import wilson_interval
-from pawmatch.results import Review, VariantAnswer
+from pawmatch.metrics import Bools, wilson_interval
+from pawmatch.results import Record, Review, VariantAnswer
 
 BINS = 10
 EDGES = tuple(index / BINS for index in range(BINS + 1))  # of the histograms' bins
@@ -53,75 +53,51 @@ class ImageAnswers:
 
 
 @dataclass(frozen=True)
+class Part:
+    """How many of the images, and their share of all."""
+
+    images: int
+    share: float
+
+
+@dataclass(frozen=True)
 class Spread:
     """How confidences in [0, 1] are spread over the images.
 
     `std` is the population's (divided by the count). `histogram` counts them between EDGES: a bin has its
-    lower edge, the last one has both. `at_half` counts those of 0.5 or more.
+    lower edge, the last one has both.
     """
 
-    count: int
     mean: float
     median: float
     std: float
-    lowest: float
-    highest: float
-    at_half: int
+    min: float
+    max: float
+    at_half_or_more: Part
     histogram: tuple[int, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The spread as JSON values."""
-        return {
-            "mean": self.mean,
-            "median": self.median,
-            "std": self.std,
-            "min": self.lowest,
-            "max": self.highest,
-            "at_half_or_more": {"images": self.at_half, "share": self.at_half / self.count},
-            "histogram": list(self.histogram),
-        }
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How many first choices are the true label, among the images whose true label is known."""
+    """How many first choices are the true label, of the `judged` images whose true label is known.
+
+    The 95 % interval of the share is wide for a handful of images.
+    """
 
     right: int
     judged: int
-
-    @property
-    def share(self) -> float:
-        """Right answers per judged image."""
-        return self.right / self.judged
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the share: wide for a handful of images."""
-        return wilson_interval(self.right, self.judged)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The accuracy as JSON values."""
-        interval = list(self.interval)
-        return {"right": self.right, "judged": self.judged, "share": self.share, "interval_95": interval}
+    share: float
+    interval_95: tuple[float, float]
 
 
 @dataclass(frozen=True)
-class VariantSummary:
+class VariantSummary(Record):
     """One variant over all images: `confidence` in its own first choices, the rest where truth is known."""
 
     variant: str
     confidence: Spread
-    truth_confidence: Spread | None
+    true_label_confidence: Spread | None
     accuracy: Accuracy | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The summary as JSON values."""
-        return {
-            "variant": self.variant,
-            "confidence": self.confidence.to_dict(),
-            "true_label_confidence": self.truth_confidence.to_dict() if self.truth_confidence else None,
-            "accuracy": self.accuracy.to_dict() if self.accuracy else None,
-        }
 
 
 @dataclass(frozen=True)
@@ -129,7 +105,7 @@ class Comparison:
     """All variants over the same images.
 
     `agreement` counts, for each pair of variants, the images to which both gave the same first choice; its
-    diagonal is the number of images. `unanimous` counts those to which all gave the same, `judged` those
+    diagonal is the number of images. `unanimous` are those to which all gave the same, `judged` those
     whose true label is known.
     """
 
@@ -137,7 +113,7 @@ class Comparison:
     judged: int
     variants: tuple[VariantSummary, ...]
     agreement: tuple[tuple[int, ...], ...]
-    unanimous: int
+    unanimous: Part
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison as JSON values; agreement as the share of images."""
@@ -151,7 +127,7 @@ class Comparison:
                 name: {other: count / self.images for other, count in zip(names, row, strict=True)}
                 for name, row in zip(names, self.agreement, strict=True)
             },
-            "unanimous": {"images": self.unanimous, "share": self.unanimous / self.images},
+            "unanimous": asdict(self.unanimous),
         }
 
 
@@ -192,14 +168,25 @@ def compare(images: Iterable[ImageAnswers]) -> Comparison:
             VariantSummary(
                 variant=variant,
                 confidence=spread(confidence[:, column]),
-                truth_confidence=spread(truth_confidence[:, column]) if judged else None,
-                accuracy=None if right is None else Accuracy(int(right[:, column].sum()), len(judged)),
+                true_label_confidence=spread(truth_confidence[:, column]) if judged else None,
+                accuracy=None if right is None else accuracy(right[:, column]),
             )
             for column, variant in enumerate(variants)
         ),
         agreement=tuple(tuple(row) for row in alike.tolist()),
-        unanimous=int((choices == choices[:, :1]).all(axis=1).sum()),
+        unanimous=part((choices == choices[:, :1]).all(axis=1)),
     )
+
+
+def part(flags: Bools) -> Part:
+    """How many of the flags (n,) are set."""
+    return Part(int(flags.sum()), float(flags.mean()))
+
+
+def accuracy(right: Bools) -> Accuracy:
+    """The accuracy of first choices, from which of them (n,) are right."""
+    count, judged = int(right.sum()), len(right)
+    return Accuracy(count, judged, count / judged, wilson_interval(count, judged))
 
 
 def spread(confidences: NDArray[np.float64]) -> Spread:
@@ -209,12 +196,11 @@ def spread(confidences: NDArray[np.float64]) -> Spread:
     values = confidences.clip(0, 1)  # rounding may leave a softmax a hair above 1
     histogram, _ = np.histogram(values, bins=np.asarray(EDGES))
     return Spread(
-        count=len(values),
         mean=float(values.mean()),
         median=float(np.median(values)),
         std=float(values.std()),
-        lowest=float(values.min()),
-        highest=float(values.max()),
-        at_half=int((values >= HALF).sum()),
+        min=float(values.min()),
+        max=float(values.max()),
+        at_half_or_more=part(values >= HALF),
         histogram=tuple(histogram.tolist()),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +12,11 @@ from numpy.typing import NDArray
 
 from pawmatch.calibration import Calibration
 from pawmatch.calibration.apply import calibrated, scope_margin, tempered
-from pawmatch.calibration.decide import Observed, know
+from pawmatch.calibration.decide import Judged, Observed, know
 from pawmatch.calibration.decide import judge as judge_known
 from pawmatch.calibration.fit import MAX_UNKNOWN_ANSWERED, REVIEW_TARGET, Evidence
-from pawmatch.calibration.measure import judge_halves
-from pawmatch.classifier import Classifier, ModelOutputs
+from pawmatch.calibration.measure import Halves, judge_halves
+from pawmatch.classifier import Classifier
 from pawmatch.errors import BadOption, PawMatchError, UnknownVariant
 from pawmatch.evaluation.faithfulness import measure_faithfulness, spread
 from pawmatch.evaluation.folders import evaluated_folder, examine_files, labelled_files
@@ -57,16 +56,10 @@ from pawmatch.results import Prediction
 
 Follow = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
-CALIBRATIONS = ("own", "halves")
 MIN_IMAGES_OF_HALVES = 20
 # Reasons for a review that follow from confidence alone.
 OF_CONFIDENCE = ("low_confidence", "close_call", "variants_disagree")
 CURVE_POINTS = 200
-
-
-def unfollowed(things: Iterable[Any], what: str, count: int) -> Iterable[Any]:
-    """The things themselves: no progress is shown."""
-    return things
 
 
 def evaluate(
@@ -78,7 +71,7 @@ def evaluate(
     outside: Sequence[Path] = (),
     unknown: Sequence[Path] = (),
     faithfulness: int = 0,
-    follow: Follow = unfollowed,
+    follow: Follow = lambda things, what, count: things,
 ) -> Evaluation:
     """Measure `variants`, by default all, on the labelled images of `folder`.
 
@@ -89,8 +82,6 @@ def evaluate(
     can be read, UnknownVariant, NotACheckpoint if a model gives values that are no numbers, and what
     `folders.labelled_files` raises.
     """
-    if calibration not in CALIBRATIONS:
-        raise BadOption(f"Calibration {calibration!r} is unknown; use {' or '.join(CALIBRATIONS)}.")
     variants = _known(classifier, variants)
     files = labelled_files(folder, classifier.labels)
 
@@ -108,11 +99,11 @@ def evaluate(
     backgrounds = [outside[row] for row in beyond.rows] if beyond else []
     own = {v: member.checkpoint.config.calibration for v, member in classifier.members.items()}
     if calibration == "own":
-        judgements = {variant: judge(own[variant], answers, variant) for variant in own}
+        judgements: dict[str, Judged | Halves] = {v: judge(own[v], answers, v) for v in own}
     else:
         judgements = {v: judge_by_halves(classifier.labels, answers, v, targets) for v in own}
         # Which fit said what of an image is not known one by one.
-        answers = replace(answers, verdicts=())
+        answers = replace(answers, verdicts=np.array([]))
     main = classifier.main.variant
     tested = spread(read, faithfulness)
     heatmaps = follow(tested, "heatmaps", len(tested))
@@ -154,21 +145,27 @@ class Answers:
     `rows` are their positions among the files given. `logits[variant]` is (N, classes). `scope[variant]`
     (N,) is the least margin by which each image passes the variant's scope gates, negative where it does
     not; variants without gates are left out. `chosen` (N,) is the class that the classifier answers,
-    `verdicts` are the codes of what it says, `reasons` those of its reasons for a review; `score` (N,) is
-    how known the class looks to the main variant, None without a rule for it.
+    `verdicts` (N,) are the codes of what it says, and `reasons` has for each code of a review which images
+    (N,) it holds for; `score` (N,) is how known the class looks to the main variant, None without a rule.
     """
 
     rows: NDArray[np.int64]
     logits: dict[str, NDArray[np.float32]]
     scope: dict[str, NDArray[np.float64]]
     chosen: NDArray[np.int64]
-    verdicts: tuple[str, ...]
-    reasons: tuple[tuple[str, ...], ...]
+    verdicts: NDArray[np.str_]
+    reasons: Mapping[str, Bools]
     score: NDArray[np.float64] | None
     unreadable: tuple[Unreadable, ...]
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def flagged(self) -> Bools:
+        """Whether any reason holds for an image (N,)."""
+        flagged: Bools = np.any([np.zeros(len(self), bool), *self.reasons.values()], axis=0)
+        return flagged
 
 
 def collect(
@@ -180,7 +177,8 @@ def collect(
     NotACheckpoint if a model gives values that are no numbers.
     """
     rows: list[int] = []
-    examined: list[tuple[dict[str, NDArray[np.float32]], Prediction]] = []
+    logits: dict[str, list[NDArray[np.float32]]] = {variant: [] for variant in classifier.variants}
+    predictions: list[Prediction] = []
     calibrations = {v: m.checkpoint.config.calibration for v, m in classifier.members.items()}
     scope: dict[str, list[float]] = {v: [] for v, own in calibrations.items() if own.scope_gates}
     score: list[float] = []
@@ -191,58 +189,40 @@ def collect(
             unreadable.append(Unreadable(file, entry.code, str(entry)))
             continue
         rows.append(row)
-        examined.append((entry.logits, classifier.to_prediction(entry, top_k=1)))
-        for variant in scope:
-            scope[variant].append(
-                float(scope_margin(calibrations[variant].scope_gates, entry.pooled[variant]))
-            )
-        if (known := _score(classifier, entry)) is not None:
-            score.append(known)
-    classes, predictions = len(classifier.labels), [prediction for _, prediction in examined]
+        predictions.append(classifier.to_prediction(entry, top_k=1))
+        for variant, values in entry.logits.items():
+            logits[variant].append(values)
+        for variant, margins in scope.items():
+            gates = calibrations[variant].scope_gates
+            margins.append(float(scope_margin(gates, entry.pooled[variant])))
+        if (known := classifier.know(entry).score) is not None:
+            score.append(float(known[0]))
+    reasons = [{reason.code for reason in one.review.reasons} for one in predictions]
     return Answers(
         rows=np.array(rows, dtype=np.int64),
         logits={
-            variant: np.array([logits[variant] for logits, _ in examined], np.float32).reshape(-1, classes)
-            for variant in classifier.variants
+            variant: np.array(values, np.float32).reshape(-1, len(classifier.labels))
+            for variant, values in logits.items()
         },
         scope={variant: np.array(values) for variant, values in scope.items()},
         chosen=np.array([classifier.labels.index(one.top.label) for one in predictions], dtype=np.int64),
-        verdicts=tuple(one.verdict.code for one in predictions),
-        reasons=tuple(tuple(reason.code for reason in one.review.reasons) for one in predictions),
+        verdicts=np.array([one.verdict.code for one in predictions]),
+        reasons={
+            code: np.array([code in codes for codes in reasons]) for code in sorted(set().union(*reasons))
+        },
         score=np.array(score) if score else None,
         unreadable=tuple(unreadable),
     )
 
 
-def _score(classifier: Classifier, examined: ModelOutputs) -> float | None:
-    """The main variant's unknown score of one image."""
-    main = classifier.main
-    imagenet = None if examined.imagenet is None else examined.imagenet[None]
-    logits = examined.logits[main.variant][None]
-    observed = Observed(logits, logits.argmax(axis=1)[None], imagenet=imagenet)
-    known = know(main.checkpoint.config.calibration, observed, classifier.own_classes)
-    return None if known.score is None else float(known.score[0])
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """One variant's probabilities and candidate sets (N, classes), and OF_CONFIDENCE as flags (N,)."""
-
-    probabilities: NDArray[np.float64]
-    sets: Bools
-    reasons: Mapping[str, Bools]
-
-
-def judge(calibration: Calibration, answers: Answers, variant: str) -> Judgement:
+def judge(calibration: Calibration, answers: Answers, variant: str) -> Judged:
     """Judge the answers of a variant by a checkpoint's own calibration."""
-    known = know(calibration, _observed(answers, variant))
-    judged = judge_known(calibration, known)
-    return Judgement(known.probabilities, judged.sets, {code: judged.reasons[code] for code in OF_CONFIDENCE})
+    return judge_known(calibration, know(calibration, _observed(answers, variant)))
 
 
 def judge_by_halves(
     labels: Sequence[str], answers: Answers, variant: str, targets: NDArray[np.int64]
-) -> Judgement:
+) -> Halves:
     """Judge each image by fits on random halves that it is not in, as training does.
 
     `labels` are the classes' names, `targets` (N,) the true classes. Raises BadOption for too few images.
@@ -252,16 +232,11 @@ def judge_by_halves(
             f"{len(targets)} images are too few to fit a calibration on half of them; "
             f"give {MIN_IMAGES_OF_HALVES} or more, or use --calibration own."
         )
+    others = replace(answers, reasons={c: v for c, v in answers.reasons.items() if c not in OF_CONFIDENCE})
     evidence = Evidence(
-        own=_observed(answers, variant),
-        labels=targets,
-        names=tuple(labels),
-        flagged=np.array([any(code not in OF_CONFIDENCE for code in codes) for codes in answers.reasons]),
+        own=_observed(answers, variant), labels=targets, names=tuple(labels), flagged=others.flagged
     )
-    judged = judge_halves(evidence, target=REVIEW_TARGET, max_unknown=MAX_UNKNOWN_ANSWERED)
-    return Judgement(
-        judged.probabilities, judged.sets, {code: judged.reasons[code] for code in OF_CONFIDENCE}
-    )
+    return judge_halves(evidence, target=REVIEW_TARGET, max_unknown=MAX_UNKNOWN_ANSWERED)
 
 
 def _observed(answers: Answers, variant: str) -> Observed:
@@ -269,16 +244,10 @@ def _observed(answers: Answers, variant: str) -> Observed:
     return Observed(answers.logits[variant], choices)
 
 
-def with_reasons_of(judgement: Judgement, answers: Answers) -> Answers:
+def with_reasons_of(judgement: Judged | Halves, answers: Answers) -> Answers:
     """The answers with the reasons for a review that follow from the main variant's judgement."""
-    reasons = [
-        (
-            *(code for code in codes if code not in OF_CONFIDENCE),
-            *(code for code, flags in judgement.reasons.items() if flags[row]),
-        )
-        for row, codes in enumerate(answers.reasons)
-    ]
-    return replace(answers, reasons=tuple(reasons))
+    of_confidence = {code: judgement.reasons[code] for code in OF_CONFIDENCE}
+    return replace(answers, reasons={**answers.reasons, **of_confidence})
 
 
 def measure_variant(
@@ -287,7 +256,7 @@ def measure_variant(
     labels: tuple[str, ...],
     answers: Answers,
     targets: NDArray[np.int64],
-    judgement: Judgement,
+    judgement: Judged | Halves,
     outside: Answers | None = None,
 ) -> VariantReport:
     """Measure one variant on N images whose true classes are `targets` (N,).
@@ -347,17 +316,18 @@ def measure_review(
     answers: Answers, targets: NDArray[np.int64], outside: Answers | None = None
 ) -> ReviewReport:
     """Measure the review flag and the answers as users get them on N images of classes `targets` (N,)."""
-    flagged = _flagged(answers)
-    correct = answers.chosen == targets
+    flagged, correct = answers.flagged, answers.chosen == targets
+    reasons = {code: share(flags) for code, flags in answers.reasons.items() if flags.any()}
+    nowhere = np.zeros(0 if outside is None else len(outside), bool)
     return ReviewReport(
         verdicts=_verdict_shares(answers),
         flagged=share(flagged),
-        reasons={code: share(_with_reason(answers, code)) for code in _codes(answers)},
+        reasons=dict(sorted(reasons.items(), key=lambda entry: -entry[1].value)),
         accuracy=share(correct),
         unflagged_accuracy=_share_or_none(correct[~flagged]),
         flagged_accuracy=_share_or_none(correct[flagged]),
-        outside_flagged=share(_flagged(outside)) if outside else None,
-        outside_out_of_scope=share(_with_reason(outside, "out_of_scope")) if outside else None,
+        outside_flagged=share(outside.flagged) if outside else None,
+        outside_out_of_scope=share(outside.reasons.get("out_of_scope", nowhere)) if outside else None,
         outside_verdicts=_verdict_shares(outside) if outside else {},
     )
 
@@ -370,34 +340,13 @@ def measure_unknown(own: Answers, unknown: Answers, main: str, calibration: Cali
         images=len(unknown),
         auroc=_auroc(*scores) if scores else None,
         auroc_of_confidence=_auroc(sure, unsure),
-        answered=share(
-            np.array(
-                [
-                    code == "answer" and not flags
-                    for code, flags in zip(unknown.verdicts, unknown.reasons, strict=True)
-                ]
-            )
-        ),
+        answered=share((unknown.verdicts == "answer") & ~unknown.flagged),
         verdicts=_verdict_shares(unknown),
     )
 
 
 def _verdict_shares(answers: Answers) -> dict[str, Estimate]:
-    given = np.array(answers.verdicts)
-    return {code: share(given == code) for code in VERDICTS} if answers.verdicts else {}
-
-
-def _codes(answers: Answers) -> list[str]:
-    """The reasons that were given, most frequent first."""
-    return [code for code, _ in Counter(code for codes in answers.reasons for code in codes).most_common()]
-
-
-def _flagged(answers: Answers) -> Bools:
-    return np.array([bool(codes) for codes in answers.reasons], dtype=bool)
-
-
-def _with_reason(answers: Answers, code: str) -> Bools:
-    return np.array([code in codes for codes in answers.reasons], dtype=bool)
+    return {code: share(answers.verdicts == code) for code in VERDICTS} if len(answers.verdicts) else {}
 
 
 def _share_or_none(hits: Bools) -> Estimate | None:

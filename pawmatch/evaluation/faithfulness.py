@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -159,16 +160,14 @@ def with_random_head(model: ImageModel, seed: int) -> ImageModel:
 # --- scenes in which the subject's place is known: a picture of it, pasted into another one
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """A square picture and the part of it that holds the subject: left, top, right, bottom in pixels."""
 
     image: Image.Image
     box: tuple[int, int, int, int]
 
 
-@dataclass(frozen=True)
-class Pointing:
+class Pointing(NamedTuple):
     """How a heatmap lies on a scene: shares of its heat and of the visible area inside the box.
 
     `peak` says whether the hottest pixel lies in the box, as in the pointing game (Zhang et al. 2016).
@@ -334,16 +333,6 @@ class Faithfulness:
     pointing: ScenePointing | None
 
 
-@dataclass(frozen=True)
-class _Finding:
-    """What one image says about one variant; `scores` are keyed by measure and kind of map."""
-
-    empty: bool
-    scores: dict[tuple[str, str], float]
-    correlation: float
-    pointing: Pointing | None
-
-
 def spread(files: Sequence[LabelledFile], count: int) -> list[LabelledFile]:
     """`count` of the files, evenly spaced, or all where there are fewer."""
     if count < 1:
@@ -369,7 +358,7 @@ def measure_faithfulness(
         member.variant: [with_random_head(member.model, seed) for seed in range(RANDOM_HEADS)]
         for member in members
     }
-    found: dict[str, list[_Finding]] = defaultdict(list)
+    found = {variant: _Findings() for variant in variants}
     for number, file in enumerate(files):
         photo = open_image(file.path)
         case, scene = Case(photo, number), None
@@ -379,51 +368,52 @@ def measure_faithfulness(
             scene = compose(photo, background, np.random.default_rng(number))
             scene_case = Case(scene.image, number)
         for member in members:
+            findings = found[member.variant]
             cam, index = case.heatmap(member)
-            random_head = heads[member.variant][number % RANDOM_HEADS]
-            after = grad_cam(random_head, case.plain(member), index)
-            found[member.variant].append(
-                _Finding(
-                    empty=cam.raw_max == 0,
-                    scores=case.scores(member, cam, index),
-                    correlation=rank_correlation(cam.values, after.values),
-                    pointing=scene_case.pointing(member, file.target, scene.box) if scene else None,
-                )
-            )
-    return {variant: _summary(findings, bool(backgrounds)) for variant, findings in found.items()}
+            findings.empty += cam.raw_max == 0
+            for key, score in case.scores(member, cam, index).items():
+                findings.scores[key].append(score)
+            after = grad_cam(heads[member.variant][number % RANDOM_HEADS], case.plain(member), index)
+            findings.correlations.append(rank_correlation(cam.values, after.values))
+            if scene is not None:
+                findings.scenes += 1
+                if (point := scene_case.pointing(member, file.target, scene.box)) is not None:
+                    findings.points.append(point)
+    return {variant: findings.summary() for variant, findings in found.items() if findings.correlations}
 
 
-def _summary(findings: Sequence[_Finding], has_scenes: bool) -> Faithfulness:
-    return Faithfulness(
-        images=len(findings),
-        empty=sum(finding.empty for finding in findings),
-        deletion=_compare(findings, "deletion"),
-        insertion=_compare(findings, "insertion"),
-        road=_compare(findings, "road"),
-        after_randomisation=mean(np.array([finding.correlation for finding in findings])),
-        pointing=_scene_summary(findings) if has_scenes else None,
-    )
+class _Findings:
+    """What the images say about one variant; `scores` are keyed by measure and kind of map."""
 
+    def __init__(self) -> None:
+        self.empty = self.scenes = 0
+        self.scores: dict[tuple[str, str], list[float]] = defaultdict(list)
+        self.correlations: list[float] = []
+        self.points: list[Pointing] = []
 
-def _compare(findings: Sequence[_Finding], measure: str) -> Comparison:
-    own, random, centre = (
-        np.array([f.scores[measure, kind] for f in findings if (measure, kind) in f.scores])
-        for kind in ("heatmap", "random", "centre")
-    )
-    gains = (mean(MEASURES[measure] * (own - rival)) for rival in (random, centre))
-    return Comparison(len(own), mean(own), mean(random), mean(centre), *gains)
+    def summary(self) -> Faithfulness:
+        return Faithfulness(
+            images=len(self.correlations),
+            empty=self.empty,
+            **{measure: self.compared(measure) for measure in MEASURES},
+            after_randomisation=mean(np.array(self.correlations)),
+            pointing=self.pointing() if self.points else None,
+        )
 
+    def compared(self, measure: str) -> Comparison:
+        own, random, centre = (
+            np.array(self.scores[measure, kind]) for kind in ("heatmap", "random", "centre")
+        )
+        gains = (mean(MEASURES[measure] * (own - rival)) for rival in (random, centre))
+        return Comparison(len(own), mean(own), mean(random), mean(centre), *gains)
 
-def _scene_summary(findings: Sequence[_Finding]) -> ScenePointing | None:
-    points = [finding.pointing for finding in findings if finding.pointing is not None]
-    if not points:
-        return None
-    heat, area = (np.array([getattr(point, name) for point in points]) for name in ("heat", "area"))
-    return ScenePointing(
-        scenes=len(findings),
-        empty=len(findings) - len(points),
-        heat=mean(heat),
-        area=mean(area),
-        gain=mean(heat - area),
-        peak=share(np.array([point.peak for point in points])),
-    )
+    def pointing(self) -> ScenePointing:
+        heat, area, peak = (np.array(values) for values in zip(*self.points, strict=True))
+        return ScenePointing(
+            scenes=self.scenes,
+            empty=self.scenes - len(self.points),
+            heat=mean(heat),
+            area=mean(area),
+            gain=mean(heat - area),
+            peak=share(peak),
+        )

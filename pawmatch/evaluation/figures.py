@@ -6,8 +6,8 @@ lost in grey print. Nothing needs a window system, and matplotlib's own settings
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,9 @@ STYLE: dict[Any, Any] = {
 }
 
 
-@contextmanager
-def style() -> Iterator[None]:
+def style() -> AbstractContextManager[None]:
     """Within it, figures are made in the shared style; matplotlib's settings are then as they were."""
-    with mpl.rc_context(STYLE):
-        yield
+    return mpl.rc_context(STYLE)
 
 
 def headline(figure: Figure, title: str, subtitle: str, *, gap: float = 0.02) -> None:
@@ -310,10 +308,8 @@ def draw_comparison(comparison: Comparison, title: str, subtitle: str) -> Figure
     _draw_agreement(agreement, comparison)
     axes = figure.add_subplot(grid[2])
     axes.set_axis_off()
-    names, cells = (
-        [VARIANT_NAMES.get(one.variant, one.variant) for one in summaries],
-        list(map(_cells, summaries)),
-    )
+    names = [VARIANT_NAMES.get(one.variant, one.variant) for one in summaries]
+    cells = list(map(_cells, summaries))
     table = axes.table(cells, rowLabels=names, colLabels=TABLE_COLUMNS, loc="center", edges="horizontal")
     table.scale(1, 1.6)
     headline(figure, title, legible(subtitle))
@@ -328,7 +324,7 @@ def _draw_histogram(axes: Axes, summary: VariantSummary, images: int) -> None:
     for value, dashes in ((found.mean, "-"), (found.median, (0, (2, 2)))):
         axes.axvline(value, color=INK, linewidth=1.4, linestyle=dashes)
     note = f"mean {tenths(found.mean)}, median {tenths(found.median)} (dashed)"
-    note += f"\n{found.at_half} of {images} at 50 % or more"
+    note += f"\n{found.at_half_or_more.images} of {images} at 50 % or more"
     _entitle(axes, VARIANT_NAMES.get(summary.variant, summary.variant), note)
     axes.set(xlim=(0, 1), xlabel="confidence in its own first choice")
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -349,7 +345,7 @@ def _draw_rows(axes: Axes, comparison: Comparison, draw: Callable[[Axes, Variant
 def _draw_spread(axes: Axes, summary: VariantSummary, row: int) -> str:
     found, color = summary.confidence, COLORS.get(summary.variant, INK)
     reach = (max(0.0, found.mean - found.std), min(1.0, found.mean + found.std))
-    axes.plot((found.lowest, found.highest), (row, row), color=color, linewidth=1.2)
+    axes.plot((found.min, found.max), (row, row), color=color, linewidth=1.2)
     axes.plot(reach, (row, row), color=color, linewidth=8, alpha=0.35, solid_capstyle="butt")
     _mark(axes, summary.variant, found.mean, row, tick=found.median)
     return "Spread of confidence: line: lowest to highest, bar: mean ± std, tick: median"
@@ -357,10 +353,10 @@ def _draw_spread(axes: Axes, summary: VariantSummary, row: int) -> str:
 
 def _draw_truth(axes: Axes, summary: VariantSummary, row: int) -> str:
     assert summary.accuracy is not None
-    assert summary.truth_confidence is not None
+    assert summary.true_label_confidence is not None
     color = COLORS.get(summary.variant, INK)
-    axes.plot(summary.accuracy.interval, (row, row), color=color, linewidth=1.6)
-    _mark(axes, summary.variant, summary.accuracy.share, row, tick=summary.truth_confidence.mean)
+    axes.plot(summary.accuracy.interval_95, (row, row), color=color, linewidth=1.6)
+    _mark(axes, summary.variant, summary.accuracy.share, row, tick=summary.true_label_confidence.mean)
     return "Right answers: marker: share, 95 % interval, tick: confidence in truth"
 
 
@@ -379,7 +375,9 @@ def _draw_agreement(axes: Axes, comparison: Comparison) -> None:
         for column, count in enumerate(counts):
             text = f"{count}" if row == column else f"{count}\n{100 * count / comparison.images:.0f} %"
             axes.text(column, row, text, ha="center", va="center")
-    _entitle(axes, "Same first choice", f"all alike on {comparison.unanimous} of {comparison.images} images")
+    _entitle(
+        axes, "Same first choice", f"all alike on {comparison.unanimous.images} of {comparison.images} images"
+    )
     variants = [summary.variant for summary in comparison.variants]
     names = [VARIANT_NAMES.get(variant, variant).replace(" + ", "\n+ ") for variant in variants]
     axes.set_xticks(range(len(names)), names, fontsize=7)
@@ -391,22 +389,16 @@ def _entitle(axes: Axes, title: str, note: str) -> None:
     """A panel's title, and below it the lines that say how to read it."""
     axes.set_title(note, loc="left", fontsize=8.5, color=MUTED)
     lines = note.count("\n") + 1
-    axes.annotate(
-        title,
-        (0, 1),
-        (0, 8 + 11 * lines),
-        xycoords="axes fraction",
-        textcoords="offset points",
-        weight="bold",
-    )
+    place: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    axes.annotate(title, (0, 1), (0, 8 + 11 * lines), weight="bold", **place)
 
 
 def _cells(summary: VariantSummary) -> list[str]:
     """One variant's cells of the table, in the order of TABLE_COLUMNS."""
     found, right = summary.confidence, summary.accuracy
     return [
-        *(tenths(value) for value in (found.mean, found.median, found.std, found.lowest, found.highest)),
-        f"{found.at_half} ({tenths(found.at_half / found.count)})",
+        *(tenths(value) for value in (found.mean, found.median, found.std, found.min, found.max)),
+        f"{found.at_half_or_more.images} ({tenths(found.at_half_or_more.share)})",
         "not known" if right is None else f"{right.right} of {right.judged} ({tenths(right.share)})",
     ]
 

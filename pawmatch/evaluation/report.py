@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pawmatch.evaluation.faithfulness import Faithfulness
 from pawmatch.metrics import CalibrationBins, Estimate
+from pawmatch.results import Record
 
 VERDICTS = ("answer", "group", "unknown", "outside", "poor_image")  # codes, from sure to lost
 
@@ -136,7 +135,7 @@ class UnknownReport:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Record):
     """An evaluation of one source on one folder; `main` is the variant whose answer users get.
 
     `calibration` is "own" for the checkpoint's, "halves" for fits on halves of these images.
@@ -161,21 +160,6 @@ class Evaluation:
     def leading(self) -> VariantReport:
         """The report of the main variant, or of the last one where that was not asked for."""
         return self.variants.get(self.main) or list(self.variants.values())[-1]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The evaluation as JSON values; what is not a number is null."""
-        values: dict[str, Any] = _plain(asdict(self))
-        return values
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 @dataclass(frozen=True)

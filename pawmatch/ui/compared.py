@@ -59,7 +59,7 @@ def card(found: Comparison, refused: Sequence[tuple[str, str]], warning: str | N
     models = []
     for name, summary in zip(names, found.variants, strict=True):
         spread = summary.confidence
-        half = say("compare.of", count=spread.at_half, all=spread.count)
+        half = say("compare.of", count=spread.at_half_or_more.images, all=found.images)
         models.append((name, [percent(spread.mean), percent(spread.median), half, *right(summary, found)]))
     pairs = [
         (
@@ -77,7 +77,7 @@ def card(found: Comparison, refused: Sequence[tuple[str, str]], warning: str | N
 
 def verdict(found: Comparison) -> str:
     """On how many photos the models agree."""
-    count, total, alike = len(found.variants), found.images, found.unanimous
+    count, total, alike = len(found.variants), found.images, found.unanimous.images
     if count == 1:
         return say("compare.one_model")
     key = "agree_on_some"

@@ -10,17 +10,14 @@ import pytest
 from pawmatch.calibration import Calibration
 from pawmatch.checkpoint import load_checkpoint, save_checkpoint
 from pawmatch.cli import main
-from pawmatch.training.run import run_training
-from tests.support.training import RECIPE, SETTINGS, silently, write_colours
+from tests.support.training import RECIPE, train_tiny, write_colours
 
 
 def test_an_uncalibrated_checkpoint_gets_its_confidence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_colours(tmp_path / "data", train=8, val=12)
-    run = run_training(
-        replace(RECIPE, epochs=1), "cnn", data, tmp_path / "run", settings=SETTINGS, report=silently
-    )
+    run = train_tiny(data, tmp_path / "run", recipe=replace(RECIPE, epochs=1))
     checkpoint = load_checkpoint(run)
     bare = replace(checkpoint.config, calibration=Calibration(), metrics={})
     save_checkpoint(tmp_path / "bare", checkpoint.model, bare)

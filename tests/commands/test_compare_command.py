@@ -83,10 +83,11 @@ def test_tables_for_people(breeds: str, dog: Path, capsys: pytest.CaptureFixture
     assert lines[0].startswith(str(dog))
     assert lines[0].endswith("right: Maltese")
     for text in (
-        "Confidence in its own first choice, 1 image",
-        "Confidence in the true label, 1 image",
-        "Right answers, 1 image",
-        "Same first choice, 1 image",
+        "1 image, 1 of them with a known true label",
+        "Confidence in the first choice",
+        "Confidence in the true label",
+        "Right answers",
+        "Same first choice",
         "CNN + Transformer + MFE",
         "50 % or more",
         "95 % interval",

@@ -10,17 +10,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pawmatch.commands.rows import CsvRows, csv_line, csv_table, read_table
+from pawmatch.commands.rows import columns_of, csv_line, csv_table, json_record, read_table, write_csv
 from pawmatch.errors import BadOption, BrokenImage
 
 
 def test_a_table_begins_with_the_mark_by_which_excel_knows_utf8(tmp_path: Path) -> None:
-    rows = CsvRows(["cnn"])
-    assert rows.header.startswith(codecs.BOM_UTF8 + b"file,task,")
     table = tmp_path / "table.csv"
-    table.write_bytes(rows.header + rows.row("Musée/Cézanne 1.jpg", BrokenImage("damaged")))
+    write_csv(iter([json_record("Musée/Cézanne 1.jpg", BrokenImage("damaged"))]), table, ["cnn"])
+    assert table.read_bytes().startswith(codecs.BOM_UTF8 + b"file,task,")
     read = pd.read_csv(table)
-    assert list(read) == rows.columns
+    assert list(read) == columns_of(["cnn"])
     assert read["file"].tolist() == ["Musée/Cézanne 1.jpg"]
     assert read["message"].tolist() == ["damaged"]
 
@@ -30,7 +29,7 @@ def test_text_that_would_run_as_a_formula_is_guarded(text: str, tmp_path: Path) 
     line = csv_line([text, "Border Collie", -0.5, 3, None]).decode()
     assert next(csv.reader(io.StringIO(line, newline=""))) == [f"'{text}", "Border Collie", "-0.5", "3", ""]
     table = tmp_path / "table.csv"
-    table.write_bytes(csv_table([["file"], [text]]))
+    table.write_bytes(b"".join(csv_table([["file"], [text]])))
     assert read_table(table) == [{"file": text}]
 
 

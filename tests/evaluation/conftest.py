@@ -80,8 +80,8 @@ def made_up_answers(
         logits=dict(zip(VARIANT_NAMES, logits, strict=True)),
         scope={variant: rng.normal(shift, 1, len(targets)) for variant in VARIANT_NAMES},
         chosen=logits[-1].argmax(axis=1),
-        verdicts=("answer",) * len(targets),
+        verdicts=np.array(["answer"] * len(targets)),
         score=None,
-        reasons=tuple(("close_call", "out_of_scope") if i % 3 == 0 else () for i in range(len(targets))),
+        reasons=dict.fromkeys(("close_call", "out_of_scope"), np.arange(len(targets)) % 3 == 0),
         unreadable=(),
     )

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pawmatch.errors import CheckpointError, ImageNotFound
-from pawmatch.evaluation.compare import Accuracy, ImageAnswers, compare
+from pawmatch.evaluation.compare import ImageAnswers, Part, compare
 from pawmatch.results import VariantAnswer
 
 VARIANTS = ("cnn", "cnn_transformer", "cnn_transformer_mfe")
@@ -39,12 +39,12 @@ def test_confidence_of_each_variant() -> None:
     assert cnn.confidence.mean == pytest.approx(0.6)
     assert cnn.confidence.median == pytest.approx(0.6)
     assert cnn.confidence.std == pytest.approx(0.05**0.5)
-    assert (cnn.confidence.lowest, cnn.confidence.highest) == (0.3, 0.9)
-    assert cnn.confidence.at_half == 3
+    assert (cnn.confidence.min, cnn.confidence.max) == (0.3, 0.9)
+    assert cnn.confidence.at_half_or_more.images == 3
     # 0.8, 0.4, 0.2, 1.0: the middle two are 0.4 and 0.8.
     assert transformer.confidence.median == pytest.approx(0.6)
-    assert transformer.confidence.at_half == 2
-    assert mfe.confidence.at_half == 1  # 0.5 itself counts
+    assert transformer.confidence.at_half_or_more.images == 2
+    assert mfe.confidence.at_half_or_more.images == 1  # 0.5 itself counts
     assert mfe.confidence.median == pytest.approx(0.3)
 
 
@@ -58,22 +58,20 @@ def test_a_bin_has_its_lower_edge_and_the_last_one_has_both() -> None:
 def test_accuracy_counts_only_images_whose_truth_is_known() -> None:
     comparison = compare(FOUR)
     assert (comparison.images, comparison.judged) == (4, 3)
-    assert [summary.accuracy for summary in comparison.variants] == [
-        Accuracy(1, 3),
-        Accuracy(1, 3),
-        Accuracy(2, 3),
+    accuracies = [summary.accuracy for summary in comparison.variants]
+    assert [accuracy and (accuracy.right, accuracy.judged) for accuracy in accuracies] == [
+        *((1, 3), (1, 3), (2, 3))
     ]
-    cnn = comparison.variants[0].truth_confidence
+    cnn = comparison.variants[0].true_label_confidence
     assert cnn is not None
     assert cnn.mean == pytest.approx(0.4)
-    assert cnn.count == 3
-    assert cnn.at_half == 1
+    assert cnn.at_half_or_more == Part(1, 1 / 3)
 
 
 def test_agreement_counts_equal_first_choices() -> None:
     comparison = compare(FOUR)
     assert comparison.agreement == ((4, 3, 2), (3, 4, 2), (2, 2, 4))
-    assert comparison.unanimous == 2
+    assert comparison.unanimous == Part(2, 0.5)
     assert [entry.agreed for entry in FOUR] == [True, False, False, True]
 
 
@@ -81,7 +79,7 @@ def test_without_truth_nothing_is_judged() -> None:
     comparison = compare([image("AB", 0.2, 0.8)])
     assert comparison.judged == 0
     assert all(summary.accuracy is None for summary in comparison.variants)
-    assert all(summary.truth_confidence is None for summary in comparison.variants)
+    assert all(summary.true_label_confidence is None for summary in comparison.variants)
     assert comparison.agreement == ((1, 0), (0, 1))
     assert comparison.variants[0].confidence.std == 0
 
@@ -100,7 +98,7 @@ def test_json_has_shares_and_plain_values() -> None:
 def test_a_softmax_just_above_one_is_counted() -> None:
     comparison = compare([image("A", 1.0000000002)])
     assert comparison.variants[0].confidence.histogram[-1] == 1
-    assert comparison.variants[0].confidence.highest == 1
+    assert comparison.variants[0].confidence.max == 1
 
 
 def test_nothing_to_compare_is_an_error() -> None:

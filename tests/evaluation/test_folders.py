@@ -57,7 +57,9 @@ def test_val_is_taken_where_there_is_a_split(kennel: Path, tmp_path: Path) -> No
 
 
 def test_order_is_that_of_training(kennel: Path) -> None:
-    assert [file.path for file in labelled_files(kennel, LABELS)] == list(list_classes(kennel).files)
+    assert [file.path for file in labelled_files(kennel, LABELS)] == [
+        file.path for file in list_classes(kennel).files
+    ]
 
 
 def test_unknown_folders_are_one_clear_error(kennel: Path) -> None:
