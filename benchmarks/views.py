@@ -53,9 +53,8 @@ def main() -> None:
     backbone.network.to(memory_format=torch.channels_last)
     data = list_classes(args.data)
     known = imagenet_classes(data.labels)
-    kept = [
-        (f, data.labels[t]) for f, t in zip(data.files, data.targets, strict=True) if data.labels[t] in known
-    ]
+    named = ((file.path, data.labels[file.target]) for file in data.files)
+    kept = [(path, name) for path, name in named if name in known]
     names = sorted({name for _, name in kept})
     targets = np.array([names.index(name) for _, name in kept])
     rows = [known[name] for name in names]

@@ -37,11 +37,10 @@ MAX_LABEL_LENGTH = 200  # characters, as checkpoints have it
 
 @dataclass(frozen=True)
 class LabelledFiles:
-    """Image files with their class index; `labels` names the classes in index order."""
+    """Image files, each with its class index; `labels` names the classes in index order."""
 
     labels: tuple[str, ...]
-    files: tuple[Path, ...]
-    targets: tuple[int, ...]
+    files: tuple[LabelledFile, ...]
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class LabelledImages:
     images: tuple[NDArray[np.uint8], ...]
     targets: tuple[int, ...]
     skipped: tuple[str, ...] = ()
-    files: tuple[Path, ...] = ()
+    files: tuple[LabelledFile, ...] = ()
 
     def sample(self, most: int) -> LabelledImages:
         """At most that many of the images, evenly spaced through the classes."""
@@ -97,8 +96,8 @@ def list_classes(folder: Path, labels: Sequence[str] | None = None) -> LabelledF
         raise TrainingError(f"Class {odd!r} is in one half of the data only; give both the same subfolders.")
     if len(names) < 2:
         raise TrainingError(f"Folder {folder} has {len(names)} subfolders; two classes or more are needed.")
-    targets = tuple(index for index, inside in enumerate(classes.values()) for _ in inside)
-    return LabelledFiles(names, tuple(path for inside in classes.values() for path in inside), targets)
+    pairs = (LabelledFile(path, index) for index, name in enumerate(names) for path in classes[name])
+    return LabelledFiles(names, tuple(pairs))
 
 
 def check_labels(labels: Sequence[str]) -> None:
@@ -132,8 +131,9 @@ def list_images(places: Sequence[Path]) -> LabelledFiles:
     for place in places:
         found = images_below(place)
         inside = [path.parent.relative_to(place).as_posix() for path in found]
-        labels = sorted(set(inside))
-        parts.append(LabelledFiles(tuple(labels), tuple(found), tuple(map(labels.index, inside))))
+        labels = tuple(sorted(set(inside)))
+        pairs = zip(found, map(labels.index, inside), strict=True)
+        parts.append(LabelledFiles(labels, tuple(LabelledFile(*pair) for pair in pairs)))
     return joined_files(parts)
 
 
@@ -162,17 +162,19 @@ def _split(folder: Path, share: float, *, whole: bool) -> tuple[LabelledFiles, L
     everything = list_classes(folder)
     if whole:
         return everything, None
-    held_out: set[Path] = set()
-    places: dict[int, dict[Path, float]] = {}
-    for path, target in zip(everything.files, everything.targets, strict=True):
-        place = _hash_share(f"{everything.labels[target]}/{path.name}")
-        places.setdefault(target, {})[path] = place
+    held_out: set[LabelledFile] = set()
+    places: dict[int, dict[LabelledFile, float]] = {}
+    for file in everything.files:
+        place = _hash_share(f"{everything.labels[file.target]}/{file.path.name}")
+        places.setdefault(file.target, {})[file] = place
     for own in places.values():
         ordered = sorted(own, key=own.__getitem__)
         count = sum(place < share for place in own.values())
         # A class of two or more has an image in each half, whatever the hashes say.
         held_out.update(ordered[: min(max(count, 1), len(ordered) - 1)])
-    return _select(everything, held_out, False), _select(everything, held_out, True)
+    kept = tuple(file for file in everything.files if file not in held_out)
+    others = tuple(file for file in everything.files if file in held_out)
+    return replace(everything, files=kept), replace(everything, files=others)
 
 
 def share_of(files: LabelledFiles, share: float, seed: int) -> LabelledFiles:
@@ -190,20 +192,10 @@ def _hash_share(name: str) -> float:
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:4], "big") / 2**32
 
 
-def _select(files: LabelledFiles, chosen: set[Path], inside: bool) -> LabelledFiles:
-    pairs = [pair for pair in zip(files.files, files.targets, strict=True) if (pair[0] in chosen) is inside]
-    return LabelledFiles(files.labels, tuple(path for path, _ in pairs), tuple(target for _, target in pairs))
-
-
 def joined_files(parts: Sequence[LabelledFiles]) -> LabelledFiles:
     """Several lists as one, with the classes of all in sorted order."""
     labels = tuple(sorted({label for part in parts for label in part.labels}))
-    moved = [relabelled(part, labels) for part in parts]
-    return LabelledFiles(
-        labels,
-        tuple(file for part in moved for file in part.files),
-        tuple(target for part in moved for target in part.targets),
-    )
+    return LabelledFiles(labels, tuple(file for part in parts for file in relabelled(part, labels).files))
 
 
 def relabelled(files: LabelledFiles, labels: Sequence[str]) -> LabelledFiles:
@@ -217,14 +209,13 @@ def relabelled(files: LabelledFiles, labels: Sequence[str]) -> LabelledFiles:
             f"Class {unknown[0]!r} is not among those that are known; name the subfolders as its labels, "
             f"such as {labels[0]!r}, or leave that one out."
         )
-    targets = tuple(places[files.labels[target]] for target in files.targets)
-    return LabelledFiles(tuple(labels), files.files, targets)
+    moved = (replace(file, target=places[files.labels[file.target]]) for file in files.files)
+    return LabelledFiles(tuple(labels), tuple(moved))
 
 
 def fingerprint(half: LabelledFiles | LabelledImages) -> str:
     """A short code of which files are in which class, wherever the folder lies."""
-    files = (LabelledFile(*pair) for pair in zip(half.files, half.targets, strict=True))
-    return folders.fingerprint(files, half.labels)
+    return folders.fingerprint(half.files, half.labels)
 
 
 def decode_all(files: LabelledFiles, *, long_side: int, threads: int = 4) -> LabelledImages:
@@ -233,11 +224,11 @@ def decode_all(files: LabelledFiles, *, long_side: int, threads: int = 4) -> Lab
     Memory: 3 bytes a pixel, about 0.1 MB an image at 224 px.
     """
 
-    def decode(path: Path) -> NDArray[np.uint8] | str:
+    def decode(file: LabelledFile) -> NDArray[np.uint8] | str:
         try:
-            image = open_image(path)
+            image = open_image(file.path)
         except ImageError as exc:
-            name = path.name.encode("utf-8", "backslashreplace").decode()  # names need not be UTF-8
+            name = file.path.name.encode("utf-8", "backslashreplace").decode()  # names need not be UTF-8
             return f"{name}: {exc}"
         image.thumbnail((long_side, long_side), Image.Resampling.BICUBIC)
         return np.array(image, dtype=np.uint8)
@@ -248,15 +239,12 @@ def decode_all(files: LabelledFiles, *, long_side: int, threads: int = 4) -> Lab
     if rank() == 0:
         for line in skipped:
             logger.warning("skipped %s", line)
-    kept = [
-        (result, target, path)
-        for result, target, path in zip(decoded, files.targets, files.files, strict=True)
-        if not isinstance(result, str)
-    ]
+    pairs = zip(decoded, files.files, strict=True)
+    kept = [(result, file) for result, file in pairs if not isinstance(result, str)]
     if not kept:
         raise TrainingError("No image of the folder could be read; check that it holds photos.")
-    images, targets, paths = zip(*kept, strict=True)
-    return LabelledImages(files.labels, images, targets, skipped, paths)
+    images, read = zip(*kept, strict=True)
+    return LabelledImages(files.labels, images, tuple(file.target for file in read), skipped, read)
 
 
 def check_images(images: Images) -> None:

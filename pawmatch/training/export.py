@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pawmatch.calibration import Calibration
-from pawmatch.calibration.apply import ScopeGate
+from pawmatch.calibration.apply import Floats, ScopeGate
 from pawmatch.calibration.decide import Observed
 from pawmatch.calibration.fit import Evidence, fit_scope_gates
 from pawmatch.calibration.measure import fit_and_measure
@@ -54,8 +54,7 @@ MAX_GATE_IMAGES = 1600  # each costs a pass of the backbone for every view
 PIECES = (2, 3, 4)  # rows and columns into which a scrambled image is cut
 CORNER = (0.15, 0.3)  # share of width and height that a corner shows
 
-Floats = NDArray[np.float32]
-Run = Callable[[LabelledImages], "dict[str, Outputs]"]
+Run = Callable[[LabelledImages], dict[str, Observed]]
 
 
 @dataclass(frozen=True)
@@ -111,26 +110,14 @@ def choose_answers(losses: Mapping[str, float], images: int) -> Answers:
     return Answers(best, f"lowest negative log-likelihood on {images} validation images: {measured}")
 
 
-@dataclass(frozen=True)
-class Outputs:
-    """Logits (N, classes) and average-pooled feature maps (N, C) of N images, averaged over their views.
-
-    `imagenet` (N, 1000) are the probabilities of the backbone's own head, where it has one.
-    """
-
-    logits: Floats
-    pooled: Floats
-    imagenet: Floats | None
-
-
 def run_models(
     models: Mapping[str, ImageModel],
     data: LabelledImages,
     configs: Mapping[str, CheckpointConfig],
     device: str,
     engine: str = "torch",
-) -> dict[str, Outputs]:
-    """Every variant's outputs for all images, by the classifier that answers."""
+) -> dict[str, Observed]:
+    """Every variant's outputs for all images, averaged over their views, by the classifier that answers."""
     checkpoints = [
         Checkpoint(configs[name], model.eval().requires_grad_(False), "training")
         for name, model in models.items()
@@ -141,18 +128,15 @@ def run_models(
         if isinstance(entry, PawMatchError):  # decoded before, so that it is no image's fault
             raise entry
         examined.append((entry.logits, entry.pooled, entry.imagenet))
-    logits, pooled, seen = zip(*examined, strict=True)
+    *outputs, seen = zip(*examined, strict=True)
+    logits, pooled = ({name: np.stack([row[name] for row in rows]) for name in models} for rows in outputs)
+    choices = np.stack([values.argmax(axis=1) for values in logits.values()])
     imagenet = None if seen[0] is None else np.stack(seen)
-    return {
-        name: Outputs(
-            np.stack([row[name] for row in logits]), np.stack([row[name] for row in pooled]), imagenet
-        )
-        for name in models
-    }
+    return {name: Observed(logits[name], choices, pooled[name], imagenet) for name in models}
 
 
 def _gather(
-    images: Images, run: Run, own: Mapping[str, Outputs], labels: NDArray[np.int64]
+    images: Images, run: Run, own: Mapping[str, Observed], labels: NDArray[np.int64]
 ) -> dict[str, Evidence]:
     """The evidence for each variant's calibration.
 
@@ -168,12 +152,12 @@ def _gather(
     gates = _fit_gates(blind, images, images.outside, run, own) if images.outside and blind else {}
     return {
         name: Evidence(
-            own=_observed(own, name),
+            own=own[name],
             labels=labels,
             names=names,
-            unknown=_observed(unknown, name) if unknown else None,
+            unknown=unknown[name] if unknown else None,
             unknown_groups=np.asarray(images.unknown.targets) if images.unknown else None,
-            outside=_observed(outside, name) if outside else None,
+            outside=outside[name] if outside else None,
             own_classes=own_classes,
             subject_classes=subject,
             gates=gates.get(name, ()),
@@ -183,28 +167,26 @@ def _gather(
 
 
 def _fit_gates(
-    names: Sequence[str], images: Images, outside: LabelledImages, run: Run, own: Mapping[str, Outputs]
+    names: Sequence[str], images: Images, outside: LabelledImages, run: Run, own: Mapping[str, Observed]
 ) -> dict[str, tuple[ScopeGate, ...]]:
-    asked = IMAGES_PER_WEIGHT * max(int(entry.pooled.shape[1]) for entry in own.values())
+    asked = IMAGES_PER_WEIGHT * max(_pooled(entry).shape[1] for entry in own.values())
     most = min(asked, MAX_GATE_IMAGES)
     inside, elsewhere = run(images.train.sample(most)), run(outside.sample(most))
     made = {kind: run(data) for kind, data in stand_in_images(images.train.sample(most // 2)).items()}
     return {
         name: fit_scope_gates(
-            inside[name].pooled,
-            elsewhere[name].pooled,
-            {kind: outputs[name].pooled for kind, outputs in made.items()},
-            own[name].pooled,
+            _pooled(inside[name]),
+            _pooled(elsewhere[name]),
+            {kind: _pooled(outputs[name]) for kind, outputs in made.items()},
+            _pooled(own[name]),
         )
         for name in names
     }
 
 
-def _observed(outputs: Mapping[str, Outputs], name: str) -> Observed:
-    """What one variant gave, with the first choices of all."""
-    one = outputs[name]
-    choices = np.stack([entry.logits.argmax(axis=1) for entry in outputs.values()])
-    return Observed(one.logits, choices, one.pooled, one.imagenet)
+def _pooled(observed: Observed) -> Floats:
+    assert observed.pooled is not None
+    return observed.pooled
 
 
 def stand_in_images(data: LabelledImages, seed: int = 0) -> dict[str, LabelledImages]:

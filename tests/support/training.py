@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from pawmatch.images import InputSpec
 from pawmatch.models.backbone import create_backbone
 from pawmatch.training.loop import Settings
 from pawmatch.training.recipe import Recipe
+from pawmatch.training.run import run_training
 
 SETTINGS = Settings()
 RECIPE = Recipe(
@@ -69,6 +72,19 @@ def changes(values: list[str]) -> list[str]:
 
 def silently(_: str) -> None:
     """A report that nobody reads."""
+
+
+def train_tiny(
+    data: Path | Sequence[Path],
+    out: Path,
+    *,
+    variant: str = "cnn",
+    recipe: Recipe = RECIPE,
+    report: Callable[[str], None] = silently,
+    **options: Any,
+) -> Path:
+    """Train the tiny recipe, and give the checkpoint's folder."""
+    return run_training(recipe, variant, data, out, settings=SETTINGS, report=report, **options)
 
 
 def write_backbone(folder: Path, *, mean: float = 0.5, name: str = "tf_efficientnet_lite0") -> Path:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from pawmatch.errors import BadOption, TrainingError
+from pawmatch.evaluation.folders import LabelledFile
 from pawmatch.images import InputSpec
 from pawmatch.training.data import (
     Images,
@@ -44,7 +45,7 @@ def test_classes_are_the_sorted_subfolders(folder: Path) -> None:
     files = list_classes(folder)
     assert files.labels == ("beagle", "boxer")
     assert len(files.files) == 40
-    assert files.targets == (0,) * 20 + (1,) * 20
+    assert [file.target for file in files.files] == [0] * 20 + [1] * 20
 
 
 def test_a_folder_without_halves_is_split_by_name_for_good(folder: Path) -> None:
@@ -80,8 +81,8 @@ def write(folder: Path, **counts: int) -> Path:
 def by_class(files: LabelledFiles) -> dict[str, list[str]]:
     """The folder that each file of a class comes from."""
     found: dict[str, list[str]] = {label: [] for label in files.labels}
-    for path, target in zip(files.files, files.targets, strict=True):
-        found[files.labels[target]].append(path.name.partition("-")[0])
+    for file in files.files:
+        found[files.labels[file.target]].append(file.path.name.partition("-")[0])
     return found
 
 
@@ -98,7 +99,7 @@ def test_classes_of_several_folders_are_put_together(tmp_path: Path) -> None:
     assert not set(train.files) & set(val.files)
     # Each folder is split as it would be alone.
     alone = [find_split([folder])[1].files for folder in (dogs, others)]
-    assert set(val.files) == {file for files in alone for file in files}
+    assert {file.path for file in val.files} == {file.path for files in alone for file in files}
 
 
 def test_folders_may_have_halves_or_none(tmp_path: Path) -> None:
@@ -136,10 +137,13 @@ def test_a_class_to_validate_on_must_be_known(tmp_path: Path) -> None:
 
 
 def test_joined_lists_keep_each_file_in_its_class() -> None:
-    one = LabelledFiles(("b", "c"), (Path("1"), Path("2")), (0, 1))
-    two = LabelledFiles(("a", "c"), (Path("3"), Path("4")), (1, 0))
-    assert joined_files([one, two]) == LabelledFiles(("a", "b", "c"), tuple(map(Path, "1234")), (1, 2, 2, 0))
-    assert relabelled(one, ("c", "b", "x")).targets == (1, 0)
+    def listed(labels: str, *targets: int, start: int = 1) -> LabelledFiles:
+        files = (LabelledFile(Path(str(number)), target) for number, target in enumerate(targets, start))
+        return LabelledFiles(tuple(labels), tuple(files))
+
+    one, two = listed("bc", 0, 1), listed("ac", 1, 0, start=3)
+    assert joined_files([one, two]) == listed("abc", 1, 2, 2, 0)
+    assert relabelled(one, tuple("cbx")) == listed("cbx", 1, 0)
 
 
 def test_wrong_folders_are_named(tmp_path: Path) -> None:
@@ -183,7 +187,7 @@ def test_what_tools_leave_behind_is_no_class_and_no_image(folder: Path) -> None:
     (folder / "beagle" / "album.png").mkdir()
     assert list_classes(folder).labels == ("beagle", "boxer")
     assert len(list_classes(folder).files) == len(list_images([folder]).files) == 40
-    assert {path.suffix for path in list_images([folder]).files} == {".png"}
+    assert {file.path.suffix for file in list_images([folder]).files} == {".png"}
 
 
 def test_a_split_leaves_no_half_of_a_class_empty(tmp_path: Path) -> None:
@@ -191,8 +195,10 @@ def test_a_split_leaves_no_half_of_a_class_empty(tmp_path: Path) -> None:
     data = write(tmp_path / "data", **{f"x{count}": 1 + count % 3 for count in range(30)})
     for share in (0.01, 0.2, 0.99):
         train, val = find_split(data, share=share)
-        assert set(train.targets) == set(range(30))
-        assert set(val.targets) == {index for index, label in enumerate(val.labels) if int(label[1:]) % 3}
+        assert {file.target for file in train.files} == set(range(30))
+        assert {file.target for file in val.files} == {
+            index for index, label in enumerate(val.labels) if int(label[1:]) % 3
+        }
         assert not set(train.files) & set(val.files)
     numbered = write(tmp_path / "n", a=40, b=40)
     sizes = [len(find_split(numbered, share=share)[1].files) for share in (0.1, 0.5, 0.9)]
@@ -205,7 +211,7 @@ def test_file_names_need_not_be_text(folder: Path) -> None:
     Image.new("RGB", (20, 20)).save(folder / "beagle" / odd)
     (folder / "beagle" / os.fsdecode(b"br\xf6ken.png")).write_bytes(b"nothing")
     train, val = find_split(folder)
-    assert odd in {path.name for path in (*train.files, *val.files)}
+    assert odd in {file.path.name for file in (*train.files, *val.files)}
     data = decode_all(list_classes(folder), long_side=32)
     assert len(data.images) == 41
     assert data.skipped[0].startswith(r"br\udcf6ken.png: ")

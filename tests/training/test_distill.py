@@ -24,8 +24,7 @@ from pawmatch.training.distill import (
     repeat_targets,
 )
 from pawmatch.training.recipe import Recipe
-from pawmatch.training.run import run_training
-from tests.support.training import RECIPE, SETTINGS, normalized, silently, write_backbone
+from tests.support.training import RECIPE, normalized, train_tiny, write_backbone
 
 
 def random(*shape: int) -> torch.Tensor:
@@ -44,7 +43,7 @@ def test_the_divergence_is_that_of_the_formula(temperature: float) -> None:
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher that tells red from blue."""
     out = tmp_path_factory.mktemp("teacher")
-    place = run_training(RECIPE, "cnn", data, out, settings=SETTINGS, report=silently)
+    place = train_tiny(data, out)
     return place
 
 
@@ -156,15 +155,7 @@ def test_variants_together_are_taught_as_each_alone(breeds: Path) -> None:
 def test_a_teacher_is_looked_at_before_anything_is_written(data: Path, tmp_path: Path) -> None:
     recipe = replace(RECIPE, distillation=0.5)
     with pytest.raises(PawMatchError, match="nowhere"):
-        run_training(
-            recipe,
-            "cnn",
-            data,
-            tmp_path / "run",
-            teachers=[str(tmp_path / "nowhere")],
-            settings=SETTINGS,
-            report=silently,
-        )
+        train_tiny(data, tmp_path / "run", recipe=recipe, teachers=[str(tmp_path / "nowhere")])
     assert not list(tmp_path.iterdir())
 
 
@@ -178,14 +169,8 @@ def test_the_student_learns_what_only_the_teacher_says(trained: Path, data: Path
     top1 = {}
     for share in (0.0, 1.0):
         recipe = replace(RECIPE, epochs=12, distillation=share, distillation_temperature=2.0)
-        place = run_training(
-            recipe,
-            "cnn",
-            swapped,
-            tmp_path / f"run{share}",
-            teachers=[str(trained)] if share else [],
-            settings=SETTINGS,
-            report=silently,
+        place = train_tiny(
+            swapped, tmp_path / f"run{share}", recipe=recipe, teachers=[str(trained)] if share else []
         )
         config = load_checkpoint(str(place)).config
         top1[share] = config.metrics["top1"]
@@ -197,11 +182,9 @@ def test_the_student_learns_what_only_the_teacher_says(trained: Path, data: Path
 def test_a_recipe_and_its_teacher_come_together(trained: Path, data: Path, tmp_path: Path) -> None:
     listening = replace(RECIPE, distillation=0.5)
     with pytest.raises(TrainingError, match="learns from a teacher; name a checkpoint with --teacher"):
-        run_training(listening, "cnn", data, tmp_path, settings=SETTINGS, report=silently)
+        train_tiny(data, tmp_path, recipe=listening)
     with pytest.raises(TrainingError, match="has no use for a teacher; leave out --teacher"):
-        run_training(
-            RECIPE, "cnn", data, tmp_path, teachers=[str(trained)], settings=SETTINGS, report=silently
-        )
+        train_tiny(data, tmp_path, teachers=[str(trained)])
     assert not list(tmp_path.iterdir())
 
 
@@ -211,9 +194,7 @@ def test_another_teacher_does_not_go_on_with_a_run(trained: Path, data: Path, tm
     shutil.copytree(trained, other)
 
     def go(teacher: Path) -> None:
-        run_training(
-            recipe, "cnn", data, tmp_path / "run", teachers=[str(teacher)], settings=SETTINGS, report=silently
-        )
+        train_tiny(data, tmp_path / "run", recipe=recipe, teachers=[str(teacher)])
 
     go(trained)
     with pytest.raises(TrainingError, match=f"with teacher {trained.name}, not other; name another --out"):

@@ -16,12 +16,11 @@ from PIL import Image
 from pawmatch.calibration import Calibration
 from pawmatch.calibration.fit import STAND_IN_FLAGGED
 from pawmatch.checkpoint import load_checkpoint, load_task, save_again
-from pawmatch.errors import BadOption, ImageError, TrainingError
+from pawmatch.errors import TrainingError
 from pawmatch.evaluation.folders import fingerprint, labelled_files
-from pawmatch.training.data import LabelledFiles, LabelledImages, list_images, relabelled
+from pawmatch.training.data import LabelledImages
 from pawmatch.training.export import corner, recalibrate, shuffle_tiles, stand_in_images
-from pawmatch.training.run import run_training
-from tests.support.training import RECIPE, SETTINGS, silently
+from tests.support.training import RECIPE, silently, train_tiny
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The three variants as training leaves them, calibrated, with gates."""
     out = tmp_path_factory.mktemp("run")
     outside = data / "train"
-    run_training(RECIPE, "all", data, out, outside=[outside], settings=SETTINGS, report=silently)
+    train_tiny(data, out, variant="all", outside=[outside])
     return out
 
 
@@ -114,16 +113,6 @@ def test_images_of_unknown_classes_and_from_outside_teach_their_rules(
         recalibrate(RECIPE.task, str(bare), [data], tmp_path / "no", unknown=[few], report=silently)
 
 
-def test_folders_of_pictures_are_checked(tmp_path: Path) -> None:
-    files = list_images([pictures(tmp_path / "some" / "deep", 3).parent])
-    assert (files.labels, files.targets) == (("deep",), (0, 0, 0))
-    with pytest.raises(BadOption, match="There is no folder"):
-        list_images([tmp_path / "none"])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ImageError, match="no image in this folder"):
-        list_images([tmp_path / "empty"])
-
-
 def test_a_source_may_be_calibrated_where_it_lies(data: Path, bare: Path) -> None:
     before = weights(bare)
     recalibrate(RECIPE.task, str(bare), [data], bare, report=silently)
@@ -135,14 +124,7 @@ def test_a_source_may_be_calibrated_where_it_lies(data: Path, bare: Path) -> Non
 
 def test_two_runs_in_one_source_keep_their_own_weights(data: Path, trained: Path, tmp_path: Path) -> None:
     """Variants of two runs of one recipe, whose backbones were once taken for one."""
-    other = run_training(
-        replace(RECIPE, learning_rate=2e-2),
-        "all",
-        data,
-        tmp_path / "other",
-        settings=SETTINGS,
-        report=silently,
-    )
+    other = train_tiny(data, tmp_path / "other", variant="all", recipe=replace(RECIPE, learning_rate=2e-2))
     mixed = tmp_path / "mixed"
     for variant, run in (("cnn", trained), ("cnn_transformer", other)):
         checkpoint = load_checkpoint(run, variant)
@@ -167,16 +149,6 @@ def test_the_card_has_the_words_of_a_bundled_recipe(data: Path, bare: Path, tmp_
     card = (folder / "README.md").read_text()
     assert "CHAE as its paper trains it" in card
     assert "`pawmatch train --recipe artist-chae --variant all --data DIR --out DIR`, then" in card
-
-
-def test_labels_are_counted_as_the_checkpoint_counts_them() -> None:
-    files = LabelledFiles(("blue", "red"), (Path("b"), Path("r"), Path("s")), (0, 1, 1))
-    assert relabelled(files, ("red", "green", "blue")).targets == (2, 0, 0)
-    with pytest.raises(
-        TrainingError,
-        match=r"Class 'blue' is not among those that are known; name the subfolders as its labels.*'red'",
-    ):
-        relabelled(files, ("red", "green"))
 
 
 def test_classes_without_images_are_no_fault(data: Path, bare: Path, tmp_path: Path) -> None:

@@ -18,14 +18,12 @@ from pawmatch.training import loop
 from pawmatch.training.optim import Together
 from pawmatch.training.recipe import Recipe
 from pawmatch.training.run import run_training
-from tests.support.training import RECIPE, SETTINGS, silently
+from tests.support.training import RECIPE, train_tiny
 
 
 def test_learns_and_writes_a_checkpoint_with_its_card(data: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    out = run_training(
-        RECIPE, "cnn_transformer", data, tmp_path / "run", settings=SETTINGS, report=lines.append
-    )
+    out = train_tiny(data, tmp_path / "run", variant="cnn_transformer", report=lines.append)
     checkpoint = load_checkpoint(str(out))
     assert checkpoint.config.metrics["top1"] > 0.9
     assert checkpoint.config.labels == ("blue", "red")
@@ -44,7 +42,7 @@ def test_the_run_says_what_it_did(data: Path, tmp_path: Path) -> None:
         (folder / "train" / "red" / f"{name}.jpg").write_bytes(b"no picture")
     recipe = replace(RECIPE, epochs=2, keep_best=True)
     lines: list[str] = []
-    out = run_training(recipe, "cnn", folder, tmp_path / "run", settings=SETTINGS, report=lines.append)
+    out = train_tiny(folder, tmp_path / "run", recipe=recipe, report=lines.append)
     summary = json.loads((out / "summary.json").read_text())
     assert summary["recipe"]["name"] == "tiny"
     counts = ("classes", "train_images", "val_images", "smallest_class", "largest_class", "epochs")
@@ -79,16 +77,16 @@ class Cut(Exception):
 )
 def test_a_cut_run_goes_on_to_the_same_weights(change: dict[str, Any], data: Path, tmp_path: Path) -> None:
     recipe = replace(RECIPE, zoom_out=0.5, **change)
-    whole = run_training(recipe, "cnn", data, tmp_path / "whole", settings=SETTINGS, report=lambda _: None)
+    whole = train_tiny(data, tmp_path / "whole", recipe=recipe)
 
     def cut(line: str) -> None:
         if line.startswith("epoch   3"):
             raise Cut
 
     with pytest.raises(Cut):
-        run_training(recipe, "cnn", data, tmp_path / "cut", settings=SETTINGS, report=cut)
+        train_tiny(data, tmp_path / "cut", recipe=recipe, report=cut)
     assert not (tmp_path / "cut" / "config.json").exists()
-    resumed = run_training(recipe, "cnn", data, tmp_path / "cut", settings=SETTINGS, report=lambda _: None)
+    resumed = train_tiny(data, tmp_path / "cut", recipe=recipe)
     ours, theirs = (load_checkpoint(str(place)).model.state_dict() for place in (resumed, whole))
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
@@ -101,16 +99,7 @@ def test_a_run_may_be_judged_on_other_folders(data: Path, tmp_path: Path) -> Non
     recipe = replace(RECIPE, epochs=1, zoom_out=1.0)
     folders = [data / "train", data / "val"]
     lines: list[str] = []
-    out = run_training(
-        recipe,
-        "cnn",
-        folders,
-        tmp_path / "run",
-        val=[val],
-        scenes=val,
-        settings=SETTINGS,
-        report=lines.append,
-    )
+    out = train_tiny(folders, tmp_path / "run", recipe=recipe, val=[val], scenes=val, report=lines.append)
     assert lines[0] == "2 classes, 112 training and 24 validation images, 0 skipped"
     assert load_checkpoint(str(out)).config.labels == ("blue", "red")
 
@@ -118,26 +107,11 @@ def test_a_run_may_be_judged_on_other_folders(data: Path, tmp_path: Path) -> Non
 def test_averaged_weights_are_the_ones_that_are_kept(data: Path, tmp_path: Path) -> None:
     """With a decay of nearly one, the average stays where the first step led, whatever the others do."""
     still = replace(RECIPE, ema=1 - 1e-9)
-    out = run_training(still, "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None)
+    out = train_tiny(data, tmp_path, recipe=still)
     kept = load_checkpoint(str(out)).model.state_dict()["classifier.weight"]
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     torch.testing.assert_close(kept, state["averaged"]["module.classifier.weight"], rtol=0, atol=1e-3)
     assert not torch.allclose(kept, state["model"]["classifier.weight"], rtol=0, atol=1e-2)
-
-
-def test_a_finished_run_is_not_trained_again(data: Path, tmp_path: Path) -> None:
-    run_training(RECIPE, "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None)
-    lines: list[str] = []
-    run_training(RECIPE, "cnn", data, tmp_path, settings=SETTINGS, report=lines.append)
-    assert not any(line.startswith("epoch") for line in lines)
-
-
-def test_another_recipe_does_not_take_over_a_run(data: Path, tmp_path: Path) -> None:
-    run_training(RECIPE, "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None)
-    with pytest.raises(TrainingError, match="another recipe"):
-        run_training(
-            replace(RECIPE, epochs=5), "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None
-        )
 
 
 def test_another_variant_or_other_images_do_not_take_over_a_run(data: Path, tmp_path: Path) -> None:
@@ -146,7 +120,7 @@ def test_another_variant_or_other_images_do_not_take_over_a_run(data: Path, tmp_
     shutil.copytree(data, folder)
 
     def again(variant: str) -> None:
-        run_training(recipe, variant, folder, out, settings=SETTINGS, report=lambda _: None)
+        train_tiny(folder, out, variant=variant, recipe=recipe)
 
     again("cnn")
     for variant in ("cnn_transformer", "all"):
@@ -163,9 +137,7 @@ def test_all_variants_together_share_their_first_member(data: Path, tmp_path: Pa
         (outside / name).mkdir(parents=True)
         for i in range(4):
             Image.new("RGB", (40, 40), (20 * i, 250, 20)).save(outside / name / f"{i}.png")
-    out = run_training(
-        RECIPE, "all", data, tmp_path / "run", outside=[outside], settings=SETTINGS, report=lambda _: None
-    )
+    out = train_tiny(data, tmp_path / "run", variant="all", outside=[outside])
     checkpoints = {c.config.variant: c for c in load_task(out, RECIPE.task)}
     assert list(checkpoints) == ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
     for name, checkpoint in checkpoints.items():
@@ -186,14 +158,14 @@ def test_a_loss_that_is_no_number_stops_the_run(
 ) -> None:
     monkeypatch.setattr(loop, "normalize", lambda images, mean, std: images * float("nan"))
     with pytest.raises(TrainingError, match="no finite number any more in epoch 1; lower learning_rate"):
-        run_training(RECIPE, "cnn", data, tmp_path, settings=SETTINGS, report=lambda _: None)
+        train_tiny(data, tmp_path)
 
 
 def test_wrong_variants_are_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UnknownVariant, match="'rnn'"):
-        run_training(RECIPE, "rnn", data, tmp_path, settings=SETTINGS)
+        train_tiny(data, tmp_path, variant="rnn")
     with pytest.raises(TrainingError, match="for --variant cnn"):
-        run_training(replace(RECIPE, variant="cnn"), "all", data, tmp_path, settings=SETTINGS)
+        train_tiny(data, tmp_path, variant="all", recipe=replace(RECIPE, variant="cnn"))
 
 
 def test_together_gives_each_variants_own_logits() -> None:
@@ -258,12 +230,12 @@ def test_a_failed_run_goes_on_from_its_last_epoch_once_its_folder_is_mended(
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(TrainingError, match=r"The disk of .* is full; free some space and give the same"):
-        run_training(RECIPE, "cnn", folder, out, settings=SETTINGS, report=lines.append)
+        train_tiny(folder, out, report=lines.append)
     assert not list(out.glob("*.tmp"))
     monkeypatch.setattr(torch, "save", save)
     broken.unlink()
     lines.clear()
-    run_training(RECIPE, "cnn", folder, out, settings=SETTINGS, report=lines.append)
+    train_tiny(folder, out, report=lines.append)
     assert [line[:9] for line in lines if line.startswith("epoch")] == ["epoch   3", "epoch   4"]
 
 
@@ -271,10 +243,10 @@ def test_two_runs_do_not_share_a_folder(data: Path, tmp_path: Path) -> None:
     def meanwhile(line: str) -> None:
         if line.startswith("epoch"):
             with pytest.raises(TrainingError, match=r"Another training runs in .*; wait for it, or name"):
-                run_training(RECIPE, "cnn", data, tmp_path / "out", settings=SETTINGS, report=silently)
+                train_tiny(data, tmp_path / "out")
             seen.append(line)
 
     seen: list[str] = []
     short = replace(RECIPE, epochs=1)
-    run_training(short, "cnn", data, tmp_path / "out", settings=SETTINGS, report=meanwhile)
+    train_tiny(data, tmp_path / "out", recipe=short, report=meanwhile)
     assert len(seen) == 1
