@@ -373,34 +373,34 @@ def fit_scope_gate(
 ) -> ScopeGate:
     """A linear gate that tells the task's images from others by their pooled features (N, C).
 
-    Logistic regression on standardised features, both sides weighing alike, with `penalty` times the squared
-    weights added to the mean loss. The threshold is the score below which the share `flagged` of `held_out`
-    (images of the task, not used in the fit) falls.
+    The threshold is the score below which the share `flagged` of `held_out` (images of the task, not used in
+    the fit) falls; for `penalty` see `logistic`.
     """
-    both = np.concatenate([inside, outside]).astype(np.float64)
-    mean, std = both.mean(axis=0), both.std(axis=0) + 1e-6
-    features = torch.from_numpy((both - mean) / std)
-    target = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))]).double()
-    balance = torch.where(target == 1, 0.5 / len(inside), 0.5 / len(outside))
-    weight = torch.zeros(both.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
-
-    def loss() -> torch.Tensor:
-        scores = features @ weight + bias
-        losses = binary_cross_entropy_with_logits(scores, target, reduction="none")
-        return (losses * balance).sum() + penalty * weight.square().sum()
-
-    minimise(loss, [weight, bias])
-    # Fold the standardisation in, so that using the gate is one dot product.
-    folded = weight.detach().numpy() / std
-    shift = float(bias.detach()) - float(mean @ folded)
-    scores = held_out.astype(np.float64) @ folded + shift
+    weights, bias = logistic(np.concatenate([inside, outside]).astype(np.float64), len(inside), penalty)
+    scores = held_out.astype(np.float64) @ weights + bias
     return ScopeGate(
-        weight=tuple(float(f"{value:.6g}") for value in folded),
-        bias=shift,
+        weight=tuple(float(f"{value:.6g}") for value in weights),
+        bias=bias,
         threshold=float(np.quantile(scores, flagged)),
         fitted_on=fitted_on,
     )
+
+
+def logistic(features: Doubles, positives: int, penalty: float) -> tuple[Doubles, float]:
+    """Weights and bias that tell the first `positives` rows of features (N, F) from the others.
+
+    Logistic regression on standardized features, both sides weighing alike, with `penalty` times the squared
+    weights added to the mean loss. Standardization is folded in: a score is one dot product.
+    """
+    from sklearn.linear_model import LogisticRegression  # which takes a second to import
+
+    mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
+    target = np.arange(len(features)) < positives
+    balance = np.where(target, 0.5 / positives, 0.5 / (len(features) - positives))
+    model = LogisticRegression(C=1 / (2 * penalty), solver="newton-cholesky", tol=TOLERANCE)
+    model.fit((features - mean) / std, target, sample_weight=balance)
+    folded: Doubles = model.coef_[0] / std
+    return folded, float(model.intercept_[0] - mean @ folded)
 
 
 # Shares of the own validation images that the rules may turn away.
@@ -409,8 +409,6 @@ MAX_UNKNOWN = 0.04
 MIN_CAUGHT = 0.2  # share of images from outside; a rule that sees fewer of them earns nothing
 PRIOR_COUNT = 2.0  # images of either kind that each label is taken to have had beforehand
 ENOUGH_CAUGHT = 0.98
-MAX_STEPS = 50
-MAX_SCORE = 500.0  # log odds that exp() still takes
 TOLERANCE = 1e-8
 PENALTY = 1e-3  # of squared weights, of standardized features
 
@@ -476,8 +474,9 @@ def fit_unknown_rule(
             unknown_features(*unknown, shares[1] if shares else None),
         ]
     )
-    weights, bias = _logistic(np.column_stack([features, left_out]), len(first))
-    scores = np.column_stack([features, left_out]) @ weights + bias
+    rows = np.column_stack([features, left_out])
+    weights, bias = logistic(rows, len(first), PENALTY)
+    scores = rows @ weights + bias
     rule = UnknownRule(
         weights=tuple(float(weight) for weight in weights[:-1]),
         bias=bias,
@@ -507,26 +506,3 @@ def shares_of(imagenet: Floats | None, own: Sequence[int], subject: Sequence[int
     if imagenet is None or not own or not subject:
         return None
     return own_share(imagenet, own, subject)
-
-
-def _logistic(features: Doubles, positives: int) -> tuple[Doubles, float]:
-    """Weights and bias that tell the first `positives` rows of features (N, F) from the others.
-
-    Newton's method (Hastie et al. 2009, section 4.4.1): with so few numbers it ends in a few steps.
-    """
-    mean, std = features.mean(axis=0), features.std(axis=0) + 1e-6
-    rows = np.column_stack([(features - mean) / std, np.ones(len(features))])
-    target = np.arange(len(rows)) < positives
-    balance = np.where(target, 0.5 / positives, 0.5 / (len(rows) - positives))
-    ridge = 2 * PENALTY * np.diag([*[1.0] * features.shape[1], 1e-9])  # the bias is free
-    solution = np.zeros(rows.shape[1])
-    for _ in range(MAX_STEPS):
-        p = 1 / (1 + np.exp(-np.clip(rows @ solution, -MAX_SCORE, MAX_SCORE)))
-        slope = rows.T @ (balance * (p - target)) + ridge @ solution
-        curvature = (rows * (balance * np.maximum(p * (1 - p), 1e-9))[:, None]).T @ rows + ridge
-        step = np.linalg.solve(curvature, slope)
-        solution -= step
-        if np.abs(step).max() < TOLERANCE:
-            break
-    folded: Doubles = solution[:-1] / std
-    return folded, float(solution[-1] - mean @ folded)

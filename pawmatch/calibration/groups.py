@@ -59,20 +59,14 @@ def clusters(alike: Doubles, largest: int) -> list[tuple[tuple[int, ...], float]
 
     `alike` (classes, classes) is symmetric.
     """
-    scores = alike.astype(np.float64)
-    np.fill_diagonal(scores, -np.inf)
-    members: list[tuple[int, ...]] = [(index,) for index in range(len(scores))]
+    from scipy.cluster.hierarchy import linkage
+
+    members: list[tuple[int, ...]] = [(index,) for index in range(len(alike))]
     found: list[tuple[tuple[int, ...], float]] = []
-    for _ in range(len(scores) - 1):
-        one, other = divmod(int(scores.argmax()), len(scores))
-        score, a, b = float(scores[one, other]), len(members[one]), len(members[other])
-        scores[one] = (a * scores[one] + b * scores[other]) / (a + b)
-        scores[:, one] = scores[one]
-        scores[one, one] = -np.inf
-        scores[other], scores[:, other] = -np.inf, -np.inf
-        members[one] = tuple(sorted(members[one] + members[other]))
-        if len(members[one]) <= largest:
-            found.append((members[one], score))
+    for one, other, gap, size in linkage(1 - alike[np.triu_indices(len(alike), 1)], "average"):
+        members.append(tuple(sorted(members[int(one)] + members[int(other)])))
+        if size <= largest:
+            found.append((members[-1], float(1 - gap)))
     return found
 
 

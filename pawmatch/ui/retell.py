@@ -213,7 +213,7 @@ def _verdict(found: Prediction) -> str:
         text = _of_task("outside", words)
         looks = found.looks_like
         return say("retold.looks", text=text, look=looks[0].name) if looks else text
-    return _of_task("unknown", words) if code == "unknown" else say("retold.poor_image")
+    return _of_task("unknown", words) if code == "unknown" else say(f"retold.{code}")
 
 
 def _of_task(key: str, words: Task) -> str:

@@ -62,33 +62,6 @@ def test_published_mode_ignores_query_and_key() -> None:
     torch.testing.assert_close(attention(x), attention.fc_out(summed))
 
 
-def test_heads_mode_does_use_query_and_key() -> None:
-    torch.manual_seed(0)
-    attention = HeadAttention(128)
-    attention(torch.randn(2, 128)).sum().backward()
-    assert attention.query.weight.grad is not None
-    assert attention.query.weight.grad.abs().max() > 0
-
-
-def test_published_mode_gives_query_no_gradient_to_speak_of() -> None:
-    torch.manual_seed(0)
-    attention = HeadAttention(128, published=True).double()
-    attention(torch.randn(2, 128, dtype=torch.float64)).sum().backward()
-    assert attention.query.weight.grad is not None
-    assert attention.query.weight.grad.abs().max() < 1e-12
-
-
-def test_tokens_attend_across_positions_on_any_grid() -> None:
-    torch.manual_seed(0)
-    attention = TokenAttention(64)
-    torch.nn.init.normal_(attention.fc_out.weight)  # which begins at zero
-    feature_map = torch.randn(1, 64, 3, 5, requires_grad=True)
-    out = attention(feature_map)
-    assert out.shape == feature_map.shape
-    (gradient,) = torch.autograd.grad(out[0, :, 0, 0].sum(), feature_map)
-    assert gradient[0, :, 2, 4].abs().max() > 0
-
-
 def test_tokens_mode_equals_a_loop_over_the_formula() -> None:
     torch.manual_seed(0)
     attention = TokenAttention(128).double().eval()
@@ -141,10 +114,6 @@ def test_what_drops_and_blocks_nothing_equals_the_plain_encoder(
     got, count = encoder(keep_share, window)(tokens(), 3, 4)
     torch.testing.assert_close(got, expected)
     assert count.tolist() == everything.tolist() == [12, 12]
-
-
-def test_options_have_no_parameters_of_their_own() -> None:
-    assert encoder(0.5, 2).state_dict().keys() == encoder().state_dict().keys()
 
 
 def test_the_fewest_that_hold_the_share_of_the_attention_go_on() -> None:
@@ -228,14 +197,6 @@ def test_blocks_give_what_the_mask_on_the_full_matrix_gives(height: int, width: 
         strict=True,
     ):
         torch.testing.assert_close(one, other)
-
-
-def test_dropped_positions_still_reach_the_cls_token_through_the_first_layer() -> None:
-    images = tokens().requires_grad_()
-    out, count = encoder(0.2)(images, 3, 4)
-    assert count.max() < 12
-    (gradient,) = torch.autograd.grad(out[0, 0], images)
-    assert (gradient[0].abs().amax(dim=1) > 0).all()
 
 
 def test_pooled_tokens_are_the_mean_of_the_mixed_map() -> None:

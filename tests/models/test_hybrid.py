@@ -45,13 +45,6 @@ def test_variants_differ_in_modules_only() -> None:
 
 
 @pytest.mark.parametrize("mode", ["heads", "published", "tokens"])
-def test_every_attention_mode_trains(mode: str) -> None:
-    model = build_model(variant="cnn_transformer_mfe", attention_mode=mode, **TINY)
-    model(torch.randn(4, 3, 64, 64)).sum().backward()
-    assert model.get_parameter("backbone.conv1.0.weight").grad is not None
-
-
-@pytest.mark.parametrize("mode", ["heads", "published", "tokens"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_projection_sets_the_width_of_all_that_follows(variant: str, mode: str) -> None:
     model = build_model(variant=variant, attention_mode=mode, projection=12, **TINY).eval()
