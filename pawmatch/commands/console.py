@@ -190,8 +190,10 @@ def load_models(args: argparse.Namespace, engine: Mapping[str, str] | None = Non
 class Listing(argparse.Action):
     """Prints what `lines` gives, one entry a line; nothing is imported before it is asked for."""
 
-    def __init__(self, *names: Any, lines: Callable[[], Iterable[str]], **options: Any) -> None:
-        super().__init__(*names, nargs=0, **options)
+    def __init__(
+        self, option_strings: Sequence[str], *, lines: Callable[[], Iterable[str]], **options: Any
+    ) -> None:
+        super().__init__(option_strings, nargs=0, **options)
         self.lines = lines
 
     def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
