@@ -179,12 +179,12 @@ def _split(folder: Path, share: float, *, whole: bool) -> tuple[LabelledFiles, L
 
 def share_of(files: LabelledFiles, share: float, seed: int) -> LabelledFiles:
     """That share of the images of each class, one at least; a larger share has those of a smaller one."""
-    kept: set[Path] = set()
+    kept: set[LabelledFile] = set()
     for index in range(len(files.labels)):
-        own = [path for path, target in zip(files.files, files.targets, strict=True) if target == index]
-        own.sort(key=lambda path: _hash_share(f"{seed}/{path.name}"))
+        own = [file for file in files.files if file.target == index]
+        own.sort(key=lambda file: _hash_share(f"{seed}/{file.path.name}"))
         kept.update(own[: max(1, round(share * len(own)))])
-    return _select(files, kept, True)
+    return replace(files, files=tuple(file for file in files.files if file in kept))
 
 
 def _hash_share(name: str) -> float:

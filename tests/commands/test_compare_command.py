@@ -129,7 +129,6 @@ def test_nothing_that_can_be_read_gives_1(
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        (["--truth", "wolpertinger"], "'wolpertinger' is not among the 5 classes"),
         (["--sheets", "-1"], "--sheets is -1; give a whole number from 0 on."),
         (["--task", "cat"], "is for the task breed, not cat"),
     ],

@@ -174,11 +174,9 @@ def test_calibration_by_halves(
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        (["--data", "no/such/folder"], "There is no folder no/such/folder; name a folder with one subfolder"),
         (["--calibration", "both"], "Calibration 'both' is unknown; use own or halves."),
         (["--calibration", "halves"], "5 images are too few to fit a calibration on half of them"),
         (["--variant", "rnn"], "Variant 'rnn' is not in"),
-        (["--outside", "no/such/folder"], "There is no folder no/such/folder; name a folder of images"),
         (["--faithfulness", "-1"], "--faithfulness is -1"),
         (["--task", "cat"], "is for the task breed, not cat"),
     ],
@@ -191,22 +189,3 @@ def test_wrong_use_is_one_line_and_gives_2(
     assert out == ""
     assert err.count("\n") == 1
     assert hint in err
-
-
-def test_folders_of_other_things_give_2(
-    breeds: str, kennel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (kennel / "Cat").mkdir()
-    assert main(["evaluate", "--data", str(kennel), "--source", breeds]) == 2
-    assert "'Cat' is not among the 5 classes" in capsys.readouterr().err
-    (kennel / "Cat").rmdir()
-    (tmp_path / "empty").mkdir()
-    assert (
-        main(["evaluate", "--data", str(kennel), "--source", breeds, "--outside", str(tmp_path / "empty")])
-        == 2
-    )
-    assert "no image in this folder" in capsys.readouterr().err
-    for path in kennel.rglob("*.png"):
-        path.write_bytes(b"no picture")
-    assert main(["evaluate", "--data", str(kennel), "--source", breeds]) == 2
-    assert "No image of" in capsys.readouterr().err
