@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -170,6 +171,11 @@ class Classifier:
         config = self.main.checkpoint.config
         backbone = str(config.architecture.get("backbone", config.family))
         return ModelInfo(self.source, config.variant, backbone, len(config.labels))
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """What was measured of the main variant."""
+        return self.main.checkpoint.config.metrics
 
     @property
     def engines(self) -> dict[str, str]:

@@ -178,6 +178,7 @@ class Settings:
     )
     colormap: str = setting("jet", "colours of the heatmaps at first", choices=tuple(COLORMAPS))
     strength: float = setting(0.6, "strength of the heatmaps at first, 0 to 1", share)
+    model_url: str = setting("", "address of a model tier that answers instead of models in this process")
     mcp: bool = setting(False, "offer the endpoints to assistants as MCP tools, at /mcp", yes_or_no)
     warm_up: bool = setting(True, "load the models right after the start, not at the first photo", yes_or_no)
 

@@ -27,6 +27,7 @@ from pawmatch.ui.faults import log_fault, sentence
 from pawmatch.ui.gradio_patches import note_file
 from pawmatch.ui.html import MAX_COMPARED, as_jpeg, data_address
 from pawmatch.ui.inference import Classifiers, Compute, Here, Lent, Seen, shown_photo
+from pawmatch.ui.remote import There
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +202,7 @@ class Handlers:
     """What visitors may ask, answered by the classifiers given.
 
     `on_gpu` wraps the function that needs an accelerator, where a host lends one per call. `fetch` gives the
-    picture at a web address; without it none is fetched.
+    picture at a web address; without it none is fetched. `inference` asks models that are elsewhere.
     """
 
     def __init__(
@@ -209,12 +210,14 @@ class Handlers:
         classifiers: Classifiers,
         on_gpu: Callable[[Compute], Compute] | None = None,
         fetch: Callable[[str], ImageFile] | None = None,
+        inference: There | None = None,
     ) -> None:
         self.classifiers = classifiers
         self._fetch = fetch
         # Who waits for a slow web server has a place that others need for their photos.
         self._fetching = threading.BoundedSemaphore(MAX_FETCHES)
-        self.inference: Here | Lent = Lent(classifiers, on_gpu) if on_gpu else Here(classifiers)
+        here = Lent(classifiers, on_gpu) if on_gpu else Here(classifiers)
+        self.inference: Here | Lent | There = inference or here
 
     def task(self, name: Any) -> Task:
         """The task asked for, by default the first on offer; raises UnknownTask."""

@@ -213,11 +213,12 @@ class Collector(Generic[Q, A]):
 class Seen:
     """A photo that was answered for the page, and what heatmaps for any label are made of.
 
-    `outputs` are those of the models, without the photo's pixels.
+    `outputs` are those of the models, without the photo's pixels, or the photo itself where models elsewhere
+    answered.
     """
 
     prediction: Prediction
-    outputs: ModelOutputs
+    outputs: Any
 
 
 class Here:
@@ -265,7 +266,7 @@ class Here:
         job = self._classifiers.thread.submit(classifier.explain_outputs, outputs, photo, label, top_k=top_k)
         return job.result()
 
-    def look(self, task: str, path: str, top_k: int) -> Seen:
+    def look(self, task: str, path: Source, top_k: int) -> Seen:
         """One photo's answer for the page, as soon as there is one."""
         outputs = self._run(task, path)
         prediction = self._classifiers.get(task).to_prediction(outputs, top_k)

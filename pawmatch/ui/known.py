@@ -55,7 +55,7 @@ class KnownPage:
                 classifier = self.handlers.classifiers.get(words.name)
         except PawMatchError as exc:
             return html.problem(retell.error(exc))
-        metrics = classifier.main.checkpoint.config.metrics
+        metrics = classifier.metrics
         figures = metrics.get("by_class")
         figures = figures if isinstance(figures, dict) else {}
         rows = sorted((row(label, figures.get(label)) for label in classifier.labels), key=lambda one: one[0])

@@ -37,6 +37,7 @@ from pawmatch.ui.known import KnownPage
 from pawmatch.ui.middleware import Door, endpoint_of, route
 from pawmatch.ui.page import PhotoPage
 from pawmatch.ui.presence import Presence, UploadRoom, Visitors
+from pawmatch.ui.remote import There, remote_classifiers
 from pawmatch.ui.speech import Translate, static
 from pawmatch.ui.theme import theme
 from pawmatch.ui.uploads import MAX_SHARE, Uploads, own_folder
@@ -50,7 +51,8 @@ def handlers_of(
     settings: Settings, classifiers: Classifiers, on_gpu: Callable[[Any], Any] | None = None
 ) -> Handlers:
     """What answers requests, as the settings have it."""
-    return Handlers(classifiers, on_gpu or lent_gpu(), fetch if settings.fetch_urls else None)
+    there = There(settings.model_url, classifiers) if settings.model_url else None
+    return Handlers(classifiers, on_gpu or lent_gpu(), fetch if settings.fetch_urls else None, there)
 
 
 def create(
@@ -190,7 +192,7 @@ def serve(settings: Settings, examples: Path = EXAMPLES) -> None:
     keep_few_heaps()
     if settings.request_log:
         request_log.start()
-    classifiers = from_settings(settings)
+    classifiers = remote_classifiers(settings) if settings.model_url else from_settings(settings)
     if on_lent_gpu():
         classifiers.warm_up()
     elif settings.warm_up:
