@@ -25,6 +25,10 @@ RUN case "$TORCH" in \
     && pip install --index-url "$index" $(grep -E '^torch(vision)?==' constraints.txt) \
     && pip install -r requirements.txt -c constraints.txt
 
+# Further ones, such as those of the model tier: --build-arg "PACKAGES=ray[data,serve]>=2.60,<3"
+ARG PACKAGES=
+RUN if [ -n "$PACKAGES" ]; then pip install "$PACKAGES" -c constraints.txt; fi
+
 COPY weights ./weights
 COPY examples ./examples
 COPY pawmatch ./pawmatch

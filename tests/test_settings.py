@@ -38,6 +38,7 @@ def test_every_setting_can_be_given_as_a_variable() -> None:
         "PAWMATCH_FETCH_URLS": "no",
         "PAWMATCH_COLORMAP": "viridis",
         "PAWMATCH_STRENGTH": "0.25",
+        "PAWMATCH_MODEL_URL": "http://models:8000",
         "PAWMATCH_MCP": "yes",
         "PAWMATCH_WARM_UP": "no",
     }
@@ -60,6 +61,7 @@ def test_every_setting_can_be_given_as_a_variable() -> None:
         fetch_urls=False,
         colormap="viridis",
         strength=0.25,
+        model_url="http://models:8000",
         mcp=True,
         warm_up=False,
     )

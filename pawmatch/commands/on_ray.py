@@ -128,12 +128,11 @@ class Worker:
         facts = given_facts(self.classifier.table, self.args.facts)
         with Readers(1) as readers:
             for file, entry in examine_files(self.classifier, found, readers):
-                failed = isinstance(entry, PawMatchError)
-                if failed:
+                if isinstance(entry, PawMatchError):
                     errors.append((file, str(entry)))
-                yield kept_record(
-                    file, entry if failed else self.classifier.to_prediction(entry, self.args.top_k, facts)
-                )
+                    yield kept_record(file, entry)
+                else:
+                    yield kept_record(file, self.classifier.to_prediction(entry, self.args.top_k, facts))
 
 
 def run_on_ray(args: Namespace) -> int:

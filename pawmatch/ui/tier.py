@@ -3,7 +3,7 @@
 POST /predict and /explain take an image file as the body, and task, top_k, facts, label and size in the
 query; GET /models says what is known of each task. Answers are the JSON of the page's own endpoints, and
 /explain adds the heatmaps. All that an answer needs is in its request, so any replica can give it. On Ray
-Serve: `serve run pawmatch.ui.tier:build`.
+Serve: `serve run deploy/serve.yaml`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from io import BytesIO
 from typing import Any
 
 from PIL import Image
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
 
 from pawmatch.errors import BadOption, ImageError, ImageTooLarge, PawMatchError, RequestError
 from pawmatch.images import ImageFile, hold_file
@@ -163,6 +165,15 @@ def png(picture: Image.Image) -> str:
     stream = BytesIO()
     picture.save(stream, "PNG")
     return base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def app() -> Starlette:
+    """One replica as an ASGI app, with the settings of the environment; Ray is not needed.
+
+    uvicorn --factory pawmatch.ui.tier:app
+    """
+    answer = Tier(Settings.from_environ(os.environ)).__call__
+    return Starlette(routes=[Route("/{place:path}", answer, methods=["GET", "POST"])])
 
 
 def build(given: dict[str, str]) -> Any:

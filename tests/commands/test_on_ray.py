@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from pawmatch.cli import main
 from pawmatch.commands import on_ray
 from pawmatch.commands.on_ray import Destination, Worker, partitions
+from pawmatch.errors import BadOption
 from pawmatch.evaluation.folders import BATCH, find_images
 
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
@@ -48,7 +50,7 @@ def run_here(args: Any, engines: dict[str, str], out: str, missing: set[str], ke
     worker, errors = Worker(args, engines, out), 0
     for part in partitions(find_images(args.images), on_ray.ROWS):
         if part.name in missing:
-            batch = {"name": [part.name], "found": [on_ray.pickle.dumps(part.found)]}
+            batch = {"name": [part.name], "found": [pickle.dumps(part.found)]}
             errors += worker(batch)["errors"][0]
     return errors
 
@@ -94,7 +96,7 @@ def test_rows_are_those_of_one_computer_and_a_second_start_does_what_is_missing(
 
 def test_parts_without_a_manifest_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "part-1.parquet").write_bytes(b"of somebody else")
-    with pytest.raises(on_ray.BadOption, match="holds parts, and no run that could go on"):
+    with pytest.raises(BadOption, match="holds parts, and no run that could go on"):
         Destination(str(tmp_path)).begin({}, fresh=False)
 
 
