@@ -607,6 +607,9 @@ def test_an_answer_is_kept_as_a_picture_and_remembered_only_if_asked(
     expect(page.locator(".history li")).to_have_count(1)
     name = page.locator("#answer .headline").inner_text().split()[0]
     expect(page.locator(".history li")).to_contain_text(name)
+    page.locator("#answer .ask button").first.click()  # the same photo, with what is known beside it
+    expect(page.locator("#answer .facts button")).to_have_count(1)
+    expect(page.locator(".history li")).to_have_count(1)
     page.get_by_role("button", name="Erase all").click()
     expect(page.locator(".history li")).to_have_count(0)
     page.get_by_label("Remember my answers").uncheck()
