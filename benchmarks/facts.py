@@ -115,8 +115,8 @@ def simulate(
     rng = np.random.default_rng(seed)
     fused = photos.known.probabilities.copy()
     steps, done = [fused.copy()], np.zeros((len(fused), len(table)), dtype=bool)
+    _, asked = unsure(calibration, photos)
     for _ in range(ANSWERS):
-        _, asked = unsure(calibration, replace(photos, known=replace(photos.known, probabilities=fused)))
         gains = np.stack([expected_gain(fused, one.likelihood) for one in table], axis=1)
         gains[done] = -1
         best = np.where(asked & (gains.max(axis=1) >= MIN_GAIN), gains.argmax(axis=1), -1)

@@ -394,7 +394,8 @@ class Classifier:
             looks_like=looks_like[0].name if looks_like else "",
         )
         order = np.argsort(-probabilities, kind="stable")[:top_k]
-        doubted = decision.review.needed and decision.verdict.code in ("answer", "group")
+        # Who has begun is asked on while that helps: one answer that may be wrong makes nothing sure.
+        doubted = (decision.review.needed or facts) and decision.verdict.code in ("answer", "group")
         return Prediction(
             task=self.task.name,
             words=self.task,

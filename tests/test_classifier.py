@@ -71,6 +71,22 @@ def test_facts_move_the_answer_and_can_be_taken_back(classifier: Classifier, pho
         classifier.predict(photo, facts={"wings": "two"})
 
 
+def test_who_has_begun_is_asked_on(classifier: Classifier, photo: Image.Image) -> None:
+    (outputs,) = classifier.run_models([classifier.prepare(photo)])
+    main, count = classifier.main.variant, len(classifier.labels)
+    fair = np.full(count, 0.3 / (count - 1))
+    fair[0] = 0.7
+    logits = np.log(fair).astype(np.float32)
+    same = dict.fromkeys(outputs.logits, logits)  # the variants agree
+    outputs = replace(outputs, probabilities={main: fair}, logits=same)
+    plain = classifier.to_prediction(outputs)
+    assert (plain.review.needed, plain.question) == (False, None)
+    key = classifier.table[0].key
+    begun = classifier.to_prediction(outputs, facts=given_facts(classifier.table, {key: "unsure"}))
+    assert not begun.review.needed
+    assert begun.question is not None
+
+
 def test_a_sure_answer_is_not_asked_about_and_stands_against_a_wrong_fact(
     classifier: Classifier, photo: Image.Image
 ) -> None:
