@@ -14,12 +14,13 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pawmatch.calibration.apply import Calibration, Doubles, Flags, candidate_sets
-from pawmatch.calibration.decide import Known, Observed, judge, know
+from pawmatch.calibration.decide import Known, judge
 from pawmatch.calibration.facts import MIN_GAIN, Attribute, expected_gain, fuse
 from pawmatch.calibration.measure import random_half
 from pawmatch.classifier import Classifier, load
@@ -51,35 +52,28 @@ class Photos:
 
 def look(classifier: Classifier, folder: Path, cache: Path | None) -> Photos:
     """Run the models on all photos of a folder, or read what they gave from `cache`."""
-    main, calibration = classifier.main.variant, classifier.main.checkpoint.config.calibration
-    if cache is None or not cache.exists():
+    if cache is not None and cache.exists():
+        with np.load(cache) as stored:
+            found: dict[str, NDArray[Any]] = dict(stored)
+    else:
+        columns: dict[str, list[Any]] = {}
         data = list_classes(folder)
-        columns: dict[str, list[object]] = {name: [] for name in ("logits", "choices", "pooled", "imagenet")}
-        targets, poor = [], []
-        places = [classifier.labels.index(label) for label in data.labels]
-        for target, entry in zip(data.targets, classifier.run_batches(data.files), strict=True):
+        outputs = classifier.run_batches(file.path for file in data.files)
+        for file, entry in zip(data.files, outputs, strict=True):
             if isinstance(entry, PawMatchError):
                 continue
-            columns["logits"].append(entry.logits[main])
-            columns["choices"].append([int(row.argmax()) for row in entry.logits.values()])
-            columns["pooled"].append(entry.pooled[main])
-            columns["imagenet"].append([] if entry.imagenet is None else entry.imagenet)
-            targets.append(places[target])
-            poor.append(classifier.to_prediction(entry).verdict.code == "poor_image")
-        found = {name: np.array(values) for name, values in columns.items()}
-        found |= {"targets": np.array(targets), "poor": np.array(poor)}
+            known = classifier.know(entry)
+            target = classifier.labels.index(data.labels[file.target])
+            poor = classifier.to_prediction(entry).verdict.code == "poor_image"
+            row = {**vars(known), "choices": known.choices.T, "targets": [target], "poor": [poor]}
+            for name, value in row.items():
+                if value is not None:
+                    columns.setdefault(name, []).append(value)
+        found = {name: np.concatenate(values) for name, values in columns.items()}
         if cache is not None:
             np.savez(cache, **found)  # type: ignore[arg-type]  # an option could have such a name
-    else:
-        with np.load(cache) as stored:
-            found = dict(stored)
-    observed = Observed(
-        found["logits"],
-        found["choices"].T,
-        found["pooled"],
-        found["imagenet"] if found["imagenet"].size else None,
-    )
-    return Photos(know(calibration, observed, classifier.own_classes), found["targets"], found["poor"])
+    rules = [found.get(name) for name in ("margin", "mass", "score")]
+    return Photos(Known(found["probabilities"], found["choices"].T, *rules), found["targets"], found["poor"])
 
 
 def with_weight(table: Sequence[Attribute], weight: float) -> list[Attribute]:
