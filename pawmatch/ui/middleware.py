@@ -163,7 +163,7 @@ class Door:
         try:
             await self.let_in(scope, path, headers, body, permission, answer_of_app)
         except Refused as refused:
-            body.refusal = refused
+            body.refusal = refused.with_traceback(None)  # which holds what was read, and may wait
         except Exception:
             if body.refusal is None:
                 raise
