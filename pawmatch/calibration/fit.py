@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import logsumexp
 
 from pawmatch.calibration.apply import (
     MAX_TEMPERATURE,
@@ -195,14 +194,18 @@ PRIOR = 1.0
 def fit_temperature(logits: Floats, labels: Ints) -> float:
     """The temperature that minimises the mean negative log-likelihood (Guo et al. 2017, section 4.2).
 
-    logits (N, classes), labels (N,). The logarithm is optimised, so the result is positive. A model that has
-    learnt nothing would get an infinite one, one without a mistake 0; both end at what a checkpoint holds.
+    logits (N, classes), labels (N,). The logarithm is optimised, within what a checkpoint holds: a model that
+    has learnt nothing would get an infinite one, one without a mistake 0.
     """
-    scores = torch.from_numpy(logits.astype(np.float64))
-    target = torch.from_numpy(labels)
-    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    minimise(lambda: cross_entropy(scores / log_temperature.exp(), target), [log_temperature])
-    return min(max(float(log_temperature.detach().exp()), MIN_TEMPERATURE), MAX_TEMPERATURE)
+    scores = logits.astype(np.float64)
+    truth = scores[np.arange(len(labels)), labels]
+
+    def loss(log_temperature: float) -> float:
+        inverse = math.exp(-log_temperature)
+        return float((logsumexp(scores * inverse, axis=1) - truth * inverse).mean())
+
+    bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
+    return math.exp(minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-8}).x)
 
 
 def fit_top_label(confidence: Doubles, correct: NDArray[np.bool_]) -> tuple[float, float, float]:
@@ -211,18 +214,15 @@ def fit_top_label(confidence: Doubles, correct: NDArray[np.bool_]) -> tuple[floa
     Maximises the likelihood of which first choices are right (Kull et al. 2017), with ln a, ln b and c held
     near 0, no change at all, as by a normal prior of standard deviation PRIOR: few images bend it little.
     """
-    top = torch.from_numpy(confidence).clamp(TINY, 1 - TINY)
-    right = torch.from_numpy(correct.astype(np.float64))
-    log_top, log_rest = top.log(), torch.log1p(-top)
-    moved = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    top = confidence.clip(TINY, 1 - TINY)
+    log_top, log_rest = np.log(top), np.log1p(-top)
 
-    def loss() -> torch.Tensor:
-        scores = moved[0].exp() * log_top - moved[1].exp() * log_rest + moved[2]
-        fit = binary_cross_entropy_with_logits(scores, right, reduction="sum")
-        return (fit + (moved / PRIOR).square().sum() / 2) / len(confidence)
+    def loss(moved: Doubles) -> float:
+        scores = np.exp(moved[0]) * log_top - np.exp(moved[1]) * log_rest + moved[2]
+        wrong = np.logaddexp(0, np.where(correct, -scores, scores)).sum()
+        return float(wrong + (moved / PRIOR) @ (moved / PRIOR) / 2) / len(confidence)
 
-    minimise(loss, [moved])
-    a, b, c = (float(value) for value in moved.detach())
+    a, b, c = minimize(loss, np.zeros(3), method="BFGS", options={"gtol": 1e-7}).x.tolist()
     return math.exp(a), math.exp(b), c
 
 
@@ -302,26 +302,6 @@ def _at_or_above(values: tuple[Doubles, Doubles], levels: list[Doubles], weight:
 
 
 # --- rules for what has no label
-
-
-MOST_STEPS = 200
-
-
-def minimise(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> None:
-    """Move `parameters` in place to where `loss` of them is least.
-
-    L-BFGS with a strong Wolfe line search on the whole data (Nocedal and Wright 2006, section 7.2): no step
-    size to choose, and the same result every time.
-    """
-    optimizer = torch.optim.LBFGS(parameters, max_iter=MOST_STEPS, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
 
 
 # Squared weights in the loss. A gate against stand-ins must hold for images of kinds that it never saw: with

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 
 from pawmatch.calibration import ScopeGate
 from pawmatch.calibration.apply import (
@@ -29,7 +28,6 @@ from pawmatch.calibration.fit import (
     fit_unknown_rule,
     good_prefix,
     label_log_ratio,
-    minimise,
     shares_of,
     threshold_for,
 )
@@ -91,7 +89,7 @@ def test_conformal_quantile_uses_the_finite_sample_rank() -> None:
 def test_the_temperature_of_a_model_that_knows_nothing_or_everything_is_one_that_a_checkpoint_holds() -> None:
     labels = np.array([0, 1, 0, 1])
     wrong = np.array([[0, 9], [9, 0], [0, 9], [9, 0]], dtype=np.float32)
-    assert fit_temperature(wrong, labels) == MAX_TEMPERATURE
+    assert fit_temperature(wrong, labels) == pytest.approx(MAX_TEMPERATURE, rel=1e-4)
     assert MIN_TEMPERATURE <= fit_temperature(-wrong, labels) < 1
 
 
@@ -144,25 +142,6 @@ def test_promises_that_cannot_be_kept() -> None:
     assert answer_thresholds(own, ~nothing_right, own, target=0.9, max_unknown=10) is None
     none = (np.zeros(0), np.zeros(0))
     assert answer_thresholds(none, np.zeros(0, dtype=bool), own, target=0.9, max_unknown=50) is None
-
-
-def test_a_badly_scaled_bowl_is_solved_exactly() -> None:
-    """Its axes differ ten-thousandfold, where plain gradient descent would crawl."""
-    scales, centre = torch.tensor([1e-2, 1.0, 1e2]).double(), torch.tensor([3.0, -2.0, 0.5]).double()
-    point = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    minimise(lambda: (scales * (point - centre).square()).sum(), [point])
-    torch.testing.assert_close(point.detach(), centre, rtol=0, atol=1e-3)
-
-
-def test_several_parameters_move_together() -> None:
-    """Least squares of a line, its slope and intercept apart, against the closed form."""
-    x = torch.tensor([0.0, 1.0, 2.0, 5.0]).double()
-    y = torch.tensor([1.0, 2.0, 2.0, 4.0]).double()
-    slope, intercept = (torch.zeros((), dtype=torch.float64, requires_grad=True) for _ in range(2))
-    minimise(lambda: (slope * x + intercept - y).square().mean(), [slope, intercept])
-    design = torch.stack([x, torch.ones_like(x)], dim=1)
-    expected = torch.linalg.lstsq(design, y[:, None]).solution.flatten()
-    torch.testing.assert_close(torch.stack([slope, intercept]).detach(), expected, rtol=0, atol=1e-5)
 
 
 def test_scope_gate_tells_two_kinds_apart_and_flags_the_share_asked_for() -> None:
