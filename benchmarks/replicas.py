@@ -18,6 +18,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,11 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("--source", default="weights/breed")
     parser.add_argument("--swap", help="weights that take their place in the load with faults")
     parser.add_argument("--photos", type=Path, default=ROOT / "examples")
-    parser.add_argument("--seconds", type=float, default=30)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 8])
+    parser.add_argument("--seconds", type=float, default=5, help="of one load")
+    parser.add_argument("--rounds", type=int, default=5, help="of all loads one after the other")
+    parser.add_argument(
+        "--clients", type=int, nargs="+", default=[1, 16, 8], help="of each replica; 1 is one"
+    )
     parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--faults", type=float, default=0, help="seconds of the load with faults, last")
     parser.add_argument("--json", type=Path)
@@ -159,9 +163,10 @@ def main(given: list[str] | None = None) -> int:
         for replicas in args.replicas:
             put_up(args.source, replicas)
             ask_for(5, 4, photos, args.task, wanted)  # to warm up
-            for clients in args.clients:
-                seen = ask_for(args.seconds, clients, photos, args.task, wanted)
-                tell(replicas=replicas, clients=clients, **summary(seen, args.seconds))
+            for turn, clients in product(range(args.rounds), args.clients):
+                count = 1 if clients == 1 else clients * replicas
+                seen = ask_for(args.seconds, count, photos, args.task, wanted)
+                tell(turn=turn, replicas=replicas, clients=count, **summary(seen, args.seconds))
         if args.faults:
             with ThreadPoolExecutor(1) as beside:
                 asked = beside.submit(ask_for, args.faults, 4, photos, args.task, wanted)
