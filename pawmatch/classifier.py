@@ -95,7 +95,8 @@ class ModelOutputs:
     average-pooled map and `logits` (classes,) the model's, both averaged over the views, and `probabilities`
     (classes,) are those logits calibrated. `imagenet` (1000,) are the probabilities of the backbone's own
     head, averaged too, where the main variant's backbone is a bundled one, and `subject` is where that head
-    sees what the task is about. `heads` has what a gradient still leads back through, if it was asked for.
+    sees what the task is about. `doubted` says whether the main variant took a second look. `heads` has what
+    a gradient still leads back through, if it was asked for.
     """
 
     prepared: Prepared
@@ -106,6 +107,7 @@ class ModelOutputs:
     imagenet: NDArray[np.float32] | None
     subject: Subject | None
     timing_ms: Mapping[str, float]
+    doubted: bool = False
     heads: Mapping[str, HeadOutput] = field(default_factory=dict)
 
 
@@ -321,6 +323,7 @@ class Classifier:
                     "features": round((after_features - started) * 1000 / count, 1),
                     "head": round((after_head - after_features) * 1000 / count, 1),
                 },
+                doubted=bool((main.owners == row).sum() > len(self.main.spec.fixed_views)),
                 heads=heads[row],
             )
             for row, entry in enumerate(prepared)
@@ -369,6 +372,7 @@ class Classifier:
             pooled=outputs.pooled[main][None],
             imagenet=None if imagenet is None else imagenet[None],
             probabilities=outputs.probabilities[main][None],
+            doubted=np.array([outputs.doubted]),
         )
         return know(self.main.checkpoint.config.calibration, observed, self.own_classes)
 

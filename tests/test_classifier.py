@@ -425,3 +425,8 @@ def test_a_second_look_is_taken_only_where_the_first_leaves_doubt(monkeypatch: p
     sure, doubted = (answers[bound].logits["cnn"] for bound in (1e-6, 1.0))
     assert sure.argmax() == doubted.argmax()
     assert abs(sure - doubted).max() > 0.01
+    assert not answers[1e-6].doubted
+    # Each exit has a quantile of its own: here the first leaves one candidate, the second all.
+    exits = with_calibration(classifier, conformal_quantile=0.0, second_look_quantile=1.0)
+    assert len(exits.to_prediction(answers[1e-6]).candidates_90) == 1
+    assert len(exits.to_prediction(answers[1.0]).candidates_90) == len(classifier.labels)

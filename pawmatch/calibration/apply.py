@@ -93,7 +93,9 @@ class Calibration:
     likeliest label's probability, see `apply.with_top_label`; (1, 1, 0) leaves it as it is. Below
     `review_threshold` of confidence a person should check; `review_rule` says how it was chosen.
     `conformal_quantile` q makes the set {labels with confidence >= 1 - q} hold the truth 90 % of the time on
-    data like the validation set (Sadinle et al. 2019, the LAC score). An image is outside if any of
+    data like the validation set (Sadinle et al. 2019, the LAC score). Where a second look was taken,
+    `second_look_quantile` does, if it is given: so each exit of the cascade keeps the promise, as in Mondrian
+    conformal prediction (Vovk et al. 2005, section 4.5). An image is outside if any of
     `scope_gates` says so, or the rule `outside`. A group is answered from `group_threshold` of confidence on.
     """
 
@@ -103,6 +105,7 @@ class Calibration:
     review_rule: Text = "default: not fitted on any data"
     close_call_margin: Share = 0.1
     conformal_quantile: Share = 1.0
+    second_look_quantile: Share | None = None
     scope_gates: tuple[ScopeGate, ...] = ()
     outside: OutsideRule | None = None
     unknown: UnknownRule | None = None
@@ -173,10 +176,11 @@ def _mapped_odds(gaps: Doubles, first: Flags, top_label: tuple[float, float, flo
     return mapped
 
 
-def candidate_sets(probabilities: Doubles, quantile: float) -> Flags:
+def candidate_sets(probabilities: Doubles, quantile: float | Doubles) -> Flags:
     """Which labels (N, classes) belong to each image's conformal set; none is empty.
 
-    A label belongs if its score 1 - p is at most `quantile` (LAC, Sadinle et al. 2019). The most likely
+    A label belongs if its score 1 - p is at most `quantile` (LAC, Sadinle et al. 2019), which is one number
+    or one for each image, (N, 1). The most likely
     label is always kept: an empty answer helps nobody, and adding to a set cannot lower its coverage.
     """
     sets: Flags = 1 - probabilities <= quantile

@@ -46,7 +46,8 @@ class Observed:
 
     Of one variant the logits (N, classes) and the average-pooled map (N, C), of the backbone's own head the
     ImageNet probabilities (N, 1000), and of every variant the first choice: `choices` (variants, N).
-    `probabilities` (N, classes) are the logits calibrated, where that has been done.
+    `probabilities` (N, classes) are the logits calibrated, where that has been done; `doubted` (N,) says
+    where a second look was taken, None for nowhere.
     """
 
     logits: Floats
@@ -54,6 +55,7 @@ class Observed:
     pooled: Floats | None = None
     imagenet: Floats | None = None
     probabilities: Doubles | None = None
+    doubted: Flags | None = None
 
     def rows(self, chosen: Flags) -> Observed:
         """The same of some of the images, by flags (N,)."""
@@ -63,6 +65,7 @@ class Observed:
             None if self.pooled is None else self.pooled[chosen],
             None if self.imagenet is None else self.imagenet[chosen],
             None if self.probabilities is None else self.probabilities[chosen],
+            None if self.doubted is None else self.doubted[chosen],
         )
 
 
@@ -71,7 +74,8 @@ class Known:
     """What follows from it: `probabilities` (N, classes), and for each image (N,) how far it is in scope.
 
     `margin` is the least margin by which it passes the scope gates and `mass` its outside mass; `score` is
-    its unknown score. None stands for a rule that is missing. `choices` is (variants, N).
+    its unknown score. None stands for a rule that is missing. `choices` is (variants, N), and `doubted` (N,)
+    says where a second look was taken.
     """
 
     probabilities: Doubles
@@ -79,6 +83,7 @@ class Known:
     margin: Doubles | None = None
     mass: Doubles | None = None
     score: Doubles | None = None
+    doubted: Flags | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +135,7 @@ def know(calibration: Calibration, observed: Observed, own_classes: Sequence[int
         margin=None if observed.pooled is None or not gates else scope_margin(gates, observed.pooled),
         mass=mass,
         score=None if unknown is None else unknown_score(unknown, observed.logits, probabilities, share),
+        doubted=observed.doubted,
     )
 
 
@@ -153,7 +159,10 @@ def judge(calibration: Calibration, known: Known) -> Judged:
         "close_call": close_calls(probabilities, calibration.close_call_margin),
         "variants_disagree": (known.choices != first).any(axis=0) & (confidence < MIN_AGREED),
     }
-    sets = candidate_sets(probabilities, calibration.conformal_quantile)
+    quantile: float | Doubles = calibration.conformal_quantile
+    if calibration.second_look_quantile is not None and known.doubted is not None:
+        quantile = np.where(known.doubted, calibration.second_look_quantile, quantile)[:, None]
+    sets = candidate_sets(probabilities, quantile)
     open_to_groups = np.any(list(reasons.values()), axis=0) & ~outside & ~unknown
     size = sets.sum(axis=1)
     open_to_groups &= (size >= MIN_CANDIDATES) & (size <= MAX_CANDIDATES)

@@ -34,6 +34,7 @@ from pawmatch.calibration.groups import find_groups
 Ints = NDArray[np.int64]
 
 COVERAGE = 0.9
+FEWEST_KEPT = 20  # a share measured on fewer images says nothing
 # How often answers that nobody checks are to be right on data like the validation set.
 REVIEW_TARGET = 0.955
 MAX_UNKNOWN_ANSWERED = 0.07  # share of images of unknown classes that may get a plain answer
@@ -92,9 +93,11 @@ def fit_calibration(
         outside=_outside_rule(evidence),
     )
     known = know(fit, own, evidence.own_classes)
+    first, second = fit_quantiles(known, labels)
     fit = replace(
         fit,
-        conformal_quantile=conformal_quantile(known.probabilities, labels, COVERAGE),
+        conformal_quantile=first,
+        second_look_quantile=second,
         groups=find_groups(known.probabilities, labels, evidence.names),
         group_threshold=0.0,
     )
@@ -226,6 +229,17 @@ def fit_top_label(confidence: Doubles, correct: NDArray[np.bool_]) -> tuple[floa
     return math.exp(a), math.exp(b), c
 
 
+def fit_quantiles(known: Known, labels: Ints) -> tuple[float, float | None]:
+    """The conformal quantile, and another one for a second look where FEWEST_KEPT images had it or not."""
+    doubted = known.doubted
+    if doubted is None or min(doubted.sum(), (~doubted).sum()) < FEWEST_KEPT:
+        return conformal_quantile(known.probabilities, labels, COVERAGE), None
+    first, second = (
+        conformal_quantile(known.probabilities[rows], labels[rows], COVERAGE) for rows in (~doubted, doubted)
+    )
+    return first, second
+
+
 def conformal_quantile(probabilities: Doubles, labels: Ints, coverage: float = 0.9) -> float:
     """The quantile of 1 - p(truth) that gives sets of at least `coverage` on exchangeable data.
 
@@ -237,7 +251,6 @@ def conformal_quantile(probabilities: Doubles, labels: Ints, coverage: float = 0
     return float(scores[rank - 1]) if rank <= len(scores) else 1.0
 
 
-FEWEST_KEPT = 20  # a share measured on fewer images says nothing
 GRID = 400  # thresholds that are tried, evenly spaced among the images
 
 

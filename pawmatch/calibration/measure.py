@@ -219,6 +219,7 @@ def figures(evidence: Evidence, halves: Halves) -> dict[str, Any]:
         "ece_of_perfect": float(perfect_calibration_errors(confidence).mean()),
         "coverage_of_90": float(halves.sets[np.arange(n), labels].mean()),
         "mean_size_of_90": float(halves.sets.sum(axis=1).mean()),
+        **_by_exit(evidence, halves),
         "below_threshold": float(halves.reasons["low_confidence"].mean()),
         "flagged": float(halves.flagged.mean()),
         "unflagged_share": float(1 - halves.flagged.mean()),
@@ -261,6 +262,19 @@ def by_class(predicted: Ints, labels: Ints, names: Sequence[str]) -> dict[str, l
         taken = {names[answer]: count for answer, count in answers.most_common()}
         found[names[index]] = [right + sum(taken.values()), right, taken]
     return found
+
+
+def _by_exit(evidence: Evidence, halves: Halves) -> dict[str, float]:
+    """Where some images had a second look: how many, and how often the sets of either exit hold the truth."""
+    doubted = evidence.own.doubted
+    if doubted is None or not 0 < doubted.sum() < len(doubted):
+        return {}
+    held = halves.sets[np.arange(len(doubted)), evidence.labels]
+    return {
+        "second_looks": float(doubted.mean()),
+        "coverage_of_90_first_look": float(held[~doubted].mean()),
+        "coverage_of_90_second_look": float(held[doubted].mean()),
+    }
 
 
 def _mean(values: Flags) -> float | None:

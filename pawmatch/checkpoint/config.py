@@ -35,7 +35,9 @@ IMAGENET_CLASSES = 1000
 FIRST_ANSWERS = {"hybrid": "cnn_transformer_mfe", "chae": "cnn_transformer"}
 ONLY = "the only variant"
 # Keys that were added while version 2 was written.
-LATER_KEYS = frozenset({"outside", "unknown", "groups", "group_threshold", "focus_below"})
+LATER_KEYS = frozenset(
+    {"outside", "unknown", "groups", "group_threshold", "focus_below", "second_look_quantile"}
+)
 COMMON = ("task", "family", "labels", "architecture", "input", "license", "training")
 # Given by other keys of the config.
 RESERVED = frozenset({"family", "variant", "num_classes"})

@@ -146,7 +146,8 @@ class Answers:
     (N,) is the least margin by which each image passes the variant's scope gates, negative where it does
     not; variants without gates are left out. `chosen` (N,) is the class that the classifier answers,
     `verdicts` (N,) are the codes of what it says, and `reasons` has for each code of a review which images
-    (N,) it holds for; `score` (N,) is how known the class looks to the main variant, None without a rule.
+    (N,) it holds for; `score` (N,) is how known the class looks to the main variant, None without a rule;
+    `doubted` (N,) says where that took a second look.
     """
 
     rows: NDArray[np.int64]
@@ -156,6 +157,7 @@ class Answers:
     verdicts: NDArray[np.str_]
     reasons: Mapping[str, Bools]
     score: NDArray[np.float64] | None
+    doubted: Bools
     unreadable: tuple[Unreadable, ...]
 
     def __len__(self) -> int:
@@ -179,6 +181,7 @@ def collect(
     rows: list[int] = []
     logits: dict[str, list[NDArray[np.float32]]] = {variant: [] for variant in classifier.variants}
     predictions: list[Prediction] = []
+    doubted: list[bool] = []
     calibrations = {v: m.checkpoint.config.calibration for v, m in classifier.members.items()}
     scope: dict[str, list[float]] = {v: [] for v, own in calibrations.items() if own.scope_gates}
     score: list[float] = []
@@ -190,6 +193,7 @@ def collect(
             continue
         rows.append(row)
         predictions.append(classifier.to_prediction(entry, top_k=1))
+        doubted.append(entry.doubted)
         for variant, values in entry.logits.items():
             logits[variant].append(values)
         for variant, margins in scope.items():
@@ -211,6 +215,7 @@ def collect(
             code: np.array([code in codes for codes in reasons]) for code in sorted(set().union(*reasons))
         },
         score=np.array(score) if score else None,
+        doubted=np.array(doubted, dtype=bool),
         unreadable=tuple(unreadable),
     )
 
@@ -241,7 +246,7 @@ def judge_by_halves(
 
 def _observed(answers: Answers, variant: str) -> Observed:
     choices = np.stack([logits.argmax(axis=1) for logits in answers.logits.values()])
-    return Observed(answers.logits[variant], choices)
+    return Observed(answers.logits[variant], choices, doubted=answers.doubted)
 
 
 def with_reasons_of(judgement: Judged | Halves, answers: Answers) -> Answers:

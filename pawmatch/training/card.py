@@ -123,6 +123,8 @@ ROWS = (
     ("ece", "Expected calibration error, calibrated", "{:.3f}"),
     ("ece_of_perfect", "The same, by chance alone, of a perfectly calibrated model", "{:.3f}"),
     ("coverage_of_90", "Truth in the 90 % candidate set", "{:.1%}"),
+    ("coverage_of_90_first_look", "The same, of images that needed one look", "{:.1%}"),
+    ("coverage_of_90_second_look", "The same, of images that needed a second one", "{:.1%}"),
     ("mean_size_of_90", "Mean size of that set", "{:.1f}"),
     ("below_threshold", "Share below the review threshold", "{:.1%}"),
     ("flagged", "Share flagged for review, for any reason", "{:.1%}"),

@@ -127,12 +127,15 @@ def run_models(
     for entry in classifier.run_batches(Image.fromarray(image) for image in data.images):
         if isinstance(entry, PawMatchError):  # decoded before, so that it is no image's fault
             raise entry
-        examined.append((entry.logits, entry.pooled, entry.imagenet))
-    *outputs, seen = zip(*examined, strict=True)
+        examined.append((entry.logits, entry.pooled, entry.imagenet, entry.doubted))
+    *outputs, seen, doubted = zip(*examined, strict=True)
     logits, pooled = ({name: np.stack([row[name] for row in rows]) for name in models} for rows in outputs)
     choices = np.stack([values.argmax(axis=1) for values in logits.values()])
     imagenet = None if seen[0] is None else np.stack(seen)
-    return {name: Observed(logits[name], choices, pooled[name], imagenet) for name in models}
+    return {
+        name: Observed(logits[name], choices, pooled[name], imagenet, doubted=np.array(doubted))
+        for name in models
+    }
 
 
 def _gather(

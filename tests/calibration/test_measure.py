@@ -11,7 +11,7 @@ import pytest
 from pawmatch.calibration import measure
 from pawmatch.calibration.apply import candidate_sets, softmax, tempered
 from pawmatch.calibration.decide import Observed, judge, know
-from pawmatch.calibration.fit import Evidence, confidence_and_hits, fit_calibration
+from pawmatch.calibration.fit import FEWEST_KEPT, Evidence, confidence_and_hits, fit_calibration
 from pawmatch.calibration.measure import (
     Halves,
     by_class,
@@ -251,3 +251,33 @@ def test_each_class_says_what_it_is_taken_for() -> None:
         "a": [3, 1, {"b": 1, "c": 1}],
         "c": [4, 1, {"b": 2, "a": 1}],
     }
+
+
+def test_the_sets_of_either_exit_hold_the_truth_as_often_as_promised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One quantile for both holds it too often where one look was enough, too rarely where it was not."""
+    monkeypatch.setattr(measure, "HALVINGS", 3)
+    evidence, rng = drawn(800, 1.0), np.random.default_rng(1)
+    doubted = rng.random(800) < 0.3
+    labels = np.where(doubted & (rng.random(800) < 0.5), rng.integers(0, 6, 800), evidence.labels)
+    evidence = replace(evidence, labels=labels)
+    apart = replace(evidence, own=replace(evidence.own, doubted=doubted))
+    found, together = fit_and_measure(apart), fit_and_measure(evidence)
+    assert found.calibration.second_look_quantile is not None
+    assert found.calibration.second_look_quantile > together.calibration.conformal_quantile
+    assert found.metrics["second_looks"] == doubted.mean()
+    assert found.metrics["coverage_of_90_first_look"] == pytest.approx(0.9, abs=0.03)
+    assert found.metrics["coverage_of_90_second_look"] == pytest.approx(0.9, abs=0.03)
+    held = together.halves.sets[np.arange(800), evidence.labels]
+    assert held[doubted].mean() < 0.8
+    assert together.calibration.second_look_quantile is None
+    assert "second_looks" not in together.metrics
+
+
+def test_an_exit_of_few_images_has_no_quantile_of_its_own() -> None:
+    evidence = drawn(200, 1.0)
+    doubted = np.arange(200) < FEWEST_KEPT - 1
+    few = replace(evidence, own=replace(evidence.own, doubted=doubted))
+    assert fit_calibration(few).conformal_quantile == fit_calibration(evidence).conformal_quantile
+    assert fit_calibration(few).second_look_quantile is None

@@ -82,6 +82,7 @@ def made_up_answers(
         chosen=logits[-1].argmax(axis=1),
         verdicts=np.array(["answer"] * len(targets)),
         score=None,
+        doubted=np.zeros(len(targets), dtype=bool),
         reasons=dict.fromkeys(("close_call", "out_of_scope"), np.arange(len(targets)) % 3 == 0),
         unreadable=(),
     )

@@ -152,7 +152,9 @@ def drawn(count: int = 120, classes: int = 4) -> tuple[Answers, np.ndarray]:
     reasons = dict.fromkeys(("out_of_scope", "low_confidence"), np.arange(count) % 5 == 0)
     logits *= 3
     chosen, verdicts = logits.argmax(axis=1), np.array(["answer"] * count)
-    return Answers(np.arange(count), {"cnn": logits}, {}, chosen, verdicts, reasons, None, ()), targets
+    return Answers(
+        np.arange(count), {"cnn": logits}, {}, chosen, verdicts, reasons, None, chosen < 0, ()
+    ), targets
 
 
 def test_halves_are_judged_by_fits_on_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +196,7 @@ ANSWERS = Answers(
     chosen=LOGITS.argmax(axis=1),
     verdicts=np.array(["answer", "answer", "group", "outside"]),
     score=None,
+    doubted=np.zeros(4, dtype=bool),
     reasons={"low_confidence": np.arange(4) > 2, "close_call": np.arange(4) > 1},
     unreadable=(),
 )
