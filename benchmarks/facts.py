@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pawmatch.calibration.apply import Calibration, Doubles, Flags, candidate_sets
+from pawmatch.calibration.apply import Calibration, Doubles, Flags
 from pawmatch.calibration.decide import Known, judge
 from pawmatch.calibration.facts import MIN_GAIN, Attribute, expected_gain, fuse
 from pawmatch.calibration.measure import random_half
@@ -45,7 +45,8 @@ class Photos:
     def rows(self, rows: Ints) -> Photos:
         """The same of some of them, by their numbers."""
         known = self.known
-        picked = [None if one is None else one[rows] for one in (known.margin, known.mass, known.score)]
+        of_each = (known.margin, known.mass, known.score, known.doubted)
+        picked: list[Any] = [None if one is None else one[rows] for one in of_each]
         part = Known(known.probabilities[rows], known.choices[:, rows], *picked)
         return Photos(part, self.targets[rows], self.poor[rows])
 
@@ -72,7 +73,7 @@ def look(classifier: Classifier, folder: Path, cache: Path | None) -> Photos:
         found = {name: np.concatenate(values) for name, values in columns.items()}
         if cache is not None:
             np.savez(cache, **found)  # type: ignore[arg-type]  # an option could have such a name
-    rules = [found.get(name) for name in ("margin", "mass", "score")]
+    rules = [found.get(name) for name in ("margin", "mass", "score", "doubted")]
     return Photos(Known(found["probabilities"], found["choices"].T, *rules), found["targets"], found["poor"])
 
 
@@ -197,7 +198,7 @@ def main() -> None:
         gains = np.bincount(owners, (fused.argmax(axis=1) == targets) * 1.0 - before) / times
         gain = mean(100 * gains)
         cells.insert(2, f"{gain.value:.1f}, {gain.low:.1f} to {gain.high:.1f}")
-        sets = candidate_sets(fused, calibration.conformal_quantile)
+        sets = judge(calibration, replace(doubted.rows(owners).known, probabilities=fused)).sets
         cells.append(f"{100 * sets[np.arange(len(targets)), targets].mean():.1f} %")
         print(f"| {' | '.join(cells)} |")
 

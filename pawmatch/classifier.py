@@ -291,6 +291,11 @@ class Classifier:
                     together = torch.cat([kept[variant].logits.detach() for kept in heads])
                     rows = torch.empty_like(together)
                     rows[of.owners.argsort(stable=True)] = together
+                elif of.first is not None and variant == of.decided_by:
+                    further = of.maps[len(of.first) :]
+                    rows = of.first
+                    if len(further):
+                        rows = torch.cat([rows, member.model.forward_head(further)])
                 else:
                     rows = member.model.forward_head(of.maps)
                 logits[variant] = of.mean(rows, member)
@@ -338,6 +343,7 @@ class Classifier:
         owners = [row for row in range(count) for _ in range(views)]
         plain = list(range(0, len(maps), views))
         subjects: list[Subject | None] = [None] * count
+        first: Tensor | None = None
         head = self.imagenet_head if member.extractor == self.main.extractor else None
         if head is not None and self.subject_classes:
             with torch.no_grad():
@@ -349,7 +355,8 @@ class Classifier:
         if spec.has_focus:
             seconds: list[NDArray[np.uint8]] = []
             with torch.no_grad():  # the first variant decides for all, since they share the maps
-                sure = member.model.forward_head(maps[plain]).softmax(dim=1).amax(dim=1).tolist()
+                first = member.model.forward_head(maps)
+            sure = first[plain].softmax(dim=1).amax(dim=1).tolist()
             for row, (entry, subject) in enumerate(zip(prepared, subjects, strict=True)):
                 doubted = subject is not None and sure[row] < spec.focus_below
                 box = second_look(subject, entry.width, entry.height) if subject and doubted else None
@@ -361,7 +368,7 @@ class Classifier:
                 maps = torch.cat([maps, further])
         if maps.is_cuda:
             torch.cuda.synchronize(maps.device)  # else the time of the backbone would count as the head's
-        return _Views(maps, torch.tensor(owners), plain, subjects)
+        return _Views(maps, torch.tensor(owners), plain, subjects, member.variant, first)
 
     def know(self, outputs: ModelOutputs) -> Known:
         """What the main variant's calibration makes of one image's outputs: Known of one row."""
@@ -539,13 +546,16 @@ def _extractor(checkpoint: Checkpoint) -> object:
 class _Views:
     """Feature maps (M, C, h, w) of a batch of N images, each in one view or more.
 
-    `owners` (M,) says whose view each map is, `plain` (N) which is each image's plain one.
+    `owners` (M,) says whose view each map is, `plain` (N) which is each image's plain one. `first` are the
+    logits by which the variant `decided_by` chose where to look again, of all views but the further ones.
     """
 
     maps: Tensor
     owners: Tensor
     plain: list[int]
     subjects: list[Subject | None]
+    decided_by: str
+    first: Tensor | None
 
     def mean(self, rows: Tensor, member: Member) -> NDArray[np.float32]:
         """What a variant made of the maps, (M, ...), averaged over an image's views: (N, ...) on the CPU."""
