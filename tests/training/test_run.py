@@ -15,6 +15,7 @@ from pawmatch.checkpoint import load_checkpoint, load_task
 from pawmatch.errors import PawMatchError, TrainingError, UnknownVariant
 from pawmatch.models import build_model
 from pawmatch.training import loop
+from pawmatch.training.distributed import LOCK_FILE
 from pawmatch.training.optim import Together
 from pawmatch.training.recipe import Recipe
 from pawmatch.training.run import run_training
@@ -250,3 +251,4 @@ def test_two_runs_do_not_share_a_folder(data: Path, tmp_path: Path) -> None:
     short = replace(RECIPE, epochs=1)
     train_tiny(data, tmp_path / "out", recipe=short, report=meanwhile)
     assert len(seen) == 1
+    assert not (tmp_path / "out" / LOCK_FILE).exists()

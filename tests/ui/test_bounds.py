@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,28 @@ def test_unread_messages_are_few() -> None:
         box.put_nowait(number)
     assert box.qsize() == MAX_MESSAGES
     assert box.get_nowait() == MAX_MESSAGES  # the newest stay
+
+
+MANY_THREADS = """
+import ctypes, threading
+from pawmatch.ui.bounds import keep_few_heaps
+keep_few_heaps()
+library, together = ctypes.CDLL(None), threading.Barrier(6)
+def take():
+    together.wait()
+    library.malloc(1000)
+    together.wait()
+threads = [threading.Thread(target=take) for _ in range(6)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+library.malloc_stats()
+"""
+
+
+@pytest.mark.skipif(bounds.heaps() is None, reason="glibc alone has heaps to count")
+def test_many_threads_share_two_heaps() -> None:
+    told = subprocess.run([sys.executable, "-c", MANY_THREADS], capture_output=True, text=True, check=True)
+    assert 0 < told.stderr.count("Arena ") <= 2
 
 
 class Kept:
