@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,10 @@ def test_every_module_has_its_line_in_the_file_tree() -> None:
             continue
         if path.suffix == ".py" or (path.is_dir() and (path / "__init__.py").is_file()):
             assert path.name in tree, path.name
+
+
+def test_the_figure_of_the_architecture_is_that_of_the_weights() -> None:
+    draw = runpy.run_path(str(ROOT / "docs" / "draw_architecture.py"))
+    drawn = draw["svg"](*draw["stages"]("breed"))
+    assert (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8") == drawn
+    assert "1280 x 9 x 9" in drawn
