@@ -84,7 +84,7 @@ def test_loops_are_followed_by_name(
 def test_what_cannot_be_asked_is_refused(classifier: Classifier, kennel: Path, dog: Path) -> None:
     with pytest.raises(UnknownVariant, match="'rnn' is not in"):
         evaluate(classifier, kennel, variants=["rnn"])
-    with pytest.raises(BadOption, match="9 images are too few .* use --calibration own"):
+    with pytest.raises(BadOption, match=r"9 images are too few .* use --calibration own"):
         evaluate(classifier, kennel, calibration="halves")
     dog.write_bytes(b"no picture")
     with pytest.raises(BadOption, match="No image of the outside folder"):
