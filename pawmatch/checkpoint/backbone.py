@@ -7,7 +7,7 @@ and its head says what a picture shows where it does not show what a task is abo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -37,7 +37,6 @@ from pawmatch.checkpoint.weights import (
     is_bundled_backbone,
     read_header,
     read_tensors,
-    united,
 )
 from pawmatch.errors import CheckpointNotFound, DigestMismatch, NotACheckpoint
 from pawmatch.files import replace_file
@@ -49,7 +48,6 @@ from pawmatch.strict import Name, Text
 
 KIND = "backbone"
 HEAD_FILE = "imagenet_head.safetensors"
-FILES = (BACKBONE_FILE, HEAD_FILE)
 MAX_GAP = 3  # between the numbers of two classes that are related
 PREFIX = "backbone."  # of its keys in a file, so that a hybrid's parameters are a plain union of files
 
@@ -137,8 +135,8 @@ def imagenet_head(checkpoint: Checkpoint, device: str = "cpu") -> ImagenetHead |
         path = find_bundled(found.sha256) if found else None
     if path is None:
         return None
-    backbone = load_backbone(path.parent, path.parent.name)
-    return ImagenetHead(backbone.head.to(device))
+    width = int(checkpoint.model.features().num_features)
+    return ImagenetHead(load_head(path.parent, path.parent.name, width).to(device))
 
 
 def _prefixed(network: nn.Module) -> dict[str, Tensor]:
@@ -158,6 +156,32 @@ def load_backbone(folder: Path, source: str) -> Backbone:
 
     Raises CheckpointNotFound, NotACheckpoint and DigestMismatch.
     """
+    config = _described(folder, source)
+    network = create_backbone(config.backbone)
+    tensors = _tensors(folder, BACKBONE_FILE, config, _prefixed(network), source)
+    # The tensors become the parameters: no second copy.
+    network.load_state_dict({key.removeprefix(PREFIX): value for key, value in tensors.items()}, assign=True)
+    network.eval().requires_grad_(False)
+    head = load_head(folder, source, int(network.num_features))  # type: ignore[arg-type]
+    return Backbone(config.backbone, network, head, config.input, config.license, source)
+
+
+def load_head(folder: Path, source: str, width: int) -> nn.Linear:
+    """The ImageNet head of the backbone in `folder`, of no class where it has none.
+
+    `width` is the number of channels of its map. Raises as load_backbone.
+    """
+    config = _described(folder, source)
+    classes = IMAGENET_CLASSES if HEAD_FILE in config.files else 0
+    with NoInit():  # of no use, and a warning where there is no class
+        head = nn.Linear(width, classes)
+    if classes:
+        head.load_state_dict(_tensors(folder, HEAD_FILE, config, head.state_dict(), source))
+    return head.eval().requires_grad_(False)
+
+
+def _described(folder: Path, source: str) -> BackboneFile:
+    """What config.json says of a backbone."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise CheckpointNotFound(f"There is no backbone at {source}; check the spelling.")
@@ -168,26 +192,20 @@ def load_backbone(folder: Path, source: str) -> Backbone:
     config = checked(BackboneFile, values, optional=LATER_KEYS)
     if config.kind != KIND or config.format_version != FORMAT_VERSION:
         raise wrong(f"kind {config.kind!r} of format {config.format_version} is no backbone.")
-    network = create_backbone(config.backbone)
-    files = FILES if HEAD_FILE in config.files else FILES[:1]
-    classes = IMAGENET_CLASSES if HEAD_FILE in files else 0
-    with NoInit():  # of no use, and a warning where there is no class
-        head = nn.Linear(int(network.num_features), classes)  # type: ignore[arg-type]
-    for file in files:
-        if not (folder / file).is_file():
-            raise CheckpointNotFound(f"{source} holds no {file}; copy the whole folder.")
-        if file_digest(folder / file) != config.files.get(file):
-            raise DigestMismatch(f"{file} of {source} is not the file that its config names; copy it again.")
-    expected = _prefixed(network) | (head.state_dict() if classes else {})
-    headers = {file: read_header(folder / file, source) for file in files}
-    compare(united(headers, source), expected, IMAGENET_CLASSES, source)
-    tensors = read_tensors(folder / BACKBONE_FILE, source)
-    network.load_state_dict({key.removeprefix(PREFIX): value for key, value in tensors.items()})
-    if classes:
-        head.load_state_dict(read_tensors(folder / HEAD_FILE, source))
-    for module in (network, head):
-        module.eval().requires_grad_(False)
-    return Backbone(config.backbone, network, head, config.input, config.license, source)
+    return config
+
+
+def _tensors(
+    folder: Path, name: str, config: BackboneFile, expected: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """The tensors of one of a backbone's files, which are exactly those expected."""
+    path = folder / name
+    if not path.is_file():
+        raise CheckpointNotFound(f"{source} holds no {name}; copy the whole folder.")
+    if file_digest(path) != config.files.get(name):
+        raise DigestMismatch(f"{name} of {source} is not the file that its config names; copy it again.")
+    compare(read_header(path, source), expected, IMAGENET_CLASSES, source)
+    return read_tensors(path, source)
 
 
 def save_backbone(folder: Path, network: nn.Module, head: nn.Linear | None, config: dict[str, Any]) -> Path:

@@ -19,6 +19,7 @@ from pawmatch.checkpoint.config import CheckpointConfig
 from pawmatch.errors import BadOption, NotACheckpoint, UnsupportedBackbone
 from pawmatch.models import Hybrid, ImageModel, build_model
 from pawmatch.models.backbone import NoInit, check_map
+from pawmatch.models.compiler import without_compiler
 
 MAX_PARAMETERS = 2**30  # of one model; the largest ConvNeXt V2 has 660 million
 # Of one image. The largest ConvNeXt V2 at 384 pixels makes 1.4e9 numbers by 6.8e11 operations.
@@ -52,7 +53,7 @@ def empty_model(config: CheckpointConfig, source: str) -> ImageModel:
     Raises NotACheckpoint where it has too many parameters, or would compute too much for the declared input,
     and where the scope gates do not fit it; UnsupportedBackbone and what `build` raises.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), without_compiler():
         with NoInit():
             model = build(config, source).eval()
         count = sum(parameter.numel() for parameter in model.parameters())

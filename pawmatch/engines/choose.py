@@ -23,6 +23,7 @@ from pawmatch.errors import BadOption
 from pawmatch.heatmaps import evidence, run_head
 from pawmatch.images import InputSpec
 from pawmatch.models import ImageModel
+from pawmatch.models.compiler import without_compiler
 from pawmatch.settings import on_lent_gpu
 
 log = logging.getLogger(__name__)
@@ -101,8 +102,8 @@ def choose_engine(models: Sequence[ImageModel], device: str, spec: InputSpec, na
     if not names:
         return plain
     images = pictures(spec)
-    with FlopCounterMode(display=False) as counter:
-        reference = plain.features(images)
+    with without_compiler(), FlopCounterMode(display=False) as counter:
+        reference = one_by_one(plain, images)
     if counter.get_total_flops() < MIN_FLOPS * len(images):
         return plain
     expected = [outcome(model, reference) for model in models]
@@ -110,7 +111,7 @@ def choose_engine(models: Sequence[ImageModel], device: str, spec: InputSpec, na
     for name in names:
         try:
             engine = _made(name, models[0], device, spec)
-            feature_map = engine.features(images).to(reference.device)
+            feature_map = one_by_one(engine, images).to(reference.device)
             problem = disagreement(expected, [outcome(model, feature_map) for model in models])
         # Whatever a foreign library stumbles over must not keep the service from starting.
         except Exception as exc:
@@ -129,6 +130,11 @@ def pictures(spec: InputSpec) -> Tensor:
     patches = torch.rand(PICTURES, 3, 7, 7, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.interpolate(patches, size=(spec.size, spec.size), mode="bilinear")
     return spec.normalise((255 * smooth).to(torch.uint8).permute(0, 2, 3, 1))
+
+
+def one_by_one(engine: Engine, images: Tensor) -> Tensor:
+    """Feature maps of images, each run alone: what the largest batch ever took in memory is kept."""
+    return torch.cat([engine.features(image) for image in images.split(1)])
 
 
 def outcome(model: ImageModel, feature_map: Tensor) -> Outcome:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
-import timm
 import torch
 from annotated_types import Interval, Len
 from pydantic import AfterValidator
@@ -14,6 +13,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pawmatch.errors import UnsupportedBackbone
+from pawmatch.models.compiler import without_compiler
+
+with without_compiler():
+    import timm
 
 
 class Parts(NamedTuple):
@@ -107,7 +110,7 @@ def create_backbone(name: str, config: BackboneConfig | None = None) -> nn.Modul
     shapes_only = torch.empty(0).device.type == "meta"
     try:
         # The meta device computes shapes only: a look at the map costs no arithmetic.
-        with torch.device("meta"), NoInit():
+        with torch.device("meta"), NoInit(), without_compiler():
             probe: Any = timm.create_model(name, num_classes=0, **options).eval()
             if not shapes_only:
                 size = probe.pretrained_cfg.get("input_size", (3, 224, 224))
