@@ -37,7 +37,8 @@ def hook(frame, event, argument):
         counts["encodes"] += name == "imencode"
     elif event == "call":
         file, name = frame.f_code.co_filename, frame.f_code.co_name
-        counts["decodes"] += name == "_getdecoder" and file.endswith("Image.py")
+        if name == "_getdecoder" and file.endswith("Image.py"):  # "raw" only copies pixels from an array
+            counts["decodes"] += frame.f_locals["decoder_name"] != "raw"
         counts["encodes"] += name == "_save" and file.endswith("JpegImagePlugin.py")
         if file.startswith(package):
             counts["calls"] += 1

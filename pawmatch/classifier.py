@@ -238,17 +238,19 @@ class Classifier:
             find_label(self.labels, label)
         held = hold_file(_at_hand(image))
         prepared = prepare(held, self.specs, keep_photo=True)
+        photo = prepared.photo
         # A large photo was decoded smaller, as for predict, so that the answer is the same to the last digit.
-        photo = prepared.photo or read_image(held).image
+        if photo is None or photo.size != (prepared.width, prepared.height):
+            photo = read_image(held).image
         outputs = self.run_models([prepared], gradients=True)[0]
         return self.explain_outputs(outputs, photo, label, top_k=top_k, colormap=colormap, strength=strength)
 
-    def prepare(self, image: ImageSource) -> Prepared:
+    def prepare(self, image: ImageSource, *, keep_photo: bool = False) -> Prepared:
         """Read one image and make of it what the variants take. Raises ImageError.
 
         What comes out suits every classifier whose variants have the same input rules.
         """
-        return prepare(_at_hand(image), self.specs)
+        return prepare(_at_hand(image), self.specs, keep_photo=keep_photo)
 
     def run_batches(self, images: Iterable[ImageSource | Prepared]) -> Iterator[ModelOutputs | PawMatchError]:
         """What every variant makes of each image, or the PawMatchError, in order, as they come."""

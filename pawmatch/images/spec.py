@@ -192,7 +192,7 @@ class Prepared:
     the photo, so that it can wait in a queue or come from another process. `canvases` has the image itself,
     shrunk, for each rule by which a closer look may follow. `width` and `height` are those
     of the whole upright picture; `decode_ms` is what it took to read, decode and shrink it. `photo` is the
-    picture itself, for who asked for it.
+    picture as it was decoded, for who asked for it.
     """
 
     pixels: Mapping[InputSpec, NDArray[np.uint8]]
@@ -207,13 +207,13 @@ class Prepared:
 def prepare(source: ImageSource, specs: Sequence[InputSpec], *, keep_photo: bool = False) -> Prepared:
     """Read an image and make of it what each of the input rules asks for. Raises a leaf of ImageError.
 
-    A large JPEG photo is decoded no larger than the rules need, which is several times faster. `keep_photo`
-    keeps what was decoded, unless it is such a smaller one.
+    A large JPEG photo is decoded no larger than the rules need, which is several times faster; `keep_photo`
+    keeps what was decoded.
     """
     started = time.perf_counter()
     loaded = read_image(source, min_side=max(spec.least_side for spec in specs))
     pixels = {spec: spec.pixels(loaded.image) for spec in dict.fromkeys(specs)}
     canvases = {spec: spec.canvas(loaded.image) for spec in pixels if spec.has_focus}
     decode_ms = 1000 * (time.perf_counter() - started)
-    photo = loaded.image if keep_photo and loaded.image.size == (loaded.width, loaded.height) else None
+    photo = loaded.image if keep_photo else None
     return Prepared(pixels, loaded.width, loaded.height, loaded.warnings, decode_ms, canvases, photo)

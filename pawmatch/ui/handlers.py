@@ -25,8 +25,8 @@ from pawmatch.results import Explanation, Heatmap, ModelInfo, Prediction, Task
 from pawmatch.ui import request_log
 from pawmatch.ui.faults import log_fault, sentence
 from pawmatch.ui.gradio_patches import note_file
-from pawmatch.ui.html import MAX_COMPARED, as_jpeg, data_address
-from pawmatch.ui.inference import Classifiers, Compute, Here, Lent, Seen, shown_photo
+from pawmatch.ui.html import MAX_COMPARED, data_address
+from pawmatch.ui.inference import Classifiers, Compute, Here, Lent, Seen
 from pawmatch.ui.remote import There
 
 log = logging.getLogger(__name__)
@@ -181,21 +181,18 @@ def entry(result: Prediction | PawMatchError) -> dict[str, Any]:
 class PageState:
     """What is kept of one visitor's photo, to explain it anew in other colours and for other labels.
 
-    Hundreds of visitors have one each, so there are no pixels: `jpeg` is the page's copy of the photo as a
-    file, about 0.2 MB, and the feature maps in `seen` take 0.25 MB. `name` is that of the label which
-    `heatmaps` are for; both are empty, and so is `jpeg`, until there are any.
+    Hundreds of visitors have one each, so there are no pixels: `seen` has the page's copy of the photo as a
+    file, about 0.2 MB, and feature maps of 0.25 MB. `heatmaps` are empty until there are any.
     """
 
     path: str
     task: str
     seen: Seen
-    jpeg: bytes = b""
-    name: str = ""
     heatmaps: Mapping[str, Heatmap] = field(default_factory=dict)
 
     def photo(self) -> Image.Image:
-        """The photo at the page's size: decoded once from what was uploaded, then from the small copy."""
-        return Image.open(BytesIO(self.jpeg)) if self.jpeg else shown_photo(self.path)
+        """The photo at the page's size."""
+        return Image.open(BytesIO(self.seen.jpeg))
 
 
 class Handlers:
@@ -324,11 +321,10 @@ class Handlers:
         """
         with answering("heatmaps") as line:
             line.task, photo = state.task, state.photo()
-            found = self.inference.heatmaps(state.task, state.path, state.seen, photo, label_or_none(label))
+            found = self.inference.heatmaps(state.task, state.seen, photo, label_or_none(label))
             line.timing_ms["explain"] = found.prediction.timing_ms["explain"]
             found = replace(found, prediction=public(found.prediction))
-            jpeg = state.jpeg or as_jpeg(photo)
-            return replace(state, jpeg=jpeg, name=found.name, heatmaps=found.heatmaps), found
+            return replace(state, heatmaps=found.heatmaps), found
 
     def examples_for(self, task: str, examples: Sequence[Example]) -> list[Example]:
         """The examples that a task can answer: its own, and those of other tasks about the same subject."""

@@ -28,6 +28,7 @@ from pawmatch.labels import find_label
 from pawmatch.results import Explanation, Prediction, Task
 from pawmatch.settings import Settings, on_lent_gpu
 from pawmatch.ui import request_log
+from pawmatch.ui.html import as_jpeg
 
 if TYPE_CHECKING:
     from pawmatch.classifier import Classifier, ModelOutputs
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 MAX_BATCH = 16  # photos at once; with more, the first of them would wait for the last
 SHOWN_SIDE = 1024  # pixels; the page's own copy of a photo, larger than any place where it is shown
+MIN_SHOWN = 720  # pixels of its longer side, unless the photo has fewer
 RETRY_SECONDS = 60  # between two loads in place of a fallback
 # What one call may take on a lent GPU; the shorter, the better the place in the queue. The largest call, of
 # MAX_BATCH photos, takes 3.2 s of one CPU core. The rest is for CUDA to start, which was not measured.
@@ -214,11 +216,12 @@ class Seen:
     """A photo that was answered for the page, and what heatmaps for any label are made of.
 
     `outputs` are those of the models, without the photo's pixels, or the photo itself where models elsewhere
-    answered.
+    answered; `jpeg` is the page's copy of the photo.
     """
 
     prediction: Prediction
     outputs: Any
+    jpeg: bytes
 
 
 class Here:
@@ -268,11 +271,13 @@ class Here:
 
     def look(self, task: str, path: Source, top_k: int) -> Seen:
         """One photo's answer for the page, as soon as there is one."""
-        outputs = self._run(task, path)
-        prediction = self._classifiers.get(task).to_prediction(outputs, top_k)
+        classifier = self._classifiers.get(task)
+        prepared, jpeg = self._prepare_shown(classifier, path)
+        (outputs,) = self._run_models(classifier, [prepared])
+        prediction = classifier.to_prediction(outputs, top_k)
         # Pixels are most of it, and no heatmap needs them.
         small = replace(outputs.prepared, pixels={}, canvases={})
-        return Seen(prediction, replace(outputs, prepared=small))
+        return Seen(prediction, replace(outputs, prepared=small), jpeg)
 
     def refine(self, task: str, seen: Seen, top_k: int, facts: Any) -> Seen:
         """The answer to the same photo given what is known beside it; the models do not run."""
@@ -280,9 +285,7 @@ class Here:
         given = given_facts(classifier.table, facts)
         return replace(seen, prediction=classifier.to_prediction(seen.outputs, top_k, given))
 
-    def heatmaps(
-        self, task: str, path: str, seen: Seen, photo: Image.Image, label: str | None
-    ) -> Explanation:
+    def heatmaps(self, task: str, seen: Seen, photo: Image.Image, label: str | None) -> Explanation:
         """The heatmaps of a photo that was answered: one backward pass through each head."""
         classifier = self._classifiers.get(task)
         return self._classifiers.thread.submit(draw_maps, classifier, seen, photo, label).result()
@@ -298,11 +301,18 @@ class Here:
 
     def _prepare(self, classifier: Classifier, source: Source) -> Prepared:
         held = hold_file(source)
-        size = len(held.data) if isinstance(held, ImageFile) else 0
         with self._decoding:
-            prepared = classifier.prepare(held)
-        request_log.note_photo(size, prepared.width * prepared.height)
-        return prepared
+            return noted(held, classifier.prepare(held))
+
+    def _prepare_shown(self, classifier: Classifier, path: Source) -> tuple[Prepared, bytes]:
+        """As _prepare, with the page's copy of the photo, of what was decoded where that is large enough."""
+        held = hold_file(path)
+        with self._decoding:
+            prepared = noted(held, classifier.prepare(held, keep_photo=True))
+            photo = prepared.photo
+            if photo is None or max(photo.size) < min(MIN_SHOWN, max(prepared.width, prepared.height)):
+                photo = read_image(held, min_side=MIN_SHOWN).image
+            return replace(prepared, photo=None), shown_jpeg(photo)
 
     def _try_prepare(self, classifier: Classifier, path: str) -> Prepared | ImageError:
         try:
@@ -335,11 +345,17 @@ def draw_maps(classifier: Classifier, seen: Seen, photo: Image.Image, label: str
     return Explanation(replace(seen.prediction, timing_ms=timing), wanted, name, photo, maps, {})
 
 
-def shown_photo(path: str) -> Image.Image:
-    """The page's own copy of a photo, at most SHOWN_SIDE long."""
-    photo = read_image(path, min_side=SHOWN_SIDE).image
+def shown_jpeg(photo: Image.Image) -> bytes:
+    """The page's own copy of a photo, which becomes as small: at most SHOWN_SIDE long."""
     photo.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    return photo
+    return as_jpeg(photo)
+
+
+def noted(held: ImageFile | Image.Image, prepared: Prepared) -> Prepared:
+    """A photo whose size is in the request's line of the log now."""
+    size = len(held.data) if isinstance(held, ImageFile) else 0
+    request_log.note_photo(size, prepared.width * prepared.height)
+    return prepared
 
 
 class Lent(Here):

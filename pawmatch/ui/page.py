@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Navbar
+from PIL import Image
 
 from pawmatch.errors import PawMatchError, UnsupportedFormat
 from pawmatch.heatmaps import colormap_stops, overlay
@@ -297,7 +298,7 @@ class PhotoPage:
         """The overlays in other colors or strength; the models do not run for that."""
         if state is None or not state.heatmaps:
             return gr.skip()
-        return drawn(state, colormap, strength)
+        return drawn(state, colormap, strength, state.photo())
 
     def blank(self, task: Any, problem: object = None) -> Update:
         """A problem, or else an invitation, in the answer's place, and nothing left of the last answer."""
@@ -333,7 +334,7 @@ class PhotoPage:
         """The heatmaps for one label with everything that belongs to them."""
         return {
             self.state: state,
-            self.maps: drawn(state, colormap, strength),
+            self.maps: drawn(state, colormap, strength, found.photo),
             self.details: html.details(found.prediction, found.to_dict()),
             self.json: found.to_dict(),
         }
@@ -344,10 +345,9 @@ class PhotoPage:
         return {self.notice: html.notice(retell.notice(text)), self.retry: gr.Button(visible=bool(text))}
 
 
-def drawn(state: PageState, colormap: Any, strength: Any) -> str:
+def drawn(state: PageState, colormap: Any, strength: Any, photo: Image.Image) -> str:
     """The heatmaps of what is kept of a photo, as files that the page can show."""
-    photo, name = state.photo(), ""
-    pictures = {}
+    name, pictures = "", {}
     for variant, heatmap in state.heatmaps.items():
         name = retell.class_name(heatmap.label)
         picture = overlay(photo, heatmap, colormap=colormap, strength=strength)

@@ -22,7 +22,7 @@ from pawmatch.results import Explanation, Heatmap, ModelInfo, Prediction, Task
 from pawmatch.settings import Settings
 from pawmatch.strict import Refused, decode
 from pawmatch.ui import request_log
-from pawmatch.ui.inference import MAX_BATCH, Classifiers, Seen, Source
+from pawmatch.ui.inference import MAX_BATCH, SHOWN_SIDE, Classifiers, Seen, Source, shown_jpeg
 
 PATIENCE = 60.0  # seconds for one answer
 TRIES = 4  # of a question that a replica took with it when it went; to ask twice does no harm
@@ -141,19 +141,18 @@ class There:
 
     def look(self, task: str, path: Source, top_k: int) -> Seen:
         """One photo's answer for the page. What else is asked of it goes to any replica, with the photo."""
-        return Seen(self.predict(task, path, top_k), path)
+        prediction = self.predict(task, path, top_k)
+        return Seen(prediction, path, shown_jpeg(read_image(path, min_side=SHOWN_SIDE).image))
 
     def refine(self, task: str, seen: Seen, top_k: int, facts: Any) -> Seen:
         """The answer to the same photo given what is known beside it."""
         assert isinstance(seen.outputs, str | ImageFile)
         return replace(seen, prediction=self.predict(task, seen.outputs, top_k, facts))
 
-    def heatmaps(
-        self, task: str, path: str, seen: Seen, photo: Image.Image, label: str | None
-    ) -> Explanation:
+    def heatmaps(self, task: str, seen: Seen, photo: Image.Image, label: str | None) -> Explanation:
         """The heatmaps of a photo that was answered, over the page's copy of it."""
         size, wanted = "{}x{}".format(*photo.size), label or seen.prediction.top.label
-        values = self._line.ask("explain", content(path), task=task, label=wanted, size=size)
+        values = self._line.ask("explain", content(seen.outputs), task=task, label=wanted, size=size)
         found = self._explanation(task, values, photo)
         timing = {**seen.prediction.timing_ms, "explain": found.prediction.timing_ms.get("explain", 0.0)}
         return replace(found, prediction=replace(seen.prediction, timing_ms=timing))

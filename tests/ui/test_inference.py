@@ -200,14 +200,14 @@ def test_heatmaps_come_from_what_was_kept_without_pixels(
     assert len(pickle.dumps(seen)) < 300_000
     expected = breed.explain(photos[0], "Collie")
     fail(AssertionError("the backbone ran again"))
-    found = here.heatmaps("breed", photos[0], seen, photo, "collie")
+    found = here.heatmaps("breed", seen, photo, "collie")
     assert (found.label, found.name) == ("Collie", "Collie")
     for variant, heatmap in expected.heatmaps.items():
         np.testing.assert_allclose(found.heatmaps[variant].cam, heatmap.cam, atol=1e-5)
         assert (found.heatmaps[variant].box, found.heatmaps[variant].size) == (heatmap.box, heatmap.size)
-    assert here.heatmaps("breed", photos[0], seen, photo, None).label == seen.prediction.top.label
+    assert here.heatmaps("breed", seen, photo, None).label == seen.prediction.top.label
     with pytest.raises(UnknownLabel):
-        here.heatmaps("breed", photos[0], seen, photo, "Wolpertinger")
+        here.heatmaps("breed", seen, photo, "Wolpertinger")
 
 
 def test_a_label_that_does_not_exist_is_said_before_the_models_run(

@@ -143,7 +143,7 @@ def test_another_label_and_other_colours_do_not_run_the_models_again(
     state = look(page, upload)[-1][page.state]
     fail(AssertionError("the models ran again"))
     monkeypatch.setattr(Classifier, "prepare", lambda *_: pytest.fail("the upload was decoded again"))
-    monkeypatch.setattr("pawmatch.ui.handlers.shown_photo", lambda *_: pytest.fail("and again"))
+    monkeypatch.setattr("pawmatch.ui.inference.read_image", lambda *_: pytest.fail("and again"))
     for label in breed.labels:
         chosen = page.explain(upload, "breed", label, state, "jet", 0.5)
         assert chosen[page.json]["explanation"]["label"] == label
