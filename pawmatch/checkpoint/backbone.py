@@ -135,7 +135,7 @@ def imagenet_head(checkpoint: Checkpoint, device: str = "cpu") -> ImagenetHead |
         path = find_bundled(found.sha256) if found else None
     if path is None:
         return None
-    width = int(checkpoint.model.features().num_features)
+    width = int(checkpoint.model.features().num_features)  # type: ignore[arg-type]
     return ImagenetHead(load_head(path.parent, path.parent.name, width).to(device))
 
 

@@ -134,7 +134,7 @@ def pictures(spec: InputSpec) -> Tensor:
 
 def in_pairs(engine: Engine, images: Tensor) -> Tensor:
     """Feature maps of images, two at a time: memory for the largest batch ever is kept, 11 MB an image."""
-    return torch.cat([engine.features(image) for image in images.split(2)])
+    return torch.cat([engine.features(image) for image in torch.split(images, 2)])
 
 
 def outcome(model: ImageModel, feature_map: Tensor) -> Outcome:
