@@ -29,7 +29,7 @@ def main() -> None:
 
     def paint(state: PageState, label: str | None = None) -> PageState:
         painted, _ = handlers.paint(state, label)
-        drawn(painted, "jet", 0.6)
+        drawn(painted, "jet", 0.6, painted.photo())
         return painted
 
     def new_photo() -> PageState:

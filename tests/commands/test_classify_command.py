@@ -308,5 +308,7 @@ def test_patterns_shards_of_a_dataset_and_urls_are_sources(
         *(str(tmp_path / "a/1.jpg"), str(tmp_path / "b/2.jpg"), f"tar://cat.jpg::{shard}"),
         *("memory:///bucket/deep/4.jpg", "tar://cat.jpg::memory:///bucket/more.tar", sources[-1]),
     ]
-    assert len({json.dumps(row["predictions"]) for row in rows[:-1]}) == 1
+    for row in rows[1:-1]:  # the same photo at other places of its batch, where last digits may differ
+        for one, first in zip(row["predictions"], rows[0]["predictions"], strict=True):
+            assert one == {**first, "confidence": pytest.approx(first["confidence"])}
     assert rows[-1]["error"]["code"] == "ImageNotFound"

@@ -78,7 +78,7 @@ def test_images_come_from_several_folders_and_are_set_into_scenes(
 @pytest.mark.parametrize(
     ("options", "hint"),
     [
-        (["--recipe", "unheard-of"], "use one of artist, artist-chae, artist-chae-taught, breed, or"),
+        (["--recipe", "unheard-of"], "use one of artist, artist-chae, artist-chae-taught, breed, phases, or"),
         (["--recipe", "breed"], "learns from a teacher; name a checkpoint with --teacher"),
         (["--recipe", "artist", "--set", "license="], "has no license; give one with --set license="),
         (
@@ -122,7 +122,7 @@ def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
         main(["train", "--list-recipes"])
     assert caught.value.code == 0
     names = [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()]
-    assert sorted(names) == ["artist", "artist-chae", "artist-chae-taught", "breed"]
+    assert sorted(names) == ["artist", "artist-chae", "artist-chae-taught", "breed", "phases"]
 
 
 def test_without_a_recipe_any_folder_becomes_a_task(

@@ -45,7 +45,7 @@ def test_predict_gives_the_json_of_the_design(
     answer = handlers.predict(upload, "breed", 3.0)
     assert list(answer) == [
         *("task", "model", "verdict", "predictions", "review", "candidates_90", "group", "looks_like"),
-        *("boxes", "variants", "timing_ms", "warnings"),
+        *("boxes", "variants", "facts", "question", "timing_ms", "warnings"),
     ]
     expected = breed.predict(upload["path"], 3)
     assert answer["verdict"] == expected.verdict.to_dict()
