@@ -126,10 +126,10 @@ def photos_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore
     go, begun = threading.Event(), threading.Semaphore(0)
     prepare = Classifier.prepare
 
-    def held(classifier: Classifier, image: Any) -> Any:
+    def held(classifier: Classifier, image: Any, **options: Any) -> Any:
         begun.release()
         assert go.wait(30)
-        return prepare(classifier, image)
+        return prepare(classifier, image, **options)
 
     monkeypatch.setattr(Classifier, "prepare", held)
     try:
