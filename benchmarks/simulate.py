@@ -17,7 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,35 +55,55 @@ class Outcome:
     p95_ms: float
 
 
+@dataclass
+class Line:
+    """The questions of one replica."""
+
+    waiting: deque[tuple[float, Any]] = field(default_factory=deque)
+    busy: int = 0
+    idle: Any = None  # the event that wakes it
+    down: bool = False
+
+
 def simulate(system: System, seconds: float, seed: int = 0) -> Outcome:
     """Run the system for so many seconds of its own time."""
     env, chance = simpy.Environment(), random.Random(seed)
-    waiting: deque[tuple[float, Any]] = deque()
-    idle: list[Any] = []
+    lines = [Line() for _ in range(system.replicas)]
     waits: list[float] = []
+
+    def join(asked: float, answered: Any) -> None:
+        # To the one of two with fewer questions, as Ray Serve sends them; one that is down has none to offer.
+        up = [line for line in lines if not line.down] or lines
+        line = min(chance.sample(up, min(2, len(up))), key=lambda one: one.busy + len(one.waiting))
+        line.waiting.append((asked, answered))
+        if line.idle is not None:
+            line.idle, idle = None, line.idle
+            idle.succeed()
 
     def ask() -> Any:
         answered = env.event()
-        waiting.append((env.now, answered))
-        if idle:
-            idle.pop().succeed()
+        join(env.now, answered)
         return answered
 
-    def replica() -> Generator[Any, Any, None]:
+    def replica(line: Line) -> Generator[Any, Any, None]:
         rate = 1 / (3600 * system.hours_between_failures) if system.hours_between_failures else 0.0
         fails_at = chance.expovariate(rate) if rate else float("inf")
         while True:
-            if not waiting:
-                idle.append(env.event())
-                yield idle[-1]
+            if not line.waiting:
+                line.busy, line.idle = 0, env.event()
+                yield line.idle
                 continue
-            batch = [waiting.popleft() for _ in range(min(MAX_BATCH, len(waiting)))]
+            batch = [line.waiting.popleft() for _ in range(min(MAX_BATCH, len(line.waiting)))]
+            line.busy = len(batch)
             noise = chance.lognormvariate(-(system.spread**2) / 2, system.spread)  # 1 on average
             yield env.timeout((system.once + system.each * len(batch)) * noise)
             if env.now >= fails_at:
-                waiting.extendleft(reversed(batch))
+                line.down, lost = True, [*batch, *line.waiting]
+                line.waiting.clear()
+                for asked, answered in lost:
+                    join(asked, answered)
                 yield env.timeout(system.seconds_back)
-                fails_at = env.now + chance.expovariate(rate)
+                line.down, fails_at = False, env.now + chance.expovariate(rate)
                 continue
             for asked, answered in batch:
                 if asked > WARM_UP * seconds:
@@ -99,8 +119,8 @@ def simulate(system: System, seconds: float, seed: int = 0) -> Outcome:
             yield env.timeout(chance.expovariate(system.a_second))
             ask()
 
-    for _ in range(system.replicas):
-        env.process(replica())
+    for line in lines:
+        env.process(replica(line))
     for _ in range(system.clients):
         env.process(client())
     if system.a_second:

@@ -1,4 +1,4 @@
-"""Do without torch's compiler where nothing is compiled: it takes 117 MB, and a fifth of the time of an import.
+"""Do without torch's compiler where nothing is compiled: 117 MB, and a fifth of the time of an import.
 
 timm and torchvision import it to say what it shall leave alone, and torch itself to count operations and to
 work out shapes. As long as it is not there, there is nothing to tell it.
