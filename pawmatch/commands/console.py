@@ -133,16 +133,16 @@ def add_folder_options(parser: argparse.ArgumentParser, *, required: bool = Fals
     )
 
 
+def add_overrides(parser: argparse.ArgumentParser, told: str) -> None:
+    """`--set KEY=VALUE`, with what `--help` says of it."""
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help=told
+    )
+
+
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that train: changes of the recipe, and what of the machine it takes."""
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="change a value of the recipe, such as epochs=2; may be given several times",
-    )
+    add_overrides(parser, "change a value of the recipe, such as epochs=2; may be given several times")
     parser.add_argument(
         "--init", metavar="SRC", help="backbone or checkpoint to start from (default: the recipe's)"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pawmatch.commands.console import add_machine_options, number, say
+from pawmatch.commands.console import add_machine_options, add_overrides, number, say
 from pawmatch.commands.train import precision
 
 SUMMARY = "Pretrain a backbone on images without labels."
@@ -33,13 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--backbone", required=True, metavar="NAME", help="a CNN, by timm's name")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the backbone")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="change a value, such as epochs=50, input.size=64, batch_size=32 or learning_rate=1e-3",
+    add_overrides(
+        parser, "change a value, such as epochs=50, input.size=64, batch_size=32 or learning_rate=1e-3"
     )
     add_machine_options(parser)
     parser.add_argument("--autocast", metavar="TYPE", help="bfloat16 or float16 (default: full float32)")
