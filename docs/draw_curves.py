@@ -1,4 +1,6 @@
-"""Draw learning_curves.png, of the bundled weights: `PYTHONPATH=. python docs/draw_curves.py`.
+"""Draw the learning curves of the bundled weights and of CHAE's published recipe.
+
+`PYTHONPATH=. python docs/draw_curves.py` writes learning_curves.png and chae_paper.png.
 
 The points are the `history.csv` of each stage, copied to docs/curves; `pawmatch train` writes that file.
 """
@@ -24,7 +26,39 @@ TITLES = {
 TARGETS = {"breed": 0.88, "paintings": 0.86, "chae": 0.80}
 
 
-def main() -> None:
+def rows_of(run: str) -> list[dict[str, str]]:
+    """The epochs of a run."""
+    with (HERE / "curves" / f"{run}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def draw_paper() -> None:
+    """Draw loss and accuracy of CHAE's published recipe over its 90 epochs."""
+    blue, orange, _ = COLORS.values()
+    rows = rows_of("chae-paper")
+    epochs = [int(row["number"]) for row in rows]
+    best = min(rows, key=lambda row: float(row["val_loss"]))
+    with style():
+        figure = Figure(figsize=(9, 4.2))
+        loss, accuracy = figure.subplots(1, 2)
+        for axes, lines in (
+            (loss, {"train_loss": "training", "val_loss": "held out"}),
+            (accuracy, {"top1": "top-1", "top5": "top-5"}),
+        ):
+            for (key, label), color in zip(lines.items(), (blue, orange), strict=True):
+                axes.plot(epochs, [float(row[key]) for row in rows], color=color, label=label)
+            axes.axvline(int(best["number"]), color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
+            axes.set(xlabel="epoch")
+            axes.legend(loc="best", frameon=False)
+        loss.set(title="Loss", ylabel="cross-entropy", ylim=(0, None))
+        accuracy.set(title="Accuracy on the 135 held-out paintings", ylim=(0, 1))
+        percent_axis(accuracy, y=True)
+        kept = f"dashed: epoch {best['number']}, whose weights are kept"
+        headline(figure, "CHAE as its paper trains it", kept)
+        figure.savefig(HERE / "chae_paper.png", dpi=120)
+
+
+def draw_stages() -> None:
     """Draw top-1 on the validation images over all epochs, stage after stage."""
     blue, orange, green = COLORS.values()
     with style():
@@ -32,7 +66,7 @@ def main() -> None:
         for axes, (task, stages) in zip(figure.subplots(1, 3), STAGES.items(), strict=True):
             epochs = 0
             for index, stage in enumerate(stages):
-                rows = list(csv.DictReader((HERE / "curves" / f"{stage}.csv").open()))
+                rows = rows_of(stage)
                 numbers = [epochs + int(row["number"]) for row in rows]
                 values = [float(row["top1"]) for row in rows]
                 color = (blue, orange, green)[index % 3]
@@ -48,4 +82,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    draw_stages()
+    draw_paper()
