@@ -29,7 +29,7 @@ from pawmatch.models import ImageModel
 
 
 class _Zeros(nn.Module):
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, branches: Tensor | None = None) -> Tensor:
         return torch.zeros_like(features)
 
 

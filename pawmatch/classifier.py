@@ -37,6 +37,7 @@ from pawmatch.images import Box, ImageSource, InputSpec, Prepared, hold_file, is
 from pawmatch.images.fetch import fetch
 from pawmatch.labels import VARIANT_NAMES, display_name, find_label, find_task
 from pawmatch.models import ImageModel
+from pawmatch.parts import look_into
 from pawmatch.results import (
     Candidate,
     Explanation,
@@ -44,6 +45,7 @@ from pawmatch.results import (
     Heatmap,
     LookAlike,
     ModelInfo,
+    Parts,
     Prediction,
     SubjectBox,
     VariantAnswer,
@@ -228,10 +230,12 @@ class Classifier:
         top_k: int = 5,
         colormap: str = "jet",
         strength: float = 0.6,
+        parts: bool = False,
     ) -> Explanation:
         """Classify one image and map the evidence for one label, by default the main variant's first choice.
 
-        `label` may be a label or a display name. Raises ImageError, UnknownLabel and BadOption.
+        `label` may be a label or a display name; with `parts` come the views into the variants' parts. Raises
+        ImageError, UnknownLabel and BadOption.
         """
         _check_top_k(top_k)
         if label is not None:
@@ -243,7 +247,8 @@ class Classifier:
         if photo is None or photo.size != (prepared.width, prepared.height):
             photo = read_image(held).image
         outputs = self.run_models([prepared], gradients=True)[0]
-        return self.explain_outputs(outputs, photo, label, top_k=top_k, colormap=colormap, strength=strength)
+        found = self.explain_outputs(outputs, photo, label, top_k=top_k, colormap=colormap, strength=strength)
+        return replace(found, parts=self.parts(outputs, found.label)) if parts else found
 
     def prepare(self, image: ImageSource, *, keep_photo: bool = False) -> Prepared:
         """Read one image and make of it what the variants take. Raises ImageError.
@@ -474,6 +479,14 @@ class Classifier:
             heatmaps=heatmaps,
             overlays=Overlays(photo, heatmaps, colormap=colormap, strength=strength),
         )
+
+    def parts(self, outputs: ModelOutputs, label: str) -> dict[str, Parts]:
+        """What each variant's attention heads and branches did with an image, for one of `labels`."""
+        index = self.labels.index(label)
+        return {
+            variant: look_into(member.model, outputs.feature_maps[variant], index)
+            for variant, member in self.members.items()
+        }
 
     def heatmaps(self, outputs: ModelOutputs, label: str, size: tuple[int, int]) -> dict[str, Heatmap]:
         """Each variant's evidence for one of `labels`, over a picture of this size (width, height).

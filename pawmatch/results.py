@@ -257,10 +257,28 @@ class Heatmap:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """What the parts of one variant did with the plain view of a picture, for one class.
+
+    `attention`, float32 (layers, heads, grid rows, grid columns), is how much each head draws from each
+    place: a hybrid's into the pooled vector, where its map sums to 1, and CHAE's into the CLS token, which
+    takes the rest from itself. None without attention over places. `branches` is what each morphological
+    branch contributes to the class's logit, all of them together `logit` less `silent`, the logit with every
+    branch at 0. Logits are counted from the mean of all classes. Empty and 0 without branches.
+    """
+
+    attention: NDArray[np.float32] | None = None
+    branches: Mapping[str, float] = field(default_factory=dict)
+    silent: float = 0.0
+    logit: float = 0.0
+
+
+@dataclass(frozen=True)
 class Explanation:
     """A prediction with one heatmap and one overlay per variant, all for the same label.
 
-    `photo` is the upright picture that the overlays are drawn on.
+    `photo` is the upright picture that the overlays are drawn on. `parts` has the views into each variant's
+    parts, if they were asked for.
     """
 
     prediction: Prediction
@@ -269,6 +287,7 @@ class Explanation:
     photo: Image.Image
     heatmaps: Mapping[str, Heatmap]
     overlays: Mapping[str, Image.Image]
+    parts: Mapping[str, Parts] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The prediction's JSON object with an added `explanation` entry (no pixels)."""
@@ -281,5 +300,15 @@ class Explanation:
             }
             for variant, heatmap in self.heatmaps.items()
         }
-        explained = {"label": self.label, "name": self.name, "heatmaps": heatmaps}
+        explained: dict[str, Any] = {"label": self.label, "name": self.name, "heatmaps": heatmaps}
+        if self.parts:
+            explained["parts"] = {
+                variant: {
+                    "heads": None if parts.attention is None else list(parts.attention.shape),
+                    "branches": dict(parts.branches),
+                    "silent": parts.silent,
+                    "logit": parts.logit,
+                }
+                for variant, parts in self.parts.items()
+            }
         return {**self.prediction.to_dict(), "explanation": explained}

@@ -26,6 +26,7 @@ LADDER: tuple[tuple[int, tuple[str, ...]], ...] = (
     (1, ("calibration",)),
     (1, ("models",)),
     (1, ("heatmaps", "subjects")),
+    (1, ("parts",)),
     (2, ("checkpoint", "engines")),
     (4, ("classifier",)),
     (5, ("evaluation",)),

@@ -8,6 +8,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +47,12 @@ answers are counted, too.
 one page, and sheets/ with the heatmaps of the first images. Files of these names are replaced. The JSON
 has the first 1,000 images one by one, the .csv has them all.
 
-Columns of the .csv: file, truth, agree (yes or no); for each variant its label, its confidence and its
-confidence in the true label; sheet, error, message.
+--differ lists only the images to which the variants gave different first choices, those first on which two
+of them are surest of different answers, and which variants are right where the truth is known. With --out
+these rows are differ.csv, too, and the sheets are theirs.
+
+Columns of the .csv: file, truth, agree (yes or no), right (the variants that are); for each variant its
+label, its confidence and its confidence in the true label; sheet, error, message.
 """
 FILE_WIDTH = 32  # columns of the terminal; a longer name pushes the rest of its line to the right
 NAME_WIDTH = 20
@@ -68,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="LABEL",
         help="the true label of all images, or a .csv table with the columns file and label",
     )
+    parser.add_argument("--differ", action="store_true", help="list the images on which the variants differ")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write the table, figures and heatmaps there")
     parser.add_argument(
         "--sheets", type=int, default=12, metavar="N", help="how many heatmap sheets to write (default: 12)"
@@ -92,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     truth = truth or read_truth(args.truth, classifier.labels)
     from pawmatch.evaluation.compare import compare
 
-    walk = Walk(classifier, args.out, args.sheets)
+    walk = Walk(classifier, args.out, args.sheets, differ=args.differ)
     with ExitStack() as stack:
         if args.out is not None:
             args.out.mkdir(parents=True, exist_ok=True)
@@ -100,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
             walk.write_row = stream.write
             stream.write(codecs.BOM_UTF8 + csv_line(walk.columns))
         answered: Iterable[ImageAnswers] = walk.through(args.images, truth)
-        listing = args.out is None and not args.json
+        listing = args.out is None and not args.json and not args.differ
         answered = listed(answered) if listing else progress(answered, "images")
         try:
             comparison = compare(answered)
@@ -111,14 +117,22 @@ def run(args: argparse.Namespace) -> int:
         "task": classifier.task.name,
         "model": classifier.info.to_dict(),
         **comparison.to_dict(),
-        "per_image": walk.answers,
+        "per_image": [{**image.to_dict(), "sheet": sheet or None} for image, sheet in walk.answers],
         "failed": walk.failed,
     }
     if args.out is not None:
         write_summary(args.out, comparison, values, classifier)
+        if args.differ:
+            rows = [walk.line(row_of(image, sheet)) for image, sheet in walk.answers]
+            (args.out / "differ.csv").write_bytes(codecs.BOM_UTF8 + b"".join([csv_line(walk.columns), *rows]))
         note(f"wrote the comparison and {walk.sheets} heatmap sheets to {args.out}.")
     if args.json:
         say_json(values, indent=2)
+    elif args.differ:
+        for image, _ in walk.answers:
+            say(listing_of(image, who_is_right(image)))
+        differing = comparison.images - comparison.unanimous.images
+        say(f"The variants differ on {differing} of {images(comparison.images)}.")
     else:
         for line in describe(comparison):
             say(line)
@@ -145,21 +159,28 @@ def read_truth(text: str | None, labels: Sequence[str] | None) -> str | Mapping[
 class Walk:
     """A walk through images: what it yields is compared, what cannot be used is in `failed`, by name.
 
-    In memory are some batches of images, the names of those that failed, and as JSON values the `answers` to
-    the first MAX_KEPT. `out` is the folder for the sheets of the first `max_sheets` images; `write_row` is
-    given a line of the table for every image, whose head is `columns`.
+    In memory are some batches of images, the names of those that failed, and the answers to the first
+    MAX_KEPT images, or with `differ` to those on which the variants differ most. `out` is the folder for the
+    sheets of the first `max_sheets` images; `write_row` is given a line of the table for every image, whose
+    head is `columns`.
     """
 
-    def __init__(self, classifier: Classifier, out: Path | None, max_sheets: int) -> None:
+    def __init__(self, classifier: Classifier, out: Path | None, max_sheets: int, *, differ: bool) -> None:
         self.classifier = classifier
         self.out = out
         self.max_sheets = max_sheets
         self.write_row: Callable[[bytes], object] = len
         self.failed: list[dict[str, Any]] = []
-        self.answers: list[dict[str, Any]] = []
-        self.sheets = 0
+        self.differ = differ
+        self.kept: list[tuple[float, int, ImageAnswers, str]] = []  # a heap: the next to go comes first
+        self.sheets = self.images = 0
         names = (name for v in classifier.variants for name in (v, f"{v}_confidence", f"{v}_truth"))
-        self.columns = ["file", "truth", "agree", *names, "sheet", "error", "message"]
+        self.columns = ["file", "truth", "agree", "right", *names, "sheet", "error", "message"]
+
+    @property
+    def answers(self) -> list[tuple[ImageAnswers, str]]:
+        """The answers that were kept, each with the name of its sheet; with `differ`, by how far they do."""
+        return [(image, sheet) for *_, image, sheet in sorted(self.kept, reverse=True)]
 
     def through(self, paths: Sequence[str], truth: str | Mapping[str, str] | None) -> Iterator[ImageAnswers]:
         """The answers to each image that can be read."""
@@ -178,15 +199,24 @@ class Walk:
                 self.add_row({"file": file, "error": result.code, "message": str(result)})
                 continue
             image = self.answered(file, result, label)
-            sheet = self.write_sheet(file, result, label)
+            wanted = not (self.differ and image.agreed)
+            sheet = self.write_sheet(file, result, label) if wanted else ""
             self.add_row(row_of(image, sheet))
-            if len(self.answers) < MAX_KEPT:
-                self.answers.append({**image.to_dict(), "sheet": sheet or None})
+            self.images += 1
+            if wanted:
+                # The number is each one's own, so that two answers are never compared.
+                heappush(self.kept, (image.difference if self.differ else 0.0, -self.images, image, sheet))
+                if len(self.kept) > MAX_KEPT:
+                    heappop(self.kept)
             yield image
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Write one line of the table."""
-        self.write_row(csv_line([row.get(column) for column in self.columns]))
+        self.write_row(self.line(row))
+
+    def line(self, row: dict[str, Any]) -> bytes:
+        """A row as a line of the table."""
+        return csv_line([row.get(column) for column in self.columns])
 
     def answered(self, file: str, examined: ModelOutputs, truth: str | None) -> ImageAnswers:
         """What each variant answered, and how sure it is of the truth where that is known."""
@@ -223,6 +253,7 @@ def row_of(image: ImageAnswers, sheet: str) -> dict[str, Any]:
     """The row of an image that was answered."""
     agree = "yes" if image.agreed else "no"
     row: dict[str, Any] = {"file": image.file, "truth": image.truth, "agree": agree, "sheet": sheet}
+    row["right"] = " ".join(image.right)
     for index, answer in enumerate(image.answers):
         row[answer.variant] = answer.label
         row[f"{answer.variant}_confidence"] = answer.confidence
@@ -253,11 +284,16 @@ def write_summary(out: Path, comparison: Comparison, values: dict[str, Any], cla
 def listed(answered: Iterable[ImageAnswers]) -> Iterator[ImageAnswers]:
     """The images, each with its line as soon as it is known."""
     for image in answered:
-        columns = [
-            f"{short(answer.name):<{NAME_WIDTH}} {percent(answer.confidence):>9}" for answer in image.answers
-        ]
-        say("  ".join([f"{image.file:<{FILE_WIDTH}}", *columns, verdict(image)]).rstrip())
+        say(listing_of(image, verdict(image)))
         yield image
+
+
+def listing_of(image: ImageAnswers, end: str) -> str:
+    """An image's line: each variant's answer and confidence, and what there is to say of them."""
+    columns = [
+        f"{short(answer.name):<{NAME_WIDTH}} {percent(answer.confidence):>9}" for answer in image.answers
+    ]
+    return "  ".join([f"{image.file:<{FILE_WIDTH}}", *columns, end]).rstrip()
 
 
 def short(name: str) -> str:
@@ -271,6 +307,14 @@ def verdict(image: ImageAnswers) -> str:
         return "" if image.agreed else "not alike"
     right = sum(answer.label == image.truth for answer in image.answers)
     return f"{right} of {len(image.answers)} right: {display_name(image.truth)}"
+
+
+def who_is_right(image: ImageAnswers) -> str:
+    """Which variants are right, where the truth is known."""
+    if image.truth is None:
+        return ""
+    names = [VARIANT_NAMES.get(variant, variant) for variant in image.right]
+    return f"right: {', '.join(names) or 'none'} ({display_name(image.truth)})"
 
 
 def describe(comparison: Comparison) -> Iterator[str]:

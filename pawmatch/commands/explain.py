@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -23,12 +24,17 @@ from pawmatch.labels import COLORMAPS, VARIANT_NAMES
 from pawmatch.phrasing import listed, percent, verdict_line
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from pawmatch.results import Explanation
 
 SUMMARY = "Show where each architecture found evidence for an answer."
 EPILOG = """\
 Writes NAME.<variant>.jpg for each variant, and NAME.sheet.jpg with all of them side by side, where
 NAME is the image's name without its ending. Files of that name are replaced.
+
+--parts writes NAME.parts.jpg, too: over the photo, how much each attention head of the last layer draws from
+each place; and what each morphological branch adds to the label's logit, as an exact Shapley value.
 """
 QUALITY = 92  # of the JPEG files; lower values make edges of the colours visible
 
@@ -51,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="strength of the colours, 0 to 1 (default: 0.6)",
     )
+    parser.add_argument("--parts", action="store_true", help="show what attention heads and branches do")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -65,13 +72,19 @@ def run(args: argparse.Namespace) -> int:
         return refuse(args, exc)
     check_out_folder(args.out)
     classifier = load_models(args)
+    from pawmatch.heatmaps import draw_sheet
+    from pawmatch.parts import draw_parts
+
     try:
         explanation = classifier.explain(
-            args.image, args.label, colormap=args.colormap, strength=args.strength
+            args.image, args.label, colormap=args.colormap, strength=args.strength, parts=args.parts
         )
     except ImageError as exc:
         return refuse(args, exc)
-    files = write_pictures(explanation, args.out, stem_of(args.image))
+    pictures = {**explanation.overlays, "sheet": draw_sheet(explanation)}
+    if args.parts:
+        pictures["parts"] = draw_parts(explanation, colormap=args.colormap, strength=args.strength)
+    files = write_pictures(pictures, args.out, stem_of(args.image))
     if args.json:
         values = explanation.to_dict()
         values["explanation"]["files"] = {name: str(path) for name, path in files.items()}
@@ -96,12 +109,9 @@ def stem_of(image: str) -> str:
     return (Path(unquote(parts.path)) if parts.scheme in ("http", "https") else Path(image)).stem or "picture"
 
 
-def write_pictures(explanation: Explanation, out: Path, stem: str) -> dict[str, Path]:
-    """Write one picture per variant and the sheet; returns variant or "sheet" -> file."""
-    from pawmatch.heatmaps import draw_sheet
-
+def write_pictures(pictures: Mapping[str, Image.Image], out: Path, stem: str) -> dict[str, Path]:
+    """Write the pictures, of variants and sheets by name; returns name -> file."""
     out.mkdir(parents=True, exist_ok=True)
-    pictures = {**explanation.overlays, "sheet": draw_sheet(explanation)}
     files = {name: out / f"{stem}.{name}.jpg" for name in pictures}
     for name, picture in pictures.items():
         picture.save(files[name], quality=QUALITY)
@@ -119,5 +129,10 @@ def describe(file: str, explanation: Explanation, files: dict[str, Path]) -> Non
         found = percent(heatmap.confidence) if heatmap.raw_max > 0 else "none anywhere in the image"
         answer = answers[variant]
         say(f"  {VARIANT_NAMES[variant]}: {found}; its answer is {answer.name}, {percent(answer.confidence)}")
+    for variant, parts in explanation.parts.items():
+        if parts.branches:
+            shares = (f"{name.replace('_', ' ')} {share:+.3f}" for name, share in parts.branches.items())
+            say(f"  branches of {VARIANT_NAMES[variant]}: {', '.join(shares)}")
+            say(f"    together they bring its logit from {parts.silent:+.2f} to {parts.logit:+.2f}")
     for path in files.values():
         say(f"wrote {path}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,23 @@ class ImageAnswers:
     def agreed(self) -> bool:
         """Whether all variants gave the same answer."""
         return len({answer.label for answer in self.answers}) == 1
+
+    @property
+    def difference(self) -> float:
+        """How far the variants differ, in [0, 1]: the most confidence that two have in different answers.
+
+        Of two variants it is the lower confidence that counts; 0 where all gave the same answer.
+        """
+        pairs = combinations(self.answers, 2)
+        return max(
+            (min(a.confidence, b.confidence) for a, b in pairs if a.label != b.label),
+            default=0.0,
+        )
+
+    @property
+    def right(self) -> tuple[str, ...]:
+        """The variants that are right; none where the truth is not known."""
+        return tuple(answer.variant for answer in self.answers if answer.label == self.truth)
 
     def to_dict(self) -> dict[str, Any]:
         """The answers as JSON values; the confidences in the truth where it is known."""

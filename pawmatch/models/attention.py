@@ -98,11 +98,8 @@ class TokenAttention(nn.Module):
         n, c, h, w = feature_map.shape
         tokens = feature_map.flatten(2).transpose(1, 2)  # (N, C, h, w) -> (N, h*w, C)
         normed = self.norm(tokens)
-        q, k, v = (
-            project(normed).view(n, h * w, self.heads, self.head_width).transpose(1, 2)
-            for project in (self.query, self.key, self.value)
-        )  # each (N, H, h*w, d)
-        mixed = (attention_weights(q, k) @ v).transpose(1, 2).reshape(n, h * w, -1)
+        v = self._by_head(self.value(normed))
+        mixed = (self._weights(normed) @ v).transpose(1, 2).reshape(n, h * w, -1)
         tokens = tokens + self.fc_out(mixed)
         mixed_map: Tensor = tokens.transpose(1, 2).reshape(n, c, h, w)
         return mixed_map
@@ -115,16 +112,28 @@ class TokenAttention(nn.Module):
         """
         tokens = feature_map.flatten(2).transpose(1, 2)  # (N, C, h, w) -> (N, h*w, C)
         normed = self.norm(tokens)
-        n, t, c = tokens.shape
-        q, k = (
-            project(normed).view(n, t, self.heads, self.head_width).transpose(1, 2)
-            for project in (self.query, self.key)
-        )  # each (N, H, h*w, d)
-        context = attention_weights(q, k).mean(dim=2) @ normed  # (N, H, C)
+        n, _, c = tokens.shape
+        context = self._weights(normed).mean(dim=2) @ normed  # (N, H, C)
         value = self.value.weight.view(self.heads, self.head_width, c)
         mixed = torch.einsum("nhc,hdc->nhd", context, value).reshape(n, -1) + self.value.bias
         out: Tensor = tokens.mean(dim=1) + self.fc_out(mixed)
         return out
+
+    def maps(self, feature_map: Tensor) -> Tensor:
+        """How much of each position every head draws into the pooled vector, (N, C, h, w) -> (N, H, h, w).
+
+        The mean over the positions that attend, as in `pooled`; the map of a head sums to 1.
+        """
+        normed = self.norm(feature_map.flatten(2).transpose(1, 2))
+        return self._weights(normed).mean(dim=2).unflatten(-1, feature_map.shape[2:])
+
+    def _weights(self, normed: Tensor) -> Tensor:
+        """How much each position attends to each, (N, T, C) -> (N, H, T, T)."""
+        return attention_weights(self._by_head(self.query(normed)), self._by_head(self.key(normed)))
+
+    def _by_head(self, projected: Tensor) -> Tensor:
+        """(N, T, H*d) -> (N, H, T, d)."""
+        return projected.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
 
 
 class EncoderLayer(nn.Module):
@@ -174,7 +183,7 @@ class EncoderLayer(nn.Module):
         kept = None
         if share is not None:
             # The MLP works on each token alone, so those that are dropped after the layer need not pass it.
-            kept = most_attended(cls_weights(q, k).mean(dim=1), share)
+            kept = most_attended(cls_weights(q, k)[..., 1:].mean(dim=1), share)
             tokens = tokens.take_along_dim(kept.places[..., None], dim=1)  # (N, T, W) -> (N, 1 + most, W)
         out: Tensor = tokens + self.mlp(self.norm_mlp(tokens))
         return out, kept
@@ -207,18 +216,29 @@ class Encoder(nn.ModuleList):
         self.keep_share = keep_share
         self.window = window
 
-    def forward(self, tokens: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Tokens (N, 1 + h*w, W) -> the CLS token's vector (N, W), and how many positions were kept (N,)."""
+    def forward(
+        self, tokens: Tensor, height: int, width: int, rows: list[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens (N, 1 + h*w, W) -> the CLS token's vector (N, W), and how many positions were kept (N,).
+
+        To `rows`, for one picture, goes how much the CLS token attends to itself and to each position, for
+        each layer (1, H, 1 + h*w): 0 for positions that were dropped. No window holds for the CLS token.
+        """
         mix: Mix = scaled_dot_product_attention
         window = self.window if self.window is not None and self.window < max(height, width) else None
         if window is not None:
             mix = partial(windowed_attention, height=height, width=width, window=window)
         share = self.keep_share if self.keep_share < 1 else None
         count = torch.full((len(tokens),), height * width, device=tokens.device)
+        places = torch.arange(tokens.shape[1], device=tokens.device)[None]
         for layer in self:
+            if rows is not None:
+                row = cls_weights(*layer.project(tokens)[:2])
+                everywhere = row.new_zeros(*row.shape[:2], 1 + height * width)
+                rows.append(everywhere.scatter(2, places[:, None].expand_as(row), row))
             tokens, kept = layer(tokens, mix, share)
             if kept is not None:
-                share, count = None, kept.count
+                share, count, places = None, kept.count, kept.places
                 blocked = kept.padding[:, None]  # (N, 1, T): nobody attends to what fills a row up
                 if window is not None:
                     blocked = blocked | outside_window(kept.places, width, window)
@@ -229,8 +249,8 @@ class Encoder(nn.ModuleList):
 
 
 def cls_weights(query: Tensor, key: Tensor) -> Tensor:
-    """How much the CLS token attends to each position, from queries and keys (N, H, T, d): (N, H, T - 1)."""
-    return attention_weights(query[:, :, :1], key)[:, :, 0, 1:]
+    """How much the CLS token attends to each token, from queries and keys (N, H, T, d): (N, H, T)."""
+    return attention_weights(query[:, :, :1], key)[:, :, 0]
 
 
 def most_attended(weights: Tensor, share: float) -> Kept:

@@ -194,13 +194,24 @@ class Chae(ImageModel):
         count: Tensor = self.encoder(self.tokens(feature_map), *feature_map.shape[2:])[1]
         return count
 
-    def forward_head(self, feature_map: Tensor) -> Tensor:
-        """Feature map (N, C, h, w) -> logits (N, classes)."""
+    def attention_maps(self, feature_map: Tensor) -> Tensor | None:
+        """What the CLS token attends to, (1, C, h, w) -> (layers, H, h, w); None without an encoder.
+
+        A head's map sums to 1 together with what the CLS token attends to itself.
+        """
+        if self.encoder is None:
+            return None
+        rows: list[Tensor] = []
+        self.encoder(self.tokens(feature_map), *feature_map.shape[2:], rows)
+        return torch.cat(rows)[..., 1:].unflatten(-1, feature_map.shape[2:])
+
+    def forward_head(self, feature_map: Tensor, branches: Tensor | None = None) -> Tensor:
+        """Feature map (N, C, h, w) -> logits (N, classes); `branches` are the extractor's."""
         if self.encoder is None:
             features = feature_map.mean(dim=(2, 3))
         else:
             features, _ = self.encoder(self.tokens(feature_map), *feature_map.shape[2:])
         if self.morphological_extractor is not None and self.feature_fusion is not None:
-            features = self.feature_fusion(features, self.morphological_extractor(features))
+            features = self.feature_fusion(features, self.morphological_extractor(features, branches))
         logits: Tensor = self.classifier(self.norm(features))
         return logits

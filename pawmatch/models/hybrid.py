@@ -89,8 +89,17 @@ class Hybrid(ImageModel):
         feature_map: Tensor = self.backbone.forward_features(images)  # type: ignore[operator]
         return feature_map
 
-    def forward_head(self, feature_map: Tensor) -> Tensor:
-        """Feature map (N, C, h, w) -> logits (N, classes)."""
+    def attention_maps(self, feature_map: Tensor) -> Tensor | None:
+        """How much of each position every head draws, (1, C, h, w) -> (1, H, h, w); a head's map sums to 1.
+
+        None where heads attend to each other in a pooled vector, which has no positions.
+        """
+        if not isinstance(self.attention, TokenAttention):
+            return None
+        return self.attention.maps(feature_map if self.projection is None else self.projection(feature_map))
+
+    def forward_head(self, feature_map: Tensor, branches: Tensor | None = None) -> Tensor:
+        """Feature map (N, C, h, w) -> logits (N, classes); `branches` are the extractor's."""
         if self.projection is not None:
             if not self.tokens:  # a mean and a linear map may change places: one position instead of h*w
                 feature_map = feature_map.mean(dim=(2, 3), keepdim=True)
@@ -104,7 +113,7 @@ class Hybrid(ImageModel):
         else:
             features = self.backbone.forward_head(feature_map)  # type: ignore[operator]
         if self.morphological_extractor is not None and self.feature_fusion is not None:
-            features = self.feature_fusion(features, self.morphological_extractor(features))
+            features = self.feature_fusion(features, self.morphological_extractor(features, branches))
         if self.attention is not None and not self.tokens:
             features = self.attention(features)
         logits: Tensor = self.classifier(features)

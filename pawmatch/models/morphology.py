@@ -66,10 +66,13 @@ class MorphologicalExtractor(nn.Module):
         self.relation_analyzer = dense(count * width, RELATION_HIDDEN, width)
         self.feature_integrator = dense((count + 1) * width, feature_dim)
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, features: Tensor, branches: Tensor | None = None) -> Tensor:
+        """`branches` (N, 5) multiplies what each analyzer says: at 0, it is as if it found nothing."""
         grid = self.dimension_transformer(features)
         grid = grid.view(-1, self.grid_channels, self.side, self.side)  # (N, D) -> (N, 64, s, s)
         pooled = [stack(grid).mean(dim=(2, 3)) for stack in self.morphological_analyzers.values()]
+        if branches is not None:
+            pooled = [said * weight[:, None] for said, weight in zip(pooled, branches.T, strict=True)]
         together = torch.cat(pooled, dim=1)  # (N, 5 * width)
         relation = self.relation_analyzer(together)
         integrated: Tensor = self.feature_integrator(torch.cat([together, relation], dim=1))

@@ -126,11 +126,11 @@ def histogram_told(summary: VariantSummary) -> str:
 
 
 def photos(rows: Sequence[Row], truth_name: str) -> str:
-    """Photo by photo, those first on which the models differ: what each model answers, and where it looked.
+    """Photo by photo, those first on which the models differ most: what each answers, and where it looked.
 
     Right answers are marked where the truth is known.
     """
-    rows = sorted(rows, key=lambda row: row.answers.agreed)
+    rows = sorted(rows, key=lambda row: -row.answers.difference)
     return str(parts.photos([(row, [*figures(row, truth_name)]) for row in rows]))
 
 

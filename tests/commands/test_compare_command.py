@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,11 @@ from PIL import Image
 
 from pawmatch.classifier import Classifier
 from pawmatch.cli import main
+from pawmatch.commands import compare
+from pawmatch.commands.compare import Walk
 from pawmatch.commands.rows import read_table
+from pawmatch.evaluation.compare import ImageAnswers
+from pawmatch.results import VariantAnswer
 
 VARIANTS = ["cnn", "cnn_transformer", "cnn_transformer_mfe"]
 
@@ -73,6 +78,50 @@ def test_a_folder_is_compared_into_files(
         assert sheet.width > 2 * 480
     with Image.open(out / "comparison.png") as figure:
         assert (figure.format, figure.width > 1500) == ("PNG", True)
+
+
+def scripted(walk: Walk, file: str, examined: object, truth: str | None) -> ImageAnswers:
+    """Answers by a file's name: for each variant a letter and a confidence in tenths, as "A9B6A5"."""
+    labels = {"A": "Beagle", "B": "Boxer", "C": "Collie"}
+    pairs = zip(VARIANTS, re.findall("([ABC])([0-9])", Path(file).stem), strict=True)
+    answers = tuple(
+        VariantAnswer(name, labels[one], labels[one], int(sure) / 10) for name, (one, sure) in pairs
+    )
+    return ImageAnswers(file, answers, truth, (0.1,) * 3 if truth else ())
+
+
+@pytest.mark.parametrize("kept", [1000, 2])
+def test_differ_lists_the_images_on_which_variants_differ_the_most_different_first(
+    kept: int,
+    breeds: str,
+    photo: Image.Image,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Walk, "answered", scripted)
+    monkeypatch.setattr(compare, "MAX_KEPT", kept)
+    for name in ("A9A9A9", "A4B3A9", "A9B8C2", "B5B5C5"):
+        (tmp_path / "Beagle").mkdir(exist_ok=True)
+        photo.save(tmp_path / "Beagle" / f"{name}.jpg")
+    expected = ["A9B8C2", "B5B5C5", "A4B3A9"][:kept]
+    arguments = ["compare", str(tmp_path), "--source", breeds, "--differ", "--truth", "Beagle"]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [Path(line.split()[0]).stem for line in lines[:-1]] == expected
+    assert [line.partition("right: ")[2] for line in lines[:2]] == ["CNN (Beagle)", "none (Beagle)"]
+    assert lines[-1] == "The variants differ on 3 of 4 images."
+    out = tmp_path / "out"
+    assert main([*arguments, "--out", str(out), "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert (values["images"], values["unanimous"]["images"]) == (4, 1)
+    assert [Path(image["file"]).stem for image in values["per_image"]] == expected
+    rows = read_table(out / "differ.csv")
+    assert [Path(row["file"]).stem for row in rows] == expected
+    assert [row["right"] for row in rows][:2] == ["cnn", ""]
+    assert len(read_table(out / "comparison.csv")) == 4
+    # The image on which they agree has none.
+    assert len(list((out / "sheets").iterdir())) == 3
 
 
 def test_tables_for_people(breeds: str, dog: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,11 +33,15 @@ def test_explain_writes_a_picture_per_variant_and_a_sheet(
             sizes[name] = image.size
     assert [sizes[variant] for variant in VARIANTS] == [(240, 180)] * 3
     assert sizes["sheet"][0] > 3 * 400
-    assert main(arguments) == 0
+    assert main([*arguments, "--parts"]) == 0
     said = capsys.readouterr().out
     assert said.startswith(f"{dog}: {answer['verdict']['text']}")
     assert f"wrote {out / 'dog.sheet.jpg'}" in said
     assert "CNN + Transformer + MFE: " in said
+    assert "branches of CNN + Transformer + MFE: body proportion " in said
+    assert f"wrote {out / 'dog.parts.jpg'}" in said
+    with Image.open(out / "dog.parts.jpg") as image:
+        assert image.width == 844
 
 
 def test_explain_takes_any_shape_of_image(breeds: str, tmp_path: Path) -> None:

@@ -75,6 +75,15 @@ def test_agreement_counts_equal_first_choices() -> None:
     assert [entry.agreed for entry in FOUR] == [True, False, False, True]
 
 
+def test_the_most_confidence_in_different_answers_says_how_far_variants_differ() -> None:
+    # AAB: 0.3 and 0.2, 0.4 and 0.2. ABC: 0.5 and 0.2, 0.5 and 0.4, 0.2 and 0.4.
+    assert [entry.difference for entry in FOUR] == [0, 0.2, 0.4, 0]
+
+
+def test_who_is_right_is_named_where_the_truth_is_known() -> None:
+    assert [entry.right for entry in FOUR] == [VARIANTS, VARIANTS[2:], (), ()]
+
+
 def test_without_truth_nothing_is_judged() -> None:
     comparison = compare([image("AB", 0.2, 0.8)])
     assert comparison.judged == 0
