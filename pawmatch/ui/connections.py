@@ -15,63 +15,30 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from pawmatch.ui import listening
 from pawmatch.ui.bodies import GRACE_SECONDS, MIN_BYTES_PER_SECOND
+from pawmatch.ui.listening import Listener
+from pawmatch.ui.visitors import grouped
 
-try:
-    import resource
-except ImportError:  # Windows, which has no such limit
-    resource = None  # type: ignore[assignment]
-
-HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 2**15
-BACKLOG = 128  # connections that may be opened at once before any of them is looked at
-MAX_UNFINISHED = 256  # that have not sent a whole request
 
 
-def max_connections() -> int:
-    """Half of the files that the process may have open, 1,024 at most; photos and weights are files, too."""
-    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource else 2048
-    return 1024 if allowed < 0 else max(64, min(allowed // 2, 1024))
-
-
-def limited() -> Any:
+def limited(listener: Listener) -> Any:
     """What makes the connections of one server; uvicorn's types ask for a class, which it only calls."""
-    most = max_connections()
-    return partial(Connection, Crowd(most), Crowd(min(MAX_UNFINISHED, most // 2)))
 
+    def made(**given: Any) -> Connection:
+        listener.connection = partial(Connection, listener, **given)
+        return listener.connection()
 
-class Crowd:
-    """Connections of one kind, `most` of them; the one that was added last is the last to go."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.count = most, 0
-        self.by_address: dict[str, dict[Connection, None]] = {}
-
-    def add(self, connection: Connection) -> None:
-        """Add a connection, or note that it did something."""
-        self.discard(connection)
-        self.by_address.setdefault(connection.address, {})[connection] = None
-        self.count += 1
-        if self.count > self.most:
-            largest = max(self.by_address.values(), key=len)
-            next(iter(largest)).end()
-
-    def discard(self, connection: Connection) -> None:
-        """Forget a connection, if it is here."""
-        here = self.by_address.get(connection.address, {})
-        if connection in here:
-            del here[connection]
-            self.count -= 1
-            if not here:
-                del self.by_address[connection.address]
+    return made
 
 
 class Connection(H11Protocol):
     """A connection of uvicorn's server, in the crowd of all and, with half a request, in that of those."""
 
-    def __init__(self, everyone: Crowd, unfinished: Crowd, **given: Any) -> None:
+    def __init__(self, listener: Listener, **given: Any) -> None:
         super().__init__(**given)
-        self.everyone, self.unfinished = everyone, unfinished
+        self.everyone, self.unfinished = listener.everyone, listener.unfinished
         self.address = ""
         self._due: dict[str, asyncio.TimerHandle] = {}
 
@@ -79,7 +46,7 @@ class Connection(H11Protocol):
         """Begin to wait for a request."""
         super().connection_made(transport)
         transport.set_write_buffer_limits(0)  # whatever is not taken at once is waited for
-        self.address = self.client[0] if self.client else ""
+        self.address = grouped(self.client[0]) if self.client else ""
         self._note()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -120,13 +87,13 @@ class Connection(H11Protocol):
         is_idle = state is h11.IDLE and self.cycle is not None and not self.conn.trailing_data[0]
         if state is h11.IDLE and not is_idle:
             if "head" not in self._due:
-                self._due["head"] = self.loop.call_later(HEAD_SECONDS, self.end)
+                self._due["head"] = self.loop.call_later(listening.HEAD_SECONDS, self.end)
         else:
             self._cancel("head")
         if is_idle or state not in (h11.IDLE, h11.SEND_BODY):
             self.unfinished.discard(self)
         # From the start of a request it keeps its place: a byte now and then makes nobody the youngest.
-        elif self not in self.unfinished.by_address.get(self.address, {}):
+        elif self not in self.unfinished.of(self.address):
             self.unfinished.add(self)
 
     def _cancel(self, name: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -21,19 +20,19 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from pawmatch.errors import BadOption
 from pawmatch.images.fetch import fetch
 from pawmatch.settings import Settings, on_lent_gpu
 from pawmatch.ui import assistants, compare, html, known, request_log
 from pawmatch.ui.api import add_endpoints
 from pawmatch.ui.bounds import MAX_SESSIONS, cancel, keep_few_heaps, keeping
 from pawmatch.ui.compare import ComparePage
-from pawmatch.ui.connections import BACKLOG, MAX_HEAD_BYTES, limited
+from pawmatch.ui.connections import MAX_HEAD_BYTES, limited
 from pawmatch.ui.faults import Faults
 from pawmatch.ui.gradio_patches import app_of, fetch_nothing, pad_calls, remember_signatures
 from pawmatch.ui.handlers import EXAMPLES, HOW_TO_SEND, Handlers, read_examples
 from pawmatch.ui.inference import Classifiers, from_settings, lent_gpu
 from pawmatch.ui.known import KnownPage
+from pawmatch.ui.listening import BACKLOG, Listener, listen
 from pawmatch.ui.middleware import Door, endpoint_of, route
 from pawmatch.ui.page import PhotoPage
 from pawmatch.ui.presence import Presence, UploadRoom, Visitors
@@ -145,33 +144,12 @@ def app(settings: Settings, classifiers: Classifiers, examples: Path = EXAMPLES)
     return Door(served, settings, os.environ.get("GRADIO_ROOT_PATH", ""))
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on an address, IPv4 or IPv6; raises BadOption if none can."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # "::" is every interface
-            listener.bind(address)
-            listener.listen()
-        except OSError:
-            listener.close()
-            raise
-    except OSError as exc:
-        raise BadOption(
-            f"Nothing can listen on {host}, port {port} ({exc.strerror}); choose others with --host and "
-            "--port or PAWMATCH_HOST and PAWMATCH_PORT."
-        ) from exc
-    return listener
-
-
-def server_of(served: ASGIApp) -> uvicorn.Server:
+def server_of(served: ASGIApp, listener: Listener) -> uvicorn.Server:
     """The server for an app, whose connections are limited; headers tell it nothing of who a visitor is."""
     config = uvicorn.Config(
         served,
-        http=limited(),
+        http=limited(listener),
+        loop="asyncio",  # another would not call the listener
         ws="none",
         proxy_headers=False,
         backlog=BACKLOG,
@@ -198,7 +176,7 @@ def serve(settings: Settings, examples: Path = EXAMPLES) -> None:
     elif settings.warm_up:
         # While the page is being built: reading weights is waiting, for the most part.
         threading.Thread(target=classifiers.warm_up, name="warm-up", daemon=True).start()
-    server = server_of(app(settings, classifiers, examples))
+    server = server_of(app(settings, classifiers, examples), listener)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as uvicorn hands it on in the end
     named = {"0.0.0.0": "localhost", "::": "localhost"}.get(host, f"[{host}]" if ":" in host else host)
     print(f"pawmatch answers at http://{named}:{settings.port}/", flush=True)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -92,6 +93,7 @@ def parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None
     return (found.ipv4_mapped or found) if isinstance(found, ipaddress.IPv6Address) else found
 
 
+@lru_cache(MAX_VISITORS)  # connections come from a few addresses, most of them
 def grouped(address: str) -> str:
     """The address, or the network of 2^64 addresses that one household has in IPv6."""
     found = parsed(address)

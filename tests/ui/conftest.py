@@ -141,12 +141,13 @@ def photos_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore
 @contextmanager
 def running(settings: Settings, classifiers: Classifiers, examples: Path) -> Iterator[str]:
     """The service under its settings; gives its address."""
-    from pawmatch.ui.server import app, listen, server_of
+    from pawmatch.ui.listening import listen
+    from pawmatch.ui.server import app, server_of
 
     at = replace(settings, port=free_port())
     listener = listen(at.host, at.port)
     base = os.environ.get("GRADIO_TEMP_DIR", "")  # the service makes a folder in it, and names that
-    server = server_of(in_loop(lambda: app(at, classifiers, examples)))
+    server = server_of(in_loop(lambda: app(at, classifiers, examples)), listener)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from pawmatch.ui import connections
-from pawmatch.ui.connections import Crowd, max_connections
-from pawmatch.ui.server import listen, server_of
+from pawmatch.ui import connections, listening
+from pawmatch.ui.listening import Crowd, listen, max_connections
+from pawmatch.ui.server import server_of
 from tests.ui.asking import echo
 
 HEAD = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
@@ -24,16 +24,16 @@ Open = Callable[[bytes], socket.socket]
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that a test reaches; nothing ends by its age."""
-    monkeypatch.setattr(connections, "MAX_UNFINISHED", 8)
-    monkeypatch.setattr(connections, "max_connections", lambda: 16)
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 600)
+    monkeypatch.setattr(listening, "MAX_UNFINISHED", 8)
+    monkeypatch.setattr(listening, "max_connections", lambda: 16)
+    monkeypatch.setattr(listening, "HEAD_SECONDS", 600)
 
 
 @pytest.fixture
 def port(small: None) -> Iterator[int]:
     """A server that repeats what it is sent."""
     with listen("127.0.0.1", 0) as listener:
-        server = server_of(echo)
+        server = server_of(echo, listener)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         server.config.lifespan = "off"
         thread.start()
@@ -77,7 +77,7 @@ def is_answered(line: socket.socket) -> bool:
 def test_half_a_head_ends_and_half_a_body_does_not_count_as_one(
     monkeypatch: pytest.MonkeyPatch, begin: Open
 ) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.1)
+    monkeypatch.setattr(listening, "HEAD_SECONDS", 0.1)
     whole, half, silent = begin(HEAD + b"\r\nab"), begin(HEAD), begin(b"")
     second = begin(HEAD + b"\r\nabcde" + HEAD)  # after a whole request
     assert is_answered(second)
@@ -129,28 +129,28 @@ def test_who_does_not_take_an_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPat
 class Fake:
     """A connection that notes its end."""
 
-    def __init__(self, crowd: Crowd, gone: list[Fake], address: str) -> None:
+    def __init__(self, crowd: Crowd[Fake], gone: list[Fake], address: str) -> None:
         self.crowd, self.gone, self.address = crowd, gone, address
 
     def end(self) -> None:
         self.gone.append(self)
-        self.crowd.discard(self)  # type: ignore[arg-type]
+        self.crowd.discard(self)
 
 
 def test_the_address_that_has_most_gives_one_up() -> None:
-    crowd = Crowd(4)
+    crowd: Crowd[Fake] = Crowd(4)
     gone: list[Fake] = []
     honest, *others = (Fake(crowd, gone, address) for address in "baaaaaa")
     for fake in (honest, *others):
-        crowd.add(fake)  # type: ignore[arg-type]
+        crowd.add(fake)
     assert gone == others[:3]
-    crowd.discard(honest)  # type: ignore[arg-type]
+    crowd.discard(honest)
     assert (crowd.count, set(crowd.by_address)) == (3, {"a"})
 
 
 @pytest.mark.parametrize(("allowed", "most"), [(1024, 512), (256, 128), (64, 64), (10**6, 1024), (-1, 1024)])
 def test_open_files_are_left_for_photos(monkeypatch: pytest.MonkeyPatch, allowed: int, most: int) -> None:
     monkeypatch.setattr(
-        connections, "resource", SimpleNamespace(getrlimit=lambda kind: (allowed, 0), RLIMIT_NOFILE=7)
+        listening, "resource", SimpleNamespace(getrlimit=lambda kind: (allowed, 0), RLIMIT_NOFILE=7)
     )
     assert max_connections() == most

@@ -13,6 +13,7 @@ import pytest
 from pawmatch.errors import PawMatchError
 from pawmatch.ui import request_log
 from pawmatch.ui.handlers import Handlers
+from pawmatch.ui.listening import listen
 from pawmatch.ui.server import server_of
 from pawmatch.ui.visitors import TokenBuckets
 from tests.ui.asking import echo
@@ -117,7 +118,8 @@ def test_refusals_leave_few_lines_and_the_next_one_counts_the_others(
     request_log.turned_away("upload", "TooLarge")
     assert [json.loads(line).get("left_out") for line in kept.lines[3:]] == [997, None]
     errors = logging.getLogger("uvicorn.error")
-    server_of(echo)
+    with listen("127.0.0.1", 0) as listener:
+        server_of(echo, listener)
     record = errors.makeRecord(errors.name, logging.ERROR, "", 0, "Invalid HTTP request", (), None)
     assert sum(request_log.few_lines(record) for _ in range(1000)) == 3
     assert request_log.few_lines in errors.filters

@@ -18,6 +18,7 @@ from pawmatch.errors import BadOption
 from pawmatch.settings import Settings
 from pawmatch.ui import server
 from pawmatch.ui.inference import Classifiers
+from pawmatch.ui.listening import listen
 from pawmatch.ui.uploads import PREFIX
 from tests.ui.conftest import free_port, running
 
@@ -47,7 +48,7 @@ def test_a_port_in_use_is_named(host: str) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(BadOption, match=f"^Nothing can listen on {host}, port {port} "):
-            server.listen(host, port)
+            listen(host, port)
 
 
 def test_a_host_that_is_not_here_is_named() -> None:
@@ -59,7 +60,7 @@ def test_a_host_that_is_not_here_is_named() -> None:
 def test_it_listens_on_ipv6(host: str) -> None:
     if not socket.has_ipv6:
         pytest.skip("no IPv6 here")
-    with server.listen(host, 0) as listener:
+    with listen(host, 0) as listener:
         with socket.create_connection(("::1", listener.getsockname()[1]), 5):
             pass
         if host == "::":  # every interface
