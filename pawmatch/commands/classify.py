@@ -62,7 +62,8 @@ types: check is true or false, reasons, candidates_90 and others are lists, what
 line of a .jsonl is the object of --json without its timing_ms, which would differ from run to run.
 
 IMAGE_OR_FOLDER may be a pattern ("photos/2024-*/"), a URL of an object store (s3://bucket/photos; fsspec's
-package for it has to be there), or a .tar or .zip of images, such as the shards of a WebDataset.
+package for it has to be there), a .tar or .zip of images, such as the shards of a WebDataset, a .parquet with
+a column of them, as Hugging Face has it, or a folder of such files.
 --on ray writes the columns of a .parquet into FOLDER, 512 images to a file; see docs/scaling.md.
 """
 FILE_WIDTH = 32  # columns of the terminal; a longer name pushes the rest of its line to the right

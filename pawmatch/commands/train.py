@@ -15,7 +15,9 @@ from pawmatch.labels import VARIANT_NAMES
 SUMMARY = "Train one variant, or all of them, on a folder of images."
 EPILOG = """\
 The data folder holds train/ and val/, each with one subfolder of images per class; without these two,
-a share of each class is held out for validation. Without a recipe, one is picked for the images and the
+a share of each class is held out for validation. In place of subfolders there may be .tar shards as
+WebDataset has them: key.jpg with key.cls (a class, or the number of a line of classes.txt, from 0), or
+class/key.jpg. Without a recipe, one is picked for the images and the
 machine: three heads on the bundled backbone, which stays as it is. A run that was cut goes on where it
 stopped when the same command is given again. It leaves summary.json and history.csv, the learning curve,
 in --out.
@@ -84,6 +86,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="compile the model first; pays on long runs")
     parser.add_argument("--autocast", metavar="TYPE", help="bfloat16 or float16 (default: full float32)")
     parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="decode images anew in each epoch instead of keeping them in memory",
+    )
+    parser.add_argument(
         "--tensorboard", action="store_true", help="write the learning curve to OUT/tensorboard too"
     )
 
@@ -135,6 +142,7 @@ def run(args: argparse.Namespace) -> int:
                 compile=args.compile,
                 autocast=autocast,
                 tensorboard=args.tensorboard,
+                stream=args.stream,
             ),
             report=say,
             **split,

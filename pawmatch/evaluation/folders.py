@@ -27,11 +27,13 @@ from pawmatch.labels import find_label
 if TYPE_CHECKING:
     from pawmatch.classifier import Classifier, ModelOutputs
     from pawmatch.images.pool import Read, Readers
+    from pawmatch.images.shards import Member
 
 Found = tuple[str, PawMatchError | None]
 
 WORDNET_NUMBER = re.compile(r"^n\d{8}-")  # "n02085620-Chihuahua", as subsets of ImageNet name their folders
 MAX_NAMED = 3
+NO_IMAGE = "There is no image at this place; name one that holds images."
 # What other programs leave in a folder: network storage, archives, file systems.
 TOOL_FOLDERS = frozenset(
     {"@eaDir", "__MACOSX", "$RECYCLE.BIN", "#recycle", "lost+found", "System Volume Information"}
@@ -43,10 +45,14 @@ AHEAD = 6  # batches that may be under way: one that waits for the models, some 
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """An image file and the index of its class among the model's labels."""
+    """An image file and the index of its class among the model's labels.
+
+    `shard` is the tar that it lies in and where; `path` then is its name as if that were a folder.
+    """
 
     path: Path
     target: int
+    shard: tuple[Path, Member] | None = None
 
 
 def is_hidden(name: str) -> bool:
@@ -62,19 +68,20 @@ def find_images(paths: Iterable[str]) -> Iterator[Found]:
     from pawmatch.images.storage import find_stored, is_archive, is_stored
 
     for path in chain.from_iterable(map(matches, paths)):
-        if is_stored(path) or (is_archive(path) and os.path.isfile(path)):  # noqa: PTH113 - as below
-            yield from _stored(find_stored(path), path)
-            continue
+        stored = is_stored(path) or (is_archive(path) and os.path.isfile(path))  # noqa: PTH113 - as below
         # A path that the system cannot even look up, such as a much too long one, is left to the reader.
-        if not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some of them
+        if not stored and not os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for some of them
             yield path, None
             continue
         found = False
-        for entry in _walk(path):
+        for entry in find_stored(path) if stored else _walk(path):
             found = True
             yield entry
         if not found:
-            yield path, ImageNotFound("There is no image in this folder; name one that holds images.")
+            shards = [] if stored else sorted(filter(is_archive, os.listdir(path)))  # noqa: PTH208
+            yield from find_images(os.path.join(path, name) for name in shards)  # noqa: PTH118
+            if not shards:
+                yield path, ImageNotFound(NO_IMAGE)
 
 
 def matches(path: str) -> list[str]:
@@ -112,20 +119,6 @@ def find_shard(paths: Iterable[str], shard: str | None) -> Iterator[Found]:
         yield from chunk[(number - 1) * BATCH : number * BATCH]
 
 
-def _stored(names: Iterator[str], place: str) -> Iterator[Found]:
-    """What is found in a store, or the error with which it cannot be listed or holds nothing."""
-    try:
-        first = next(names, None)
-        if first is None:
-            yield place, ImageNotFound("There is no image at this place; name one that holds images.")
-            return
-        yield first, None
-        for name in names:
-            yield name, None
-    except ImageUnreadable as exc:
-        yield place, exc
-
-
 def _walk(folder: str) -> Iterator[Found]:
     """The images in a folder and its subfolders, with constant memory for any number of folders."""
     from pawmatch.images.filetypes import SUFFIXES
@@ -154,10 +147,12 @@ def images_below(folder: str | Path) -> list[Path]:
     if not Path(folder).is_dir():
         raise BadOption(f"There is no folder {folder}; name a folder of images.")
     found = []
-    for path, error in find_images([str(folder)]):
+    for path, error in _walk(str(folder)):
         if error is not None:
             raise error
         found.append(Path(path))
+    if not found:
+        raise ImageNotFound(NO_IMAGE)
     return found
 
 

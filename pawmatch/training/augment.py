@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from pawmatch.errors import TrainingError
 from pawmatch.images import InputSpec
 from pawmatch.training.data import LabelledImages
 from pawmatch.training.recipe import Recipe
+from pawmatch.training.shards import Streamed
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 # From this many image pixels a view pixel on, each view pixel is the mean of 2x2 samples.
@@ -179,10 +181,13 @@ def _sampled(images: Tensor, grid: Tensor) -> Tensor:
     )
 
 
-def padded(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Images (3, h, w) of any size as one block (N, 3, H, W), each in its upper left corner; (N, 2) sizes."""
+def padded(images: Sequence[Tensor], extent: tuple[int, int] | None = None) -> tuple[Tensor, Tensor]:
+    """Images (3, h, w) of any size as one block (N, 3, H, W), each in its upper left corner; (N, 2) sizes.
+
+    H and W are the `extent`, or the largest height and width.
+    """
     sizes = torch.tensor([image.shape[1:] for image in images])
-    height, width = sizes.amax(dim=0).tolist()
+    height, width = extent or sizes.amax(dim=0).tolist()
     block = torch.zeros(len(images), 3, height, width, dtype=torch.uint8)
     for row, image in zip(block, images, strict=True):
         row[:, : image.shape[1], : image.shape[2]] = image
@@ -192,7 +197,8 @@ def padded(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 class TrainingBatches:
     """All training images on the device, and the batches of any epoch.
 
-    Memory on the device: 3 bytes a pixel of the largest height times the largest width, for each image.
+    Memory on the device: 3 bytes a pixel of the largest height times the largest width, for each image. Of
+    images that are streamed, which give the same batches, there is one batch at a time.
     """
 
     def __init__(
@@ -203,12 +209,15 @@ class TrainingBatches:
         backgrounds: Sequence[NDArray[np.uint8]] = (),
     ) -> None:
         self.recipe, self.device, self.labels = recipe, device, data.labels
-        block, self.sizes = padded([_channels_first(image) for image in data.images])
-        self.images = block.to(device)
+        self.streamed = data.images if isinstance(data.images, Streamed) else None
+        if self.streamed is None:
+            block, self.sizes = padded([_channels_first(image) for image in data.images])
+            self.images = block.to(device)
         self.targets = torch.tensor(data.targets)
         self.backgrounds = None
         if backgrounds and recipe.zoom_out:
-            scenes = [_squared(image, block.shape[-1]) for image in backgrounds]
+            side = self.images.shape[-1] if self.streamed is None else self.streamed.extent[1]
+            scenes = [_squared(image, side) for image in backgrounds]
             self.backgrounds = torch.stack(scenes).to(device)
 
     def epoch(self, number: int, *, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
@@ -219,16 +228,28 @@ class TrainingBatches:
         where it cannot be shared evenly.
         """
         augment, generator = self._augment(number, rank)
-        for rows in self.order(number, rank=rank, world=world):
-            images = self.images[torch.tensor(rows, device=self.device)]
-            yield augment(images, self.sizes[rows], generator), self.targets[rows].to(self.device)
+        order = self.order(number, rank=rank, world=world)
+        for rows, (images, sizes) in zip(order, self._read(order), strict=True):
+            yield augment(images, sizes, generator), self.targets[rows].to(self.device)
 
     def in_order(self, number: int, batch_size: int = 64) -> Iterator[Tensor]:
         """A view of every image once and in order, in [0, 1]; the same ones whatever the recipe's seed."""
         augment, generator = self._augment(number, 0)
         generator.manual_seed(number)
-        for rows in torch.split(torch.arange(len(self.targets)), batch_size):
-            yield augment(self.images[rows.to(self.device)], self.sizes[rows], generator)
+        rows = torch.split(torch.arange(len(self.targets)), batch_size)
+        for images, sizes in self._read([some.tolist() for some in rows]):
+            yield augment(images, sizes, generator)
+
+    def _read(self, order: Sequence[Sequence[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The images of each batch as one block on the device, and their sizes."""
+        if self.streamed is None:
+            for rows in order:
+                yield self.images[torch.tensor(rows, device=self.device)], self.sizes[rows]
+            return
+        images = iter(self.streamed.pick(chain.from_iterable(order)))
+        for rows in order:
+            block, sizes = padded([_channels_first(next(images)) for _ in rows], self.streamed.extent)
+            yield block.to(self.device), sizes
 
     def order(self, number: int, *, rank: int = 0, world: int = 1) -> list[list[int]]:
         """Which images each batch of epoch `number` has, for process `rank` of `world`."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +21,10 @@ from torch import Tensor
 from pawmatch.errors import ImageError, TrainingError
 from pawmatch.evaluation import folders
 from pawmatch.evaluation.folders import LabelledFile, class_folders, images_below
-from pawmatch.images import InputSpec, open_image
+from pawmatch.images import InputSpec
 from pawmatch.labels import spelling_key
-from pawmatch.training.distributed import rank
+from pawmatch.training.distributed import gathered, rank, share
+from pawmatch.training.shards import Streamed, decode, shard_classes
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +47,13 @@ class LabelledFiles:
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Decoded images, uint8 (H, W, 3) of any size, with their class index and file.
+    """Images, uint8 (H, W, 3) of any size, decoded or Streamed, with their class index and file.
 
     `skipped` has a line for each file that could not be read.
     """
 
     labels: tuple[str, ...]
-    images: tuple[NDArray[np.uint8], ...]
+    images: Sequence[NDArray[np.uint8]]
     targets: tuple[int, ...]
     skipped: tuple[str, ...] = ()
     files: tuple[LabelledFile, ...] = ()
@@ -84,19 +86,21 @@ class Images:
 
 
 def list_classes(folder: Path, labels: Sequence[str] | None = None) -> LabelledFiles:
-    """List a folder that has one subfolder of images per class, in sorted order.
+    """List a folder that has one subfolder of images per class, or tar files, in sorted order.
 
     Raises BadOption where the folder is missing, TrainingError where it has under two classes or lacks one
     of `labels`.
     """
-    classes = class_folders(folder)
+    below = class_folders(folder).items()
+    classes = {name: [LabelledFile(path, 0) for path in paths] for name, paths in below}
+    classes = classes or shard_classes(folder)
     names = tuple(classes)
     if labels is not None and set(names) != set(labels):
         odd = sorted(set(names) ^ set(labels))[0]
         raise TrainingError(f"Class {odd!r} is in one half of the data only; give both the same subfolders.")
     if len(names) < 2:
         raise TrainingError(f"Folder {folder} has {len(names)} subfolders; two classes or more are needed.")
-    pairs = (LabelledFile(path, index) for index, name in enumerate(names) for path in classes[name])
+    pairs = (replace(file, target=index) for index, name in enumerate(names) for file in classes[name])
     return LabelledFiles(names, tuple(pairs))
 
 
@@ -218,23 +222,27 @@ def fingerprint(half: LabelledFiles | LabelledImages) -> str:
     return folders.fingerprint(half.files, half.labels)
 
 
-def decode_all(files: LabelledFiles, *, long_side: int, threads: int = 4) -> LabelledImages:
+def decode_all(
+    files: LabelledFiles, *, long_side: int, threads: int = 4, stream: bool = False
+) -> LabelledImages:
     """Decode every file once, shrunk to `long_side`; a file that cannot be read is skipped and named.
 
-    Memory: 3 bytes a pixel, about 0.1 MB an image at 224 px.
+    Memory: 3 bytes a pixel, about 0.1 MB an image at 224 px. Those to `stream` are decoded too, by all
+    processes of the run together, to know which can be read, but not kept.
     """
 
-    def decode(file: LabelledFile) -> NDArray[np.uint8] | str:
+    def attempt(file: LabelledFile) -> NDArray[np.uint8] | tuple[int, ...] | str:
         try:
-            image = open_image(file.path)
+            image = decode(file, long_side)
+            return image.shape if stream else image
         except ImageError as exc:
             name = file.path.name.encode("utf-8", "backslashreplace").decode()  # names need not be UTF-8
             return f"{name}: {exc}"
-        image.thumbnail((long_side, long_side), Image.Resampling.BICUBIC)
-        return np.array(image, dtype=np.uint8)
 
     with ThreadPoolExecutor(threads) as pool:
-        decoded = list(pool.map(decode, files.files))
+        decoded = list(pool.map(attempt, share(files.files) if stream else files.files))
+    if stream:
+        decoded = gathered(decoded)
     skipped = tuple(result for result in decoded if isinstance(result, str))
     if rank() == 0:
         for line in skipped:
@@ -243,8 +251,13 @@ def decode_all(files: LabelledFiles, *, long_side: int, threads: int = 4) -> Lab
     kept = [(result, file) for result, file in pairs if not isinstance(result, str)]
     if not kept:
         raise TrainingError("No image of the folder could be read; check that it holds photos.")
+    images: Sequence[Any]
     images, read = zip(*kept, strict=True)
-    return LabelledImages(files.labels, images, tuple(file.target for file in read), skipped, read)
+    targets = tuple(file.target for file in read)
+    if stream:
+        height, width, _ = np.max(images, axis=0)
+        images = Streamed(read, long_side, (int(height), int(width)), threads)
+    return LabelledImages(files.labels, images, targets, skipped, read)
 
 
 def check_images(images: Images) -> None:
@@ -275,7 +288,8 @@ def check_held_out(images: Images) -> None:
 class ValidationBatches(Sequence[Tensor]):
     """Every image once, in order, in its plain view: (N, 3, size, size).
 
-    Batches are made when they are asked for; their pixels are kept, three bytes each, for the next epoch.
+    Batches are made when they are asked for; their pixels are kept, three bytes each, for the next epoch,
+    unless the images are streamed.
     """
 
     def __init__(self, data: LabelledImages, spec: InputSpec, batch_size: int = 64) -> None:
@@ -288,8 +302,11 @@ class ValidationBatches(Sequence[Tensor]):
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
         if not 0 <= index < len(self):
             raise IndexError(index)
-        if index not in self._pixels:
+        pixels = self._pixels.get(index)
+        if pixels is None:
             rows = self.data.images[index * self.batch_size : (index + 1) * self.batch_size]
-            pixels = [self.spec.pixels(Image.fromarray(row)) for row in rows]
-            self._pixels[index] = torch.from_numpy(np.concatenate(pixels))
-        return self.spec.normalise(self._pixels[index])
+            views = [self.spec.pixels(Image.fromarray(row)) for row in rows]
+            pixels = torch.from_numpy(np.concatenate(views))
+            if not isinstance(self.data.images, Streamed):
+                self._pixels[index] = pixels
+        return self.spec.normalise(pixels)

@@ -181,7 +181,10 @@ VIEW_KEYS = (
 def _key(member: ImageModel, tail: nn.Module, batches: TrainingBatches, recipe: Recipe, engine: str) -> str:
     """A name for everything that cached maps depend on; the `tail`, which learns, is no part of it."""
     digest = hashlib.sha256(repr([engine, *(getattr(recipe, key) for key in VIEW_KEYS)]).encode())
-    tensors = [batches.images, *([batches.backgrounds] if batches.backgrounds is not None else [])]
+    for image in batches.streamed or ():
+        digest.update(image.tobytes())
+    tensors = [] if batches.streamed else [batches.images]
+    tensors += [batches.backgrounds] if batches.backgrounds is not None else []
     learning = {tensor.data_ptr() for tensor in tail.state_dict().values()}
     frozen = [t for t in member.features().state_dict().values() if t.data_ptr() not in learning]
     for tensor in (*tensors, *frozen):

@@ -54,6 +54,7 @@ class Settings:
     compile: bool = False
     autocast: str = ""  # "", "bfloat16" or "float16"
     tensorboard: bool = False
+    stream: bool = False  # decode images when a batch wants them, and keep none
 
 
 @dataclass(frozen=True)

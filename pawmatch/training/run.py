@@ -113,8 +113,8 @@ def run_training(
         side = max(DECODED_SIDE, spec.size)
         answered = max(ANSWERED_SIDE, 2 * side)
         images = Images(
-            decode_all(train_files, long_side=side),
-            decode_all(val_files, long_side=answered),
+            decode_all(train_files, long_side=side, stream=settings.stream),
+            decode_all(val_files, long_side=answered, stream=settings.stream),
             decode_all(list_images(outside), long_side=answered) if outside else None,
             decode_all(list_images(unknown), long_side=answered) if unknown else None,
         )

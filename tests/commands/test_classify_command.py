@@ -80,7 +80,7 @@ def test_lines_for_people(breeds: str, album: Path, capsys: pytest.CaptureFixtur
     assert "check: " in out
     # What is missing is said before the models are loaded.
     assert [line.split(": ")[2] for line in err.splitlines()] == [paths[2], str(album / "b.jpg"), paths[1]]
-    assert "There is no image in this folder" in err
+    assert "There is no image at this place" in err
 
 
 def test_one_image_is_described_in_full(breeds: str, dog: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -312,3 +312,37 @@ def test_patterns_shards_of_a_dataset_and_urls_are_sources(
         for one, first in zip(row["predictions"], rows[0]["predictions"], strict=True):
             assert one == {**first, "confidence": pytest.approx(first["confidence"])}
     assert rows[-1]["error"]["code"] == "ImageNotFound"
+
+
+def test_rows_of_a_folder_a_tar_and_a_table_are_the_same(breeds: str, dog: Path, tmp_path: Path) -> None:
+    """Ten pictures, one cut short and one no picture; the tar is in a folder of shards, which is named."""
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    photos, shards = tmp_path / "photos", tmp_path / "shards"
+    photos.mkdir()
+    shards.mkdir()
+    with tarfile.open(shards / "000.tar", "w") as archive:
+        for number in range(10):
+            file = photos / f"{number}.jpg"
+            data = dog.read_bytes()[: 300 if number == 3 else None] if number != 7 else b"<html>"
+            file.write_bytes(data + bytes(number))
+            archive.add(file, file.name)
+            archive.add(Path(__file__), f"{number}.cls")
+    images = [{"bytes": file.read_bytes(), "path": file.name} for file in sorted(photos.iterdir())]
+    table = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"image": images}), table, row_group_size=4)
+    rows = []
+    for source, workers in ((photos, "0"), (shards, "0"), (table, "1")):
+        out = tmp_path / "rows.jsonl"
+        command = ["classify", str(source), "--source", breeds, "--workers", workers, "--out", str(out)]
+        assert main([*command, "--fresh"]) == 1
+        if source == table:  # as after a run that was ended
+            lines = out.read_text().splitlines(keepends=True)
+            out.write_text("".join(lines[:8]))
+            assert main(command) == 1
+        rows.append([json.loads(line) for line in out.read_text().splitlines()])
+    names = [[row.pop("file") for row in part] for part in rows]
+    assert names[1][4] == f"tar://4.jpg::{shards / '000.tar'}"
+    assert names[2][4] == f"parquet://4/4.jpg::{table}"
+    assert rows[0] == rows[1] == rows[2]
+    assert [row["error"]["code"] for row in rows[0] if "error" in row] == ["BrokenImage", "UnsupportedFormat"]

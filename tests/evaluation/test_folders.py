@@ -86,7 +86,7 @@ def test_images_below_a_folder_may_be_flat_or_nested(album: Path, tmp_path: Path
     names = [path.relative_to(album).as_posix() for path in images_below(album)]
     assert names == ["a.jpg", "b.jpg", "deeper/c.PNG"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ImageNotFound, match="no image in this folder"):
+    with pytest.raises(ImageNotFound, match="no image at this place"):
         images_below(tmp_path / "empty")
     with pytest.raises(BadOption, match="There is no folder"):
         images_below(tmp_path / "missing")

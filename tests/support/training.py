@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,34 @@ def write_colours(folder: Path, *, train: int, val: int) -> Path:
     return folder
 
 
+def write_tar(path: Path, files: Sequence[tuple[str, bytes]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def packed(folder: Path, to: Path) -> Path:
+    """The images of a folder of classes in tar files, one of each half with folders and one with .cls."""
+    for half in ("train", "val"):
+        found = sorted((folder / half).rglob("*.png"))[::-1]
+        named = [(f"{file.parent.name}/{file.name}", file.read_bytes()) for file in found[::2]]
+        write_tar(to / half / "0.tar", named)
+        beside = [
+            entry
+            for file in found[1::2]
+            for entry in (
+                (f"{file.stem}.cls", str(["blue", "red"].index(file.parent.name)).encode()),
+                (file.name, file.read_bytes()),
+            )
+        ]
+        write_tar(to / half / "1.tar", beside)
+    (to / "classes.txt").write_text("blue\nred\n")
+    return to
+
+
 def changes(values: list[str]) -> list[str]:
     """The values as --set options of the command."""
     return [part for value in values for part in ("--set", value)]
@@ -81,10 +111,11 @@ def train_tiny(
     variant: str = "cnn",
     recipe: Recipe = RECIPE,
     report: Callable[[str], None] = silently,
+    settings: Settings = SETTINGS,
     **options: Any,
 ) -> Path:
     """Train the tiny recipe, and give the checkpoint's folder."""
-    return run_training(recipe, variant, data, out, settings=SETTINGS, report=report, **options)
+    return run_training(recipe, variant, data, out, settings=settings, report=report, **options)
 
 
 def write_backbone(folder: Path, *, mean: float = 0.5, name: str = "tf_efficientnet_lite0") -> Path:

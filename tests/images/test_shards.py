@@ -1,0 +1,151 @@
+"""Tar files and tables of pictures: what is found in them, and what hostile ones may take."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from pawmatch.errors import ImageNotFound, ImageUnreadable
+from pawmatch.images import shards
+from pawmatch.images.reading import MAX_MB
+from pawmatch.images.shards import Table, Tar, members
+from pawmatch.images.storage import find_stored, open_stored
+
+JPEG = b"\xff\xd8" + bytes(40)
+
+
+def packed(*files: tuple[str, bytes]) -> io.BytesIO:
+    """A tar with these files."""
+    place = io.BytesIO()
+    with tarfile.open(fileobj=place, mode="w") as tar:
+        for name, data in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return io.BytesIO(place.getvalue())
+
+
+def test_a_tar_gives_its_pictures_in_any_order() -> None:
+    tar = Tar(packed(("a/1.jpg", b"one"), ("a/1.cls", b"0"), ("a/._1.jpg", b"x"), ("2.png", b"two")))
+    assert list(tar.names()) == ["a/1.jpg", "2.png"]
+    for name, data in (("a/1.jpg", b"one"), ("2.png", b"two"), ("a/1.jpg", b"one"), ("a/1.cls", b"0")):
+        assert tar.open(name).read() == data
+    with pytest.raises(KeyError):
+        tar.open("3.jpg")
+
+
+def test_members_of_one_name_are_told_apart_by_their_order() -> None:
+    tar = Tar(packed(("1.jpg", b"one"), ("1.jpg", b"two")))
+    assert [tar.open(name).read() for name in tar.names()] == [b"one", b"two"]
+
+
+def test_no_name_in_a_shard_leads_out_of_it(tmp_path: Path) -> None:
+    """Such a name would be part of a URL, and its end the address of something else."""
+    secret = tmp_path / "secret.tar"
+    secret.write_bytes(packed(("x.jpg", b"secret")).getvalue())
+    shard = tmp_path / "shard.tar"
+    shard.write_bytes(
+        packed((f"x.jpg::{secret}", b"no picture"), (f"x.jpg::{secret}:::.jpg", b"own")).getvalue()
+    )
+    ((found, error),) = find_stored(str(shard))
+    assert error is None
+    assert found.count("::") == 1
+    assert open_stored(found).read() == b"own"
+
+
+def test_a_tar_cannot_take_memory(tmp_path: Path) -> None:
+    """Neither by its headers, nor by what it says of a member; the files are sparse, and so cost no disk."""
+    path = tmp_path / "large.tar"
+    header = tarfile.TarInfo("1.jpg")
+    header.size = 3 * 2**30
+    tracemalloc.start()
+    try:
+        with path.open("wb") as file:
+            file.write(header.tobuf())
+            file.truncate(3 * 2**30 + 2048)
+        with path.open("rb") as file:
+            assert len(Tar(file).open("1.jpg").read()) == MAX_MB * 2**20 + 1
+        header.type = tarfile.GNUTYPE_LONGNAME
+        with path.open("r+b") as file:
+            file.write(header.tobuf())
+        with path.open("rb") as file, pytest.raises(OSError, match="header is too large"):
+            list(members(file))
+        assert tracemalloc.get_traced_memory()[1] < 70 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("name", "cut"), [("t.tar", 700), ("t.tar", 3), ("t.parquet", 3), ("t.zip", 3)])
+def test_a_damaged_shard_is_a_place_that_cannot_be_listed(tmp_path: Path, name: str, cut: int) -> None:
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow")
+    path = tmp_path / name
+    path.write_bytes(packed(("1.jpg", bytes(1000)), ("2.jpg", bytes(1000))).getvalue()[:cut])
+    *_, (place, error) = find_stored(str(path))
+    assert str(path) in place
+    assert isinstance(error, ImageUnreadable)
+    assert "cannot be listed" in str(error)
+
+
+def table(columns: dict[str, object], path: Path, rows: int = 2) -> Path:
+    """A Parquet file with so many rows in a group."""
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    pq.write_table(pa.table(columns), path, row_group_size=rows)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("columns", "names"),
+    [
+        (
+            {
+                "label": [0] * 5,
+                "image": [{"bytes": JPEG + bytes([n]), "path": f"d/{n}.jpg"} for n in range(5)],
+            },
+            [f"{n}/d/{n}.jpg" for n in range(5)],
+        ),
+        (
+            {"mask": [b"m"] * 5, "jpg": [JPEG + bytes([n]) for n in range(5)], "__key__": list("abcde")},
+            ["0/a", "1/b", "2/c", "3/d", "4/e"],
+        ),
+        ({"photo": [JPEG + bytes([n]) for n in range(5)]}, list("01234")),
+    ],
+)
+def test_a_table_gives_its_pictures_in_any_order(
+    tmp_path: Path, columns: dict[str, object], names: list[str]
+) -> None:
+    path = table(columns, tmp_path / "t.parquet")
+    found = [name for name, error in find_stored(str(path)) if error is None]
+    assert found == [f"parquet://{name}::{path}" for name in names]
+    for number in (0, 1, 2, 4, 3, 3, 0):
+        assert open_stored(found[number]).read() == JPEG + bytes([number])
+    with pytest.raises(ImageNotFound):
+        open_stored(f"parquet://5::{path}")
+    with pytest.raises(ImageUnreadable):
+        open_stored(f"parquet://first::{path}")
+
+
+def test_rows_without_a_picture_are_empty_and_large_ones_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [None, {"bytes": None, "path": "a::b:"}, {"bytes": bytes(2000), "path": None}]
+    path = table({"image": pictures}, tmp_path / "t.parquet", rows=8)
+    monkeypatch.setattr(shards, "MAX_PICTURE", 1000)
+    with path.open("rb") as file:
+        shard = Table(file)
+        assert list(shard.names()) == ["0", "1/a:b", "2"]
+        assert [len(shard.open(name).read()) for name in ("0", "1", "2")] == [0, 0, 1000]
+        monkeypatch.setattr(shards, "MAX_CHUNK", 1000)
+        with pytest.raises(ValueError, match="write smaller ones"):
+            shard.open("0")
+
+
+def test_a_table_without_pictures_says_so(tmp_path: Path) -> None:
+    path = table({"name": ["a"], "many": [[b"a", b"b"]]}, tmp_path / "t.parquet")
+    ((_, error),) = find_stored(str(path))
+    assert "no column of pictures" in str(error)
