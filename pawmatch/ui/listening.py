@@ -30,10 +30,10 @@ MAX_UNFINISHED_EACH = 64  # of one address; what else comes from there is held
 HEAD_SECONDS = 10.0  # for the head of a request, or while it is held
 LOOK_SECONDS = 0.1  # how often it is looked at what those that are held have sent
 MOST_AT_ONCE = 32  # that are held before anybody else has their turn
-# An upload is seldom there as a whole; so many of those that have begun are taken up from an address.
-BEGUN_BYTES, BEGUN_A_SECOND = 4096, 32
+# An upload is seldom there as a whole; it is taken up for much of it, or for little where few others are.
+MUCH_BYTES, BEGUN_BYTES, BEGUN_A_SECOND = 2**15, 2**12, 32
 END_OF_HEAD = re.compile(rb"\r?\n\r?\n")
-LENGTH = re.compile(rb"\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
+LENGTH = re.compile(rb"\ncontent-length:[ \t]*0*(\d{1,9})", re.IGNORECASE)
 IN_PIECES = re.compile(rb"\ntransfer-encoding:", re.IGNORECASE)
 AT_ONCE = struct.pack("ii", 1, 0)  # for SO_LINGER: nothing of it stays
 
@@ -96,13 +96,14 @@ class Held:
     until: float = 0.0
 
     def is_ready(self) -> bool:
-        """Whether to take it up: for a whole request, or for the beginning of an upload if there were few."""
+        """Whether to take it up, for what has been said so far; a beginning that is taken up counts."""
         try:
-            said = self.line.recv(BEGUN_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            said = self.line.recv(MUCH_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except OSError:  # silent, or gone
             return False
-        is_begun = len(said) >= BEGUN_BYTES
-        return is_whole(said) or (is_begun and not self.listener.begun.take(self.address))
+        if is_whole(said) or len(said) >= MUCH_BYTES:
+            return True
+        return len(said) >= BEGUN_BYTES and not self.listener.begun.take(self.address)
 
     def end(self) -> None:
         """Take it up or hang up."""

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from pawmatch.ui import listening
-from pawmatch.ui.listening import BEGUN_BYTES, Listener, is_whole, listen
+from pawmatch.ui.listening import BEGUN_BYTES, MUCH_BYTES, Listener, is_whole, listen
 from pawmatch.ui.server import server_of
 from tests.ui.asking import echo
 from tests.ui.test_connections import HEAD, is_answered, is_over
@@ -100,11 +100,11 @@ def test_who_is_held_is_taken_up_once_the_request_is_there(
     wait_until(lambda: listener.unfinished.count == 3)
     upload.sendall(bytes(9000 - BEGUN_BYTES))
     said = b""
-    while not said.endswith(b"9000"):
+    while not said.endswith(b"\n9000"):
         said += upload.recv(4096)
 
 
-def test_few_beginnings_of_uploads_are_taken_up(
+def test_few_beginnings_of_uploads_are_taken_up_and_those_that_are_well_on_the_way(
     monkeypatch: pytest.MonkeyPatch, listener: Listener, begin: Open, flood: list[socket.socket]
 ) -> None:
     monkeypatch.setattr(listener.begun, "take", lambda address: address == "127.0.0.1")  # seconds to wait
@@ -112,6 +112,13 @@ def test_few_beginnings_of_uploads_are_taken_up(
     lines = [begin(begun) for _ in range(HELD + 1)]
     assert is_over(lines[0])
     assert (listener.unfinished.count, listener.held.count) == (2, HELD)
+    much = HEAD.replace(b"5", b"99999") + b"\r\n" + bytes(99_999)
+    first = begin(much[:MUCH_BYTES])
+    wait_until(lambda: listener.unfinished.count == 3)
+    first.sendall(much[MUCH_BYTES:])
+    said = b""
+    while not said.endswith(b"\n99999"):
+        said += first.recv(4096)
 
 
 def test_who_is_held_and_silent_is_hung_up_on(
@@ -133,6 +140,8 @@ def test_who_is_held_and_silent_is_hung_up_on(
         (b"GET / HTTP/1.1\nHost: x\n\n", True),  # h11 takes these, too
         (b"POST / HTTP/1.1\r\ncontent-length:  5\r\n\r\nabcd", False),
         (b"POST / HTTP/1.1\r\ncontent-length:  5\r\n\r\nabcde", True),
+        (b"POST / HTTP/1.1\r\ncontent-length: " + b"0" * 5000 + b"5\r\n\r\nabcd", False),
+        (b"POST / HTTP/1.1\r\ncontent-length: " + b"1" * 5000 + b"\r\n\r\nabcd", False),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n", False),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n", True),
     ],
