@@ -117,7 +117,9 @@ class Classifier:
     """The variants of one task; `main` is the one whose answer is given, by what the checkpoints say.
 
     `notice` is one line to show when another model than the one asked for serves. `engine` is one name for
-    all, or has one for each variant. Safe to call from several threads: nothing is stored on the models.
+    all, or has one for each variant. An `adaptive` one asks the other variants only where the main one took a
+    second look: where it was sure at the first, an answer's `variants` has it alone. Explanations have all.
+    Safe to call from several threads: nothing is stored on the models.
     """
 
     def __init__(
@@ -127,7 +129,9 @@ class Classifier:
         *,
         engine: str | Mapping[str, str] = "auto",
         device: str = "cpu",
+        adaptive: bool = False,
     ) -> None:
+        self.adaptive = adaptive
         self.task = checkpoints[0].config.task
         if self.task.name != task:
             raise NotACheckpoint(
@@ -194,7 +198,7 @@ class Classifier:
         checkpoints = [member.checkpoint for member in self.members.values()]
         for checkpoint in checkpoints:
             checkpoint.model.to(device)
-        return Classifier(self.task.name, checkpoints, engine="torch", device=device)
+        return Classifier(self.task.name, checkpoints, engine="torch", device=device, adaptive=self.adaptive)
 
     def predict(
         self, image: ImageSource, top_k: int = 5, facts: Mapping[str, str] | None = None
@@ -280,17 +284,43 @@ class Classifier:
         if not prepared:
             return []
         started = time.perf_counter()
-        views: dict[object, _Views] = {}
-        for member in self.members.values():
+        leading = next(one for one in self.members.values() if one.extractor == self.main.extractor)
+        main = self._look(leading, prepared)
+        features_ms = (time.perf_counter() - started) * 1000 / len(prepared)
+        if not (self.adaptive and self.main.spec.has_focus) or gradients:
+            return self._outputs(self.members, prepared, main, features_ms, gradients=gradients)
+        looks = torch.bincount(main.owners)
+        found: dict[int, ModelOutputs] = {}
+        for doubted, members in ((False, {self.main.variant: self.main}), (True, self.members)):
+            rows = ((looks > len(self.main.spec.fixed_views)) == doubted).nonzero()[:, 0].tolist()
+            if rows:
+                part = [prepared[row] for row in rows]
+                outputs = self._outputs(members, part, main.only(rows), features_ms)
+                found |= dict(zip(rows, outputs, strict=True))
+        return [found[row] for row in range(len(prepared))]
+
+    def _outputs(
+        self,
+        members: Mapping[str, Member],
+        prepared: Sequence[Prepared],
+        main: _Views,
+        features_ms: float,
+        *,
+        gradients: bool = False,
+    ) -> list[ModelOutputs]:
+        """What these variants, the main one among them, make of images whose `main` views it has seen."""
+        started = time.perf_counter()
+        views: dict[object, _Views] = {self.main.extractor: main}
+        for member in members.values():
             if member.extractor not in views:
                 views[member.extractor] = self._look(member, prepared)
         after_features = time.perf_counter()
-        main, count = views[self.main.extractor], len(prepared)
+        count = len(prepared)
         heads: list[dict[str, HeadOutput]] = [{} for _ in prepared]
         logits: dict[str, NDArray[np.float32]] = {}
         pooled: dict[object, NDArray[np.float32]] = {}
         with torch.no_grad():
-            for variant, member in self.members.items():
+            for variant, member in members.items():
                 of = views[member.extractor]
                 if gradients:
                     for row, kept in enumerate(heads):  # the plain view of each comes first
@@ -312,7 +342,7 @@ class Classifier:
             imagenet = main.mean(head.probabilities(main.maps), self.main) if head else None
         probabilities = {
             variant: calibrated(logits[variant], member.checkpoint.config.calibration)
-            for variant, member in self.members.items()
+            for variant, member in members.items()
         }
         after_head = time.perf_counter()
         # Copies: with a part of it, each image would keep the map of the whole batch in memory.
@@ -322,17 +352,15 @@ class Classifier:
         return [
             ModelOutputs(
                 prepared=entry,
-                feature_maps={
-                    variant: plain[member.extractor][row] for variant, member in self.members.items()
-                },
-                pooled={variant: pooled[member.extractor][row] for variant, member in self.members.items()},
+                feature_maps={variant: plain[member.extractor][row] for variant, member in members.items()},
+                pooled={variant: pooled[member.extractor][row] for variant, member in members.items()},
                 logits={variant: values[row] for variant, values in logits.items()},
                 probabilities={variant: values[row] for variant, values in probabilities.items()},
                 imagenet=imagenet[row] if imagenet is not None else None,
                 subject=main.subjects[row],
                 timing_ms={
                     "decode": round(entry.decode_ms, 1),
-                    "features": round((after_features - started) * 1000 / count, 1),
+                    "features": round(features_ms + (after_features - started) * 1000 / count, 1),
                     "head": round((after_head - after_features) * 1000 / count, 1),
                 },
                 doubted=bool((main.owners == row).sum() > len(self.main.spec.fixed_views)),
@@ -525,21 +553,22 @@ def load(
     engine: str | Mapping[str, str] = "auto",
     *,
     strict: bool = True,
+    adaptive: bool = False,
 ) -> Classifier:
     """Load every variant that `source` has for `task`.
 
     `source` is None for the bundled starter weights, a folder, or `hf://user/repo[/subfolder][@revision]`.
     `engine` is one name for all variants, or has one for each. With `strict` off, a Hub repository that
-    cannot be had is replaced by the bundled weights, and the classifier's `notice` says so. Torch's threads
-    are lowered to the cores that a container grants. Raises UnknownTask, BadOption, CheckpointError and
-    HubError.
+    cannot be had is replaced by the bundled weights, and the classifier's `notice` says so. For `adaptive`
+    see Classifier. Torch's threads are lowered to the cores that a container grants. Raises UnknownTask,
+    BadOption, CheckpointError and HubError.
     """
     if source is None:
         find_task(task)
     place = resolve_device(device, engine if isinstance(engine, str) else "auto")
     limit_torch_threads()
     checkpoints = load_task(source, task, place, strict=strict)
-    return Classifier(task, checkpoints, engine=engine, device=place)
+    return Classifier(task, checkpoints, engine=engine, device=place, adaptive=adaptive)
 
 
 def _at_hand(image: ImageSource) -> ImageSource:
@@ -571,6 +600,19 @@ class _Views:
     subjects: list[Subject | None]
     decided_by: str
     first: Tensor | None
+
+    def only(self, rows: Sequence[int]) -> _Views:
+        """Those of some of the images, in the same order."""
+        kept = torch.isin(self.owners, torch.tensor(rows))
+        place = kept.cumsum(0) - 1
+        return _Views(
+            self.maps[kept.to(self.maps.device)],
+            torch.searchsorted(torch.tensor(rows), self.owners[kept]),
+            place[[self.plain[row] for row in rows]].tolist(),
+            [self.subjects[row] for row in rows],
+            self.decided_by,
+            None if self.first is None else self.first[kept[: len(self.first)].to(self.first.device)],
+        )
 
     def mean(self, rows: Tensor, member: Member) -> NDArray[np.float32]:
         """What a variant made of the maps, (M, ...), averaged over an image's views: (N, ...) on the CPU."""

@@ -430,3 +430,27 @@ def test_a_second_look_is_taken_only_where_the_first_leaves_doubt(monkeypatch: p
     exits = with_calibration(classifier, conformal_quantile=0.0, second_look_quantile=1.0)
     assert len(exits.to_prediction(answers[1e-6]).candidates_90) == 1
     assert len(exits.to_prediction(answers[1.0]).candidates_90) == len(classifier.labels)
+
+
+def test_an_adaptive_one_asks_the_other_variants_only_after_a_second_look() -> None:
+    usual, adaptive = (load("breed", engine="torch", adaptive=chosen) for chosen in (False, True))
+    examples = Path(__file__).parents[1] / "examples"
+    doubtful, sure = examples / "west_highland_white_terrier.jpg", examples / "golden_retriever.jpg"
+    photos = [sure, doubtful, sure, doubtful]
+    asked = []
+    for outputs, all_asked in zip(adaptive.run_batches(photos), usual.run_batches(photos), strict=True):
+        assert isinstance(outputs, ModelOutputs)
+        assert isinstance(all_asked, ModelOutputs)
+        asked.append(list(outputs.logits))
+        assert outputs.doubted == all_asked.doubted
+        assert outputs.subject == all_asked.subject
+        assert np.allclose(outputs.feature_maps["cnn"], all_asked.feature_maps["cnn"], atol=1e-5)
+        for variant, logits in outputs.logits.items():
+            assert np.allclose(logits, all_asked.logits[variant], atol=1e-4)
+        answer, other = adaptive.to_prediction(outputs), usual.to_prediction(all_asked)
+        assert [one.label for one in answer.predictions] == [one.label for one in other.predictions]
+        assert answer.candidates_90 == other.candidates_90
+        assert answer.verdict == other.verdict
+        assert [one.variant for one in answer.variants] == asked[-1]
+    assert asked == [["cnn"], list(VARIANTS), ["cnn"], list(VARIANTS)]
+    assert list(adaptive.explain(sure).heatmaps) == list(VARIANTS)

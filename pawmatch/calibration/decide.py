@@ -166,7 +166,8 @@ def judge(calibration: Calibration, known: Known) -> Judged:
     open_to_groups = np.any(list(reasons.values()), axis=0) & ~outside & ~unknown
     size = sets.sum(axis=1)
     open_to_groups &= (size >= MIN_CANDIDATES) & (size <= MAX_CANDIDATES)
-    group = np.where(open_to_groups, enclosing_groups(calibration.groups, sets), -1)
+    group = np.full(len(first), -1, dtype=np.int64)
+    group[open_to_groups] = enclosing_groups(calibration.groups, sets[open_to_groups])
     sure = group_mass(calibration.groups, group, probabilities) >= calibration.group_threshold
     return Judged(probabilities, sets, outside, unknown, reasons, np.where(sure, group, -1))
 
@@ -201,7 +202,7 @@ def poor_image(size: tuple[int, int], pixels: NDArray[np.uint8] | None = None) -
         return "The picture is a very narrow strip; try one nearer to a square."
     if pixels is None:
         return None
-    if float(pixels.reshape(-1, 3).std(axis=0).max()) < MIN_DEVIATION:
+    if float(cv2.meanStdDev(pixels)[1].max()) < MIN_DEVIATION:
         return "The picture is almost of one color; try one that shows more."
     if sharpness(pixels) < MIN_SHARPNESS:
         return "The picture is out of focus; try a sharper one."

@@ -80,6 +80,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fact", action="append", default=[], metavar="WHAT=VALUE", help="what is known beside the picture"
     )
+    parser.add_argument(
+        "--adaptive",
+        action="store_true",
+        help="ask the other variants only of images that took a second look; others have no row for them",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--out", metavar="FILE", help="write rows to a .csv, .jsonl or .parquet file")
     parser.add_argument("--fresh", action="store_true", help="overwrite FILE instead of going on with it")

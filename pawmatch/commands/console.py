@@ -177,7 +177,8 @@ def load_models(args: argparse.Namespace, engine: Mapping[str, str] | None = Non
     from pawmatch.classifier import load
 
     named: str = getattr(args, "engine", "torch")
-    classifier = load(args.task, args.source, args.device, engine or named)
+    adaptive: bool = getattr(args, "adaptive", False)
+    classifier = load(args.task, args.source, args.device, engine or named, adaptive=adaptive)
     if classifier.notice:
         note(classifier.notice)
     if not any(name.startswith("torch") for name in classifier.engines.values()):

@@ -75,10 +75,8 @@ class Destination:
             self.store.pipe_file(f"{self.root}/{MANIFEST}", (json.dumps(settings, indent=1) + "\n").encode())
             return set()
         found = json.loads(self.store.cat_file(f"{self.root}/{MANIFEST}"))
-        for key, value in settings.items():
-            if found.get(key) != value:
-                words = change(key, found, value)
-                raise BadOption(f"{self.root} was begun with other settings ({words}); {REMEDY}.")
+        if words := change(found, settings):
+            raise BadOption(f"{self.root} was begun with other settings ({words}); {REMEDY}.")
         self.remove(name for name in there if name.startswith("_new-"))  # of workers that died
         return {name for name in there if name.startswith("part-")}
 

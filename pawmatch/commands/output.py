@@ -239,6 +239,7 @@ def manifest_of(
         "top_k": top_k,
         "batch": batch,
         **({"facts": dict(facts)} if facts else {}),
+        **({"adaptive": True} if classifier.adaptive else {}),
         "variants": list(classifier.variants),
         "engines": classifier.engines,
         "weights": weights,
@@ -274,13 +275,14 @@ def check_manifest(out: Path, settings: dict[str, Any]) -> None:
     found = read_manifest(out)
     if found is None:
         raise BadOption(f"{out} is there already, and no run that could go on; {REMEDY}.")
-    for key, value in settings.items():
-        if found.get(key) != value:
-            raise BadOption(f"{out} was begun with other settings ({change(key, found, value)}); {REMEDY}.")
+    if words := change(found, settings):
+        raise BadOption(f"{out} was begun with other settings ({words}); {REMEDY}.")
 
 
-def change(key: str, found: dict[str, Any], value: Any) -> str:
-    """What differs, in a few words."""
-    if key == "weights":
-        return "the weights have changed"
-    return f"{key} was {json.dumps(found.get(key))}, now {json.dumps(value)}"
+def change(found: dict[str, Any], settings: dict[str, Any]) -> str:
+    """The first thing that differs, in a few words; nothing if all is the same."""
+    for key in settings | found:
+        if found.get(key) != settings.get(key):
+            was, now = (json.dumps(values.get(key)) for values in (found, settings))
+            return "the weights have changed" if key == "weights" else f"{key} was {was}, now {now}"
+    return ""

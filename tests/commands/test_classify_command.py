@@ -18,7 +18,7 @@ from pawmatch.cli import main
 from pawmatch.commands import classify
 from pawmatch.commands.console import printable
 from pawmatch.commands.output import Output, engines_of
-from pawmatch.commands.rows import COLUMNS
+from pawmatch.commands.rows import COLUMNS, read_table
 from pawmatch.engines import choose
 from pawmatch.engines.torch import TorchEngine
 from pawmatch.images import pool
@@ -115,6 +115,20 @@ def test_facts_count_and_the_question_says_what_it_takes(
     assert main([*rows, "coat=long"]) == 0
     assert main([*rows, "coat=short"]) == 2
     assert "--fresh" in capsys.readouterr().err
+
+
+def test_adaptive_rows_lack_the_variants_that_were_not_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    examples = Path(__file__).parents[2] / "examples"
+    sure, doubtful = (str(examples / f"{dog}.jpg") for dog in ("beagle", "west_highland_white_terrier"))
+    command = ["classify", sure, doubtful, "--workers", "0", "--out", str(tmp_path / "rows.csv")]
+    assert main([*command, "--adaptive"]) == 0
+    answered = read_table(tmp_path / "rows.csv")
+    assert [row["label"] for row in answered] == [row["cnn"] for row in answered]
+    assert [row["cnn_transformer_mfe"] for row in answered] == ["", "West_Highland_White_Terrier"]
+    assert main(command) == 2  # other rows
+    assert "adaptive" in capsys.readouterr().err
 
 
 def test_wrong_facts_are_refused_before_anything_is_loaded(
