@@ -24,7 +24,8 @@ try:
 except ImportError:  # Windows, which has no such limit
     resource = None  # type: ignore[assignment]
 
-BACKLOG = 128  # connections that may be opened at once before any of them is looked at
+BACKLOG = 128  # connections that are made before anything else has its turn
+PENDING = 1024  # that may be opened before any is looked at; the kernel has others try again after a second
 MAX_UNFINISHED = 256  # that have not sent a whole request
 MAX_UNFINISHED_EACH = 64  # of one address; what else comes from there is held
 HEAD_SECONDS = 10.0  # for the head of a request, or while it is held
@@ -146,6 +147,10 @@ class Listener(socket.socket):
         self.begun = TokenBuckets(60 * BEGUN_A_SECOND, BEGUN_A_SECOND)
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[Any]] = set()  # the loop alone would forget them
+
+    def listen(self, backlog: int = PENDING) -> None:
+        """Begin to listen; the event loop, which does so again, means its turns by `backlog`."""
+        super().listen(PENDING)
 
     def accept(self) -> tuple[socket.socket, Any]:
         """The next connection that is taken up at once; raises BlockingIOError if there is none now."""

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -129,6 +130,16 @@ def test_who_is_held_and_silent_is_hung_up_on(
     for line in [begin() for _ in range(HELD)]:
         assert is_over(line)
     assert listener.held.count == 0
+
+
+def test_a_burst_of_connections_keeps_nobody_waiting_to_be_let_in() -> None:
+    longest = Path("/proc/sys/net/core/somaxconn")
+    if not longest.exists() or int(longest.read_text()) < 300:
+        pytest.skip("the system keeps fewer")
+    with listen("127.0.0.1", 0) as listener, ExitStack() as stack:
+        listener.listen(128)  # as the event loop does
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(listener.getsockname(), 5))
 
 
 @pytest.mark.parametrize(
