@@ -4,7 +4,8 @@ A branch's contribution is its Shapley value (Shapley 1953; Lundberg and Lee 201
 of what it adds over all orders in which the branches may come. With five branches all 32 subsets can be
 computed, so it is exact, and the contributions add up to what the branches do together. Leaving one branch
 out would not: relation, fusion and normalization mix the branches, and what two say alike would count for
-neither. A branch that is left out says 0, as it does where its analyzer finds nothing.
+neither. A branch that is left out says 0, as it does where its analyzer finds nothing; the residual and the
+fusion go on, so that what they do with the pooled features alone is no branch's.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pawmatch import load
 from pawmatch.classifier import Classifier
 from pawmatch.errors import BadOption
 from pawmatch.models import Chae, Hybrid, build_model
-from pawmatch.models.attention import Encoder, TokenAttention
+from pawmatch.models.attention import Encoder, EncoderLayer, TokenAttention
 from pawmatch.models.morphology import ANALYZERS
 from pawmatch.parts import draw_parts, effective_places, look_into, shapley
 
@@ -124,15 +124,16 @@ def test_the_map_of_a_chae_head_that_looks_at_one_place_is_there(keep_share: flo
     model.grid = height
     model.position_embedding = torch.nn.Parameter(embedded, requires_grad=False)
     for layer in model.encoder:
+        assert isinstance(layer, EncoderLayer)
         layer.attention.in_proj_weight.zero_()
         layer.attention.in_proj_bias.zero_()
         layer.attention.in_proj_bias[:4] = 30  # queries of the first head
         layer.attention.in_proj_weight[8:12, 0] = 1  # keys of the first head: the channel that is set
     attention = look_into(model, feature_map, 0).attention
     assert attention is not None
-    for layer in attention:
-        assert np.unravel_index(layer[0].argmax(), (height, width)) == wanted
-        assert layer[0].max() > 0.99
+    for first_head in attention[:, 0]:
+        assert np.unravel_index(first_head.argmax(), (height, width)) == wanted
+        assert first_head.max() > 0.99
 
 
 @pytest.mark.parametrize(
@@ -172,6 +173,7 @@ def test_a_branch_that_finds_nothing_contributes_nothing() -> None:
     model, feature_map = tiny(HYBRID)
     assert model.morphological_extractor is not None
     last = model.get_submodule("morphological_extractor.morphological_analyzers.tail_features.4")
+    assert isinstance(last, torch.nn.BatchNorm2d)
     last.weight.zero_()
     last.bias.zero_()
     branches = look_into(model, feature_map, 0).branches

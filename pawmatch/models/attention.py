@@ -124,8 +124,9 @@ class TokenAttention(nn.Module):
 
         The mean over the positions that attend, as in `pooled`; the map of a head sums to 1.
         """
+        n, _, h, w = feature_map.shape
         normed = self.norm(feature_map.flatten(2).transpose(1, 2))
-        return self._weights(normed).mean(dim=2).unflatten(-1, feature_map.shape[2:])
+        return self._weights(normed).mean(dim=2).view(n, self.heads, h, w)
 
     def _weights(self, normed: Tensor) -> Tensor:
         """How much each position attends to each, (N, T, C) -> (N, H, T, T)."""
@@ -133,7 +134,7 @@ class TokenAttention(nn.Module):
 
     def _by_head(self, projected: Tensor) -> Tensor:
         """(N, T, H*d) -> (N, H, T, d)."""
-        return projected.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+        return projected.view(*projected.shape[:2], self.heads, self.head_width).transpose(1, 2)
 
 
 class EncoderLayer(nn.Module):
@@ -233,6 +234,7 @@ class Encoder(nn.ModuleList):
         places = torch.arange(tokens.shape[1], device=tokens.device)[None]
         for layer in self:
             if rows is not None:
+                assert isinstance(layer, EncoderLayer)
                 row = cls_weights(*layer.project(tokens)[:2])
                 everywhere = row.new_zeros(*row.shape[:2], 1 + height * width)
                 rows.append(everywhere.scatter(2, places[:, None].expand_as(row), row))

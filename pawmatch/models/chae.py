@@ -203,7 +203,8 @@ class Chae(ImageModel):
             return None
         rows: list[Tensor] = []
         self.encoder(self.tokens(feature_map), *feature_map.shape[2:], rows)
-        return torch.cat(rows)[..., 1:].unflatten(-1, feature_map.shape[2:])
+        attended = torch.cat(rows)[..., 1:]
+        return attended.reshape(*attended.shape[:2], *feature_map.shape[2:])
 
     def forward_head(self, feature_map: Tensor, branches: Tensor | None = None) -> Tensor:
         """Feature map (N, C, h, w) -> logits (N, classes); `branches` are the extractor's."""
