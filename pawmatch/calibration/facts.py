@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from pawmatch.calibration.apply import Doubles, Flags
+from pawmatch.calibration.words import MAX_WORDS, Said, understood
 from pawmatch.errors import BadOption
 from pawmatch.labels import ENGLISH, spelling_key
 from pawmatch.phrasing import listed
 from pawmatch.results import Choice, Fact, Question
 
 UNSURE = "unsure"  # an answer that any question takes, and that has no weight
+WORDS = "words"  # the place among facts for what somebody says in words of their own
 MAX_CHOICES = 5
 # With five choices, one answer then multiplies odds by 16 at most: what is 95 % sure outlives any.
 MIN_ERROR, MAX_WEIGHT = 0.2, 1.0
@@ -30,7 +32,7 @@ class Attribute:
     """One thing to know beside the picture, with its words in English.
 
     `likelihood` (choices, classes) is how likely people answer so of each class, tempered by `weight`.
-    Unless `asked`, it only counts for those who say it unasked.
+    Unless `asked`, it only counts for those who say it unasked, in words of their own as in `said`.
     """
 
     key: str
@@ -40,6 +42,7 @@ class Attribute:
     likelihood: Doubles
     asked: bool = True
     weight: float = 1.0
+    said: Said = field(default_factory=Said)
 
 
 def fact_table(labels: Sequence[str]) -> tuple[Attribute, ...]:
@@ -69,6 +72,12 @@ def fact_table(labels: Sequence[str]) -> tuple[Attribute, ...]:
                 likelihood=answer_likelihood(usual, table["error"], table["weight"]),
                 asked=words.get("asked", True),
                 weight=table["weight"],
+                said=Said(
+                    tuple(words["values"]),
+                    words.get("said", {}),
+                    words.get("measures", {}),
+                    tuple(words.get("bounds", ())),
+                ),
             )
         )
     return tuple(found)
@@ -143,7 +152,11 @@ def expected_gain(probabilities: Doubles, likelihood: Doubles) -> Doubles:
 
 
 def given_facts(table: Sequence[Attribute], facts: Any) -> tuple[Fact, ...]:
-    """Facts as {"attribute": "value"}, checked; raises BadOption, which names what there is."""
+    """Facts as {"attribute": "value"}, checked; raises BadOption, which names what there is.
+
+    What is told in words, as {"words": "..."}, comes first, as far as it is understood: see words.understood.
+    A value that is given for an attribute stands against words about it.
+    """
     if facts is None:
         return ()
     if not isinstance(facts, Mapping):
@@ -151,8 +164,12 @@ def given_facts(table: Sequence[Attribute], facts: Any) -> tuple[Fact, ...]:
     if facts and not table:
         raise BadOption("Nothing is known of these classes beside their looks; leave the facts out.")
     known = {attribute.key: attribute for attribute in table}
-    found = []
-    for key, value in facts.items():
+    words, found = facts.get(WORDS, ""), []
+    if not isinstance(words, str) or len(words) > MAX_WORDS:
+        raise BadOption(f"{WORDS} is {str(words)[:40]!r}; give at most {MAX_WORDS} characters of text.")
+    told = understood({key: attribute.said for key, attribute in known.items()}, words)
+    given = {key: value for key, value in facts.items() if key != WORDS}
+    for key, value in {**told, **given}.items():
         if key not in known:
             raise BadOption(f"The fact {str(key)[:40]!r} is unknown; use {listed(list(known))}.")
         texts = {choice.value: choice.text for choice in known[key].choices} | {UNSURE: "not sure"}

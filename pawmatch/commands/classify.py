@@ -41,7 +41,8 @@ SUMMARY = "Name what is in images and say how sure that is."
 EPILOG = """\
 Folders are searched with their subfolders, in order of the names.
 
---fact says what is known beside the picture, of all images alike. Where the answer is unsure, the one
+--fact and --words say what is known beside the picture, of all images alike; of words, what is understood
+is shown, and nothing else counts. Where the answer is unsure, the one
 question that would help most is shown with what it takes; "unsure" answers it without any weight.
 
 With --json, one image gives one object; several give one object per line, each beginning with
@@ -80,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fact", action="append", default=[], metavar="WHAT=VALUE", help="what is known beside the picture"
     )
+    parser.add_argument("--words", metavar="TEXT", help="the same in words of your own")
     parser.add_argument(
         "--adaptive",
         action="store_true",
@@ -164,7 +166,7 @@ def run_beside(
 
 
 def check_options(args: argparse.Namespace) -> None:
-    """Raise BadOption for what can be refused before anything is loaded; `facts` are those of --fact."""
+    """Raise BadOption for what can be refused before anything is loaded; gather --fact and --words."""
     check_label(None, args.task, args.source)
     args.facts = {}
     for pair in args.fact:
@@ -172,11 +174,15 @@ def check_options(args: argparse.Namespace) -> None:
         if not sign:
             raise BadOption(f"--fact is {pair[:40]!r}; write it as WHAT=VALUE.")
         args.facts[key.strip()] = value.strip()
+    if args.words:
+        args.facts["words"] = args.words
     labels = known_labels(args.task, args.source) if args.facts else None
     if labels:
         from pawmatch.calibration.facts import fact_table, given_facts
 
-        given_facts(fact_table(labels), args.facts)
+        given_facts(table := fact_table(labels), args.facts)
+        if args.words and not given_facts(table, {"words": args.words}):
+            raise BadOption("Nothing of --words is understood; say what it looks like, or use --fact.")
     if args.on is not None:
         check_ray(args.out)
     elif args.out is not None:
@@ -211,6 +217,8 @@ def answer(
     from pawmatch.calibration.facts import given_facts
 
     failed, facts = 0, given_facts(classifier.table, args.facts)
+    if args.words:
+        note(f"given: {'; '.join(f'{fact.name}: {fact.text}' for fact in facts) or 'nothing'}.")
     with closing(examine_files(classifier, found, readers)) as examined:
         # A bar and lines of results do not go together on one terminal.
         shown = not sys.stdout.isatty() or (args.out is not None and not args.json)

@@ -52,6 +52,7 @@ def add_endpoints(handlers: Handlers) -> gr.Image:
     task = gr.Textbox(tasks[0], label=f"Task: {listed(tasks)}", visible=False)
     top_k = gr.Number(5, label="How many labels", precision=0, visible=False)
     facts = gr.JSON(label="What is known beside the photo, as attribute and value each", visible=False)
+    words = gr.Textbox(None, label="The same in words", visible=False)
     label = gr.Textbox(label="Label to explain; the first choice if empty", visible=False)
     answer = gr.JSON(label="Answer", visible=False)
     overlays = [gr.Image(label=name, format="jpeg", visible=False) for name in VARIANT_NAMES]
@@ -68,7 +69,7 @@ def add_endpoints(handlers: Handlers) -> gr.Image:
         shown: dict[str, Any] = {"preprocess": False, "show_progress": "hidden", "api_name": name}
         trigger.click(worded(function), inputs, outputs, **shown, **MODEL_RUN)
 
-    endpoint(handlers.predict, [image, task, top_k, facts], [answer])
+    endpoint(handlers.predict, [image, task, top_k, facts, words], [answer])
     endpoint(explain, [image, task, label], [answer, *overlays])
     endpoint(handlers.predict_batch, [images, task, top_k], [answer])
     endpoint(handlers.models, [], [answer])

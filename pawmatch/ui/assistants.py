@@ -63,9 +63,13 @@ def tools(
         return run_sync(answer)
 
     async def predict(
-        image: str, task: str | None = None, top_k: int = TOP_K, facts: dict[str, str] | None = None
+        image: str,
+        task: str | None = None,
+        top_k: int = TOP_K,
+        facts: dict[str, str] | None = None,
+        words: str | None = None,
     ) -> dict[str, Any]:
-        found: dict[str, Any] = await asked(handlers.predict, [image], task, top_k, facts)
+        found: dict[str, Any] = await asked(handlers.predict, [image], task, top_k, facts, words)
         return found
 
     async def explain(image: str, task: str | None = None, label: str | None = None) -> list[Any]:

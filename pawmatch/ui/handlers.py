@@ -18,6 +18,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from pawmatch.calibration.facts import WORDS
 from pawmatch.errors import BadOption, Busy, ImageError, ImageNotFound, PawMatchError, RequestError
 from pawmatch.images import ImageFile, is_address, open_image
 from pawmatch.labels import find_task
@@ -153,6 +154,15 @@ def whole_number(name: str, value: Any) -> int:
     return int(value)
 
 
+def with_words(facts: Any, words: Any) -> Any:
+    """Facts as they came, with words of somebody's own in their place among them; raises BadOption."""
+    if words in (None, ""):
+        return facts
+    if facts is not None and not isinstance(facts, Mapping):
+        raise BadOption("facts is no object; give attributes and values, or only words.")
+    return {**(facts or {}), WORDS: words}
+
+
 # --- what goes out
 
 
@@ -239,11 +249,14 @@ class Handlers:
 
     # --- the endpoints
 
-    def predict(self, image: Any, task: Any = None, top_k: Any = TOP_K, facts: Any = None) -> dict[str, Any]:
-        """The most likely labels of one photo, with calibrated confidence, given facts beside it."""
+    def predict(
+        self, image: Any, task: Any = None, top_k: Any = TOP_K, facts: Any = None, words: Any = None
+    ) -> dict[str, Any]:
+        """The most likely labels of one photo, with calibrated confidence, given what is told beside it."""
         with answering("/predict") as line:
             line.task, count = self.task(task).name, whole_number("top_k", top_k)
-            prediction = self.inference.predict(line.task, self._photo(image), count, facts)
+            told = with_words(facts, words)
+            prediction = self.inference.predict(line.task, self._photo(image), count, told)
             line.answered(prediction)
             return public(prediction).to_dict()
 

@@ -22,6 +22,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from pawmatch.calibration.words import MAX_WORDS
 from pawmatch.heatmaps import overlap
 from pawmatch.labels import VARIANT_NAMES, words_of
 from pawmatch.phrasing import MAX_NAMES, with_article
@@ -63,7 +64,7 @@ _environment = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, finalize=safe, undefined=StrictUndefined
 )
 _environment.filters["percent"] = percent
-_environment.globals["say"] = say
+_environment.globals |= {"say": say, "max_words": MAX_WORDS}
 parts: Any = _environment.get_template("parts.html").module
 
 
@@ -167,8 +168,11 @@ def problem(message: object) -> str:
     return str(parts.problem(retell.error(message) if isinstance(message, Exception) else str(message)))
 
 
-def answer(prediction: Prediction) -> str:
-    """The name, the verdict in a line, the badge that asks for a check, and the confidence bars."""
+def answer(prediction: Prediction, missed: str = "") -> str:
+    """The name, the verdict in a line, the badge that asks for a check, and the confidence bars.
+
+    `missed` are words beside the photo of which nothing was understood.
+    """
     told = retell.prediction(prediction)
     headline, confidence = retell.headline(told)
     return str(
@@ -181,6 +185,7 @@ def answer(prediction: Prediction) -> str:
             listed(told),
             above_bars(told),
             below_bars(told),
+            missed,
         )
     )
 

@@ -12,6 +12,7 @@ import gradio as gr
 from gradio.components import Navbar
 from PIL import Image
 
+from pawmatch.calibration.facts import WORDS
 from pawmatch.errors import PawMatchError, UnsupportedFormat
 from pawmatch.heatmaps import colormap_stops, overlay
 from pawmatch.images.filetypes import refusal
@@ -234,9 +235,13 @@ class PhotoPage:
                 held = self._held(image, task, state)
                 state = self.handlers.refine(held or self.handlers.look(image, task), facts)
                 prediction, values = state.seen.prediction, state.seen.prediction.to_dict()
+                words = facts.get(WORDS, "") if facts else ""
                 yield {
                     self.state: state,
-                    self.answer: html.answer(prediction),
+                    # Nothing has come to what was said before.
+                    self.answer: html.answer(
+                        prediction, words if words and len(prediction.facts) < len(facts) else ""
+                    ),
                     self.details: html.details(prediction, values),
                     self.json: values,
                 }

@@ -217,7 +217,8 @@ page.answered = () => {
   // On a phone the answer may be below the screen: whoever asked should see it without searching.
   const told = page.facts; // whoever answered a question goes on at the next one, or at what was said
   page.facts = null;
-  if (told) document.querySelector("#answer :is(.ask, .facts) button")?.focus({ preventScroll: true });
+  const next = ["[aria-invalid]", ":is(.ask, .facts) button"].map((part) => document.querySelector(`#answer ${part}`));
+  if (told) (next[0] ?? next[1])?.focus({ preventScroll: true });
   requestAnimationFrame(() => {
     const { top, bottom } = headline.getBoundingClientRect();
     if (top >= 0 && bottom <= innerHeight) return;
@@ -233,11 +234,12 @@ function explain(label) {
   trigger("explain");
 }
 
-// An answer to a question, or one that is taken back; what was said before stands on the page.
-function tell({ ask, fact, value }) {
+// An answer to a question, words, or an answer that is taken back; what was said before stands on the page.
+function tell({ ask, fact, value, words }) {
   const said = [...document.querySelectorAll("#answer [data-fact]")].map(({ dataset }) => [dataset.fact, dataset.value]);
   page.facts = Object.fromEntries(said.filter(([name]) => name !== fact));
   if (ask) page.facts[ask] = value;
+  if (words) page.facts.words = words;
   trigger("fact");
 }
 
@@ -252,7 +254,11 @@ document.addEventListener("click", (event) => {
   page.wait();
   trigger("example", { index: Number(example.dataset.index) });
 });
-document.addEventListener("submit", (event) => { if (within("#why form", event)) event.preventDefault(); });
+document.addEventListener("submit", (event) => {
+  const words = within("#answer .words", event)?.elements.words.value.trim();
+  if (words || within("#why form", event)) event.preventDefault();
+  if (words) tell({ words });
+});
 document.addEventListener("input", (event) => { if (within("#why input", event)) event.target.setCustomValidity(""); });
 document.addEventListener("change", (event) => {
   const field = within("#why input", event);

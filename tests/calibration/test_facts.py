@@ -18,6 +18,7 @@ from pawmatch.calibration.facts import (
     MIN_ERROR,
     MIN_GAIN,
     UNSURE,
+    WORDS,
     Attribute,
     answer_likelihood,
     best_question,
@@ -71,6 +72,7 @@ def test_a_table_knows_every_class_and_says_everything_in_every_language(name: s
     assert 0 < table["weight"] <= MAX_WEIGHT
     for key, words in table["attributes"].items():
         assert re.fullmatch("[a-z]+", key)
+        assert key != WORDS
         assert 2 <= len(words["values"]) <= MAX_CHOICES
         assert UNSURE not in words["values"]
         for texts in (words["name"], words["question"], *words["values"].values()):
@@ -225,6 +227,8 @@ def test_facts_are_checked() -> None:
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
+        ({"words": 3}, "^words is '3'; give at most 300 characters of text.$"),
+        ({"words": "x" * 301}, "^words is 'x{40}'; give at most"),
         ({"siez": "small"}, r"'siez' is unknown; use size, coat, .* or work\.$"),
         ({"size": "huge"}, r"^size is 'huge'; use tiny, small, medium, large, giant or unsure\.$"),
         ({"size": 3}, "^size is '3'; use tiny"),
@@ -238,9 +242,27 @@ def test_bad_facts_are_refused_in_words(facts: Any, said: str) -> None:
         given_facts(fact_table(read_labels("breed")), facts)
 
 
+def test_words_are_facts_as_far_as_they_are_understood() -> None:
+    table = fact_table(read_labels("breed"))
+    told = given_facts(table, {"words": "Big white FLUFFY dog named Rex, upright ears"})
+    assert {fact.attribute: fact.value for fact in told} == {
+        "size": "large",
+        "color": "white",
+        "texture": "fluffy",
+        "ears": "upright",
+    }
+    assert told[0] == given_facts(table, {told[0].attribute: told[0].value})[0]
+    assert given_facts(table, {"words": "my friend Rex"}) == given_facts(table, {"words": ""}) == ()
+    # What is said for sure stands.
+    both = given_facts(table, {"size": UNSURE, "words": "big, upright ears"})
+    assert {fact.attribute: fact.value for fact in both} == {"size": UNSURE, "ears": "upright"}
+
+
 def test_classes_without_a_table_take_no_facts() -> None:
     with pytest.raises(BadOption, match="leave the facts out"):
         given_facts((), {"size": "small"})
+    with pytest.raises(BadOption, match="leave the facts out"):
+        given_facts((), {"words": "small"})
 
 
 def test_a_class_may_be_spelt_as_people_do() -> None:

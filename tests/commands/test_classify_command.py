@@ -110,6 +110,10 @@ def test_facts_count_and_the_question_says_what_it_takes(
     told = json.loads(capsys.readouterr().out)
     assert [one["value"] for one in told["facts"]] == [question["choices"][0]["value"], "unsure"]
     assert told["predictions"] != plain["predictions"]
+    assert main([*command, "--json", "--fact", "coat=unsure", "--words", "small, long coat"]) == 0
+    out, err = capsys.readouterr()
+    assert [one["value"] for one in json.loads(out)["facts"]] == ["unsure", "small"]
+    assert "given: Coat length: not sure; Size: small, 5 to 12 kg." in err
     # Rows with other facts are other rows.
     rows = [*command, "--out", str(tmp_path / "rows.jsonl"), "--fact"]
     assert main([*rows, "coat=long"]) == 0
@@ -140,6 +144,9 @@ def test_wrong_facts_are_refused_before_anything_is_loaded(
         ("size=huge", "size is 'huge'; use tiny"),
     ):
         assert main(["classify", str(dog), "--fact", fact]) == 2
+        assert said in capsys.readouterr().err
+    for words, said in (("my friend Rex", "Nothing of --words is understood"), ("x" * 301, "at most 300")):
+        assert main(["classify", str(dog), "--fact", "size=small", "--words", words]) == 2
         assert said in capsys.readouterr().err
 
 

@@ -63,7 +63,7 @@ def test_only_the_four_endpoints_are_public(service: str) -> None:
     }
     image, task, top_k = ("image", False, None), ("task", True, "breed"), ("top_k", True, 5)
     assert parameters == {
-        "/predict": [image, task, top_k, ("facts", True, None)],
+        "/predict": [image, task, top_k, ("facts", True, None), ("words", True, None)],
         "/explain": [image, task, ("label", True, None)],
         "/predict_batch": [("images", False, None), task, top_k],
         "/models": [],
@@ -107,6 +107,12 @@ def test_predict_takes_facts_and_says_what_to_ask(client: Client, picture: Path,
     assert again["predictions"] == plain["predictions"]
     assert "'huge'; use tiny" in refused(client, photo, "breed", 5, {"size": "huge"}, api_name="/predict")
     assert "facts is 'small'" in refused(client, photo, "breed", 5, "small", api_name="/predict")
+    said = client.predict(photo, "breed", words="A <b>small</b> dog {}", api_name="/predict")
+    assert [(one["attribute"], one["value"]) for one in said["facts"]] == [("size", "small")]
+    both = client.predict(photo, "breed", 5, {"coat": "long"}, "small", api_name="/predict")
+    assert {one["attribute"] for one in both["facts"]} == {"size", "coat"}
+    assert "at most 300" in refused(client, photo, "breed", 5, None, "x" * 301, api_name="/predict")
+    assert "facts is no object" in refused(client, photo, "breed", 5, "small", "small", api_name="/predict")
     # Calls over plain HTTP that were written before there were facts.
     with picture.open("rb") as file:
         (path,) = httpx.post(f"{service}gradio_api/upload", files={"files": file}, timeout=60).json()

@@ -294,7 +294,7 @@ def test_a_question_is_answered_by_keyboard_and_by_touch_and_taken_back(
         expect(chips).to_have_count(2)
         expect(chips.last).to_contain_text("not sure")
     assert sideways(page) <= 0
-    for button in [*chips.all(), *buttons.all()]:
+    for button in [*chips.all(), *buttons.all(), *page.locator(".words button").all()]:
         box = button.bounding_box()
         assert box is not None
         assert box["height"] >= 44
@@ -522,6 +522,29 @@ def faults(page: Page) -> list[str]:
     page.evaluate(Path(axe.__file__).with_name("axe.min.js").read_text(encoding="utf-8"))
     found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
     return [f"{fault['id']}: {fault['nodes'][0]['html'][:200]}" for fault in found]
+
+
+def test_words_of_ones_own_become_chips_and_what_is_not_understood_is_said(
+    visit: Callable[..., Page], picture: Path, looks: list[tuple[int, int]]
+) -> None:
+    page = visit(390, 844)
+    choose(page, picture)
+    await_answer(page)
+    field, chips = page.get_by_label("Or in your own words"), page.locator("#answer .facts button")
+    field.fill("my friend Rex")
+    field.press("Enter")
+    expect(page.locator("#missed")).to_contain_text("Nothing new was understood")
+    expect(field).to_have_value("my friend Rex")
+    expect(field).to_be_focused()
+    assert faults(page) == []
+    field.fill("a tiny thing, upright ears")
+    page.locator(".words button").click()
+    expect(chips).to_have_count(2)
+    expect(page.locator("#missed")).to_have_count(0)
+    assert sideways(page) <= 0
+    page.get_by_role("button", name="Take back: Ears: upright").click()
+    expect(chips).to_have_count(1)
+    assert len(looks) == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

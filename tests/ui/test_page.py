@@ -184,6 +184,22 @@ def test_an_answer_to_a_question_does_not_run_the_models_and_is_taken_back_witho
     assert "huge" in problem[page.answer]
 
 
+def test_words_become_facts_to_take_back_and_what_is_not_understood_stays_to_be_mended(
+    page: PhotoPage, upload: dict[str, Any]
+) -> None:
+    told, *_ = page.tell(upload, "breed", {"ears": "upright", "words": "Small, long coat"}, None, "jet", 0.5)
+    for chip in ('ears" data-value="upright', 'size" data-value="small', 'coat" data-value="long'):
+        assert f'data-fact="{chip}' in told[page.answer]
+    assert "aria-invalid" not in told[page.answer]
+    assert "words" not in {one["attribute"] for one in told[page.json]["facts"]}
+    missed, *_ = page.tell(upload, "breed", {"ears": "upright", "words": '"><b>{x}'}, None, "jet", 0.5)
+    assert missed[page.answer].count("data-fact=") == 1
+    assert 'value="&quot;&gt;&lt;b&gt;&#123;x&#125;" aria-invalid="true"' in missed[page.answer]
+    assert "Nothing new was understood" in missed[page.answer]
+    (problem,) = page.tell(upload, "breed", {"words": ["small"]}, None, "jet", 0.5)
+    assert "at most 300 characters" in problem[page.answer]
+
+
 def test_facts_outlive_what_is_kept(page: PhotoPage, upload: dict[str, Any]) -> None:
     told, *_ = page.tell(upload, "breed", {"size": "small"}, None, "jet", 0.5)
     assert 'data-fact="size" data-value="small"' in told[page.answer]
