@@ -33,6 +33,7 @@ MAX_PART, MAX_TEXTS = 6, 24  # words of a part; texts that are made of one phras
 Rows = Sequence[tuple[str, Mapping[str, str]]]
 Reader = Callable[[str], Mapping[str, str]]
 Scores = Mapping[str, Mapping[str, float]]
+Near = Mapping[str, Scores]
 
 
 def read_rows(task: str) -> Rows:
@@ -97,7 +98,7 @@ def nearest(scores: Scores, similarity: float, margin: float) -> dict[str, str]:
     return found
 
 
-def fitted(rows: Rows, near: Mapping[str, Scores], beside: Reader) -> Reader:
+def fitted(rows: Rows, near: Near, beside: Reader) -> Reader:
     """The best reader by similarity on `rows`; what `beside` understands stands first."""
 
     def reader(similarity: float, margin: float) -> Reader:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pawmatch.calibration.apply import calibrated
 from pawmatch.calibration.decide import Known, Observed, decide, know
 from pawmatch.calibration.facts import best_question, fact_table, given_facts, with_facts
 from pawmatch.checkpoint import Checkpoint, load_task, main_variant
+from pawmatch.checkpoint.architecture import draw_architecture
 from pawmatch.checkpoint.backbone import (
     ImagenetHead,
     default_backbone,
@@ -179,6 +181,11 @@ class Classifier:
         config = self.main.checkpoint.config
         backbone = str(config.architecture.get("backbone", config.family))
         return ModelInfo(self.source, config.variant, backbone, len(config.labels))
+
+    @cached_property
+    def architecture(self) -> str:
+        """An SVG of the stages of the largest variant."""
+        return draw_architecture(list(self.members.values())[-1].checkpoint.config)
 
     @property
     def metrics(self) -> Mapping[str, Any]:

@@ -35,6 +35,7 @@ TITLE = "pawmatch"
 MAX_COMPARED = 12  # photos on the page that compares the models
 JPEG_QUALITY = 88
 SENT_SIDE = 2048  # pixels; what is larger the browser scales down before it sends it
+HARMLESS = {ord(sign): f"&#{ord(sign)};" for sign in "{}$`"}  # what Gradio's templates give a meaning
 SAME_PLACE = 0.6  # of the heat in common, from which two models look at the same place
 # A paw in a picture frame.
 MARK = (
@@ -57,7 +58,7 @@ def safe(text: object) -> Markup:
     if isinstance(text, Markup):
         return text
     escaped = escape(str(text), quote=True).replace(" %", "&nbsp;%")
-    return Markup(escaped.translate({ord(sign): f"&#{ord(sign)};" for sign in "{}$`"}))
+    return Markup(escaped.translate(HARMLESS))
 
 
 _environment = Environment(
@@ -148,6 +149,11 @@ def card_text(card: str) -> str:
     # A picture becomes a link: this page itself must not make visitors call other servers.
     card = re.sub(r"(?m)^(#{1,4}) ", r"##\1 ", card)
     return re.sub(r"!+\[", "[", card).replace("<", "&lt;").strip() or say("page.no_card")
+
+
+def architecture(drawing: str) -> str:
+    """A figure of a model, given as SVG, above its card."""
+    return str(parts.architecture(Markup(drawing.translate(HARMLESS))))
 
 
 # --- the answer's place

@@ -127,12 +127,13 @@ class PhotoPage:
                     with gr.Accordion(static("page.json"), open=False):
                         self.json = gr.JSON(show_label=False)
                     with gr.Accordion(static("page.card"), open=False):
+                        self.figure = gr.HTML()
                         self.card = gr.Markdown(static("page.choose_first"))
         gr.HTML(static(lambda: html.footer(tasks)))
         self.state = gr.State(time_to_live=min(KEPT_SECONDS, settings.keep_seconds))
         self.outputs = [
             *(self.state, self.answer, self.notice, self.retry, self.maps, self.why),
-            *(self.details, self.json, self.card),
+            *(self.details, self.json, self.figure, self.card),
         ]
         self._connect()
 
@@ -315,6 +316,7 @@ class PhotoPage:
             self.why: "",
             self.details: html.no_details(),
             self.json: None,
+            self.figure: "",
             self.card: say("page.choose_first"),
         }
 
@@ -332,16 +334,19 @@ class PhotoPage:
             self.why: html.why(self.handlers.task(state.task), choices),
             self.details: html.details(prediction, values),
             self.json: values,
+            self.figure: "",
             self.card: html.card_text(self.handlers.classifiers.get(state.task).card),
         }
 
     def painted(self, state: PageState, found: Explanation, colormap: Any, strength: Any) -> Update:
-        """The heatmaps for one label with everything that belongs to them."""
+        """The heatmaps for one label with everything that belongs to them, and the figure of the model."""
         return {
             self.state: state,
             self.maps: drawn(state, colormap, strength, found.photo),
             self.details: html.details(found.prediction, found.to_dict()),
             self.json: found.to_dict(),
+            # Takes up to a second to draw, once for each task: the answer does not wait for it.
+            self.figure: html.architecture(self.handlers.classifiers.get(state.task).architecture),
         }
 
     def _notice(self, task: Any) -> Update:

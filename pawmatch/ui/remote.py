@@ -40,6 +40,7 @@ class Description:
     labels: tuple[str, ...]
     notice: str | None
     card: str
+    architecture: str
     metrics: dict[str, Any]
 
     @property
@@ -93,7 +94,7 @@ def described(line: Line, task: str) -> Description:
         if values["task"] == task:
             if "error" in values:
                 raise error_of(values["error"])
-            kept = {name: values[name] for name in ("notice", "card", "metrics")}
+            kept = {name: values[name] for name in ("notice", "card", "architecture", "metrics")}
             variants, labels = tuple(values["variants"]), tuple(values["labels"])
             words, info = decode(Task, values["words"]), decode(ModelInfo, values["model"])
             return Description(words, info, variants, labels, **kept)

@@ -124,7 +124,8 @@ class Tier:
             name = values["task"]
             if "error" not in values:
                 found = self.classifiers.get(name)
-                values |= {"card": found.card, "metrics": found.metrics, "words": encode(found.task)}
+                values |= {"card": found.card, "architecture": found.architecture}
+                values |= {"metrics": found.metrics, "words": encode(found.task)}
             told.append(values)
         return told
 

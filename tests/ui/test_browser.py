@@ -411,6 +411,14 @@ def test_an_example_works_by_keyboard_and_the_task_can_be_changed(visit: Callabl
     page.get_by_role("button", name="Details").click()
     download = page.get_by_role("link", name="Download the answer as JSON")
     expect(download).to_have_attribute("download", "pawmatch-artist.json")
+    page.get_by_role("button", name="Model card").click()
+    figure = page.get_by_role("img", name="1. Stem")  # the models of this test are CHAE's
+    expect(figure).to_be_visible()
+    page.set_viewport_size({"width": 390, "height": 844})
+    box = figure.bounding_box()
+    assert box is not None
+    assert 240 < box["width"] <= 390
+    assert sideways(page) <= 0
 
 
 def test_a_file_that_cannot_be_used_is_explained_in_place(visit: Callable[..., Page], tmp_path: Path) -> None:

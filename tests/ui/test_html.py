@@ -57,6 +57,12 @@ def test_a_check_is_asked_for_below_the_verdict_with_all_reasons() -> None:
     )
 
 
+def test_a_figure_goes_through_gradios_templates_unharmed() -> None:
+    shown = html.architecture("<svg><text>${1} `{{x}}`</text></svg>")
+    assert "<svg><text>" in shown
+    assert not set("{}$`") & set(shown)
+
+
 def test_a_question_and_what_was_said_stand_below_the_bars_in_the_readers_language() -> None:
     facts = (
         Fact("coat", "long", "Coat length", "long"),

@@ -62,6 +62,8 @@ def test_the_answer_comes_before_the_heatmaps(
     assert "<img" not in answer[page.maps]
     assert "explanation" not in answer[page.json]
 
+    assert maps[page.figure].count("<svg") == 1
+    assert "Fusion" in maps[page.figure]
     assert page.answer not in maps  # it stands, and so does the field where a visitor may be typing
     assert page.why not in maps
     assert maps[page.json]["explanation"]["label"] == expected.top.label
