@@ -20,7 +20,9 @@ from pawmatch.images.reading import MAX_MB
 
 MAX_PICTURE = MAX_MB * 2**20 + 1  # bytes; one more than allowed, by which the reader notices
 MAX_HEADER = 2**20  # bytes that a tar may have for one member's name and further properties
-MAX_CHUNK = 2**30  # bytes of one column in one row group of a Parquet file, which may be a single page
+# Bytes of one column in one row group of a Parquet file. Often it is a single page, which pyarrow holds three times:
+# as it is stored, uncompressed, and as values.
+MAX_CHUNK = 2**29
 MAX_NAME = 200  # characters of what a row is called
 BUFFER = 2**20  # bytes of a column that are read at a time
 # The columns that data sets call so, the likelier first; Hugging Face has a struct of bytes and path.
