@@ -20,9 +20,10 @@ from pawmatch.images.reading import MAX_MB
 
 MAX_PICTURE = MAX_MB * 2**20 + 1  # bytes; one more than allowed, by which the reader notices
 MAX_HEADER = 2**20  # bytes that a tar may have for one member's name and further properties
-# Bytes of one column in one row group of a Parquet file. Often it is a single page, which pyarrow holds three times:
-# as it is stored, uncompressed, and as values.
+# Bytes of one column in one row group of a Parquet file. Often they are a single page, which pyarrow holds
+# three times: as it is stored, uncompressed, and as values.
 MAX_CHUNK = 2**29
+PAGE_HEADER = 2**16  # bytes that are read to find its sizes
 MAX_NAME = 200  # characters of what a row is called
 BUFFER = 2**20  # bytes of a column that are read at a time
 # The columns that data sets call so, the likelier first; Hugging Face has a struct of bytes and path.
@@ -107,7 +108,7 @@ class Table:
             import pyarrow.parquet as pq
         except ImportError as exc:
             raise ImportError('it takes pip install "pawmatch[parquet]"') from exc
-        self._file = pq.ParquetFile(file, buffer_size=BUFFER)
+        self._raw, self._file = file, pq.ParquetFile(file, buffer_size=BUFFER)
         leaves = {}
         for number in range(len(self._file.schema)):
             leaf = self._file.schema.column(number)
@@ -129,7 +130,9 @@ class Table:
     def _rows(self, path: str, group: int) -> Iterator[Any]:
         """The values of a column in one row group, one by one and not yet copied."""
         column = self._file.metadata.row_group(group).column(self._leaves[path])
-        if column.total_uncompressed_size > MAX_CHUNK:
+        first, start = column.dictionary_page_offset, column.data_page_offset
+        start = first if first and first < start else start
+        if page_bytes(self._raw, start, start + column.total_compressed_size) > MAX_CHUNK:
             raise ValueError(
                 f"a row group has more than {MAX_CHUNK >> 20} MB in one column; write smaller ones"
             )
@@ -163,3 +166,55 @@ class Table:
             raise KeyError(name)
         self._group, self._next = group, row + 1
         return BytesIO(memoryview(value.as_buffer())[:MAX_PICTURE] if value.is_valid else b"")
+
+
+def page_bytes(file: IO[bytes], start: int, end: int) -> int:
+    """How many bytes the pages there have uncompressed, by their own headers, as pyarrow goes by.
+
+    Format: PageHeader in parquet.thrift of apache/parquet-format, fields 2 and 3. Raises ValueError where
+    they are damaged.
+    """
+    total = 0
+    while start < end:
+        file.seek(start)
+        header = BytesIO(file.read(PAGE_HEADER))
+        fields = _struct(header, 0)
+        if min(fields.get(2, -1), fields.get(3, -1)) < 0:
+            raise ValueError("a page has no size")
+        total += fields[2]
+        start += header.tell() + fields[3]
+    return total
+
+
+def _struct(data: IO[bytes], depth: int) -> dict[int, int]:
+    """The whole numbers of a struct, by their fields' numbers, in the compact protocol of Apache Thrift."""
+    fields: dict[int, int] = {}
+    field = 0
+    while head := _varint(data, 1):
+        field = field + (head >> 4) if head >> 4 else _varint(data) >> 1
+        kind = head & 15
+        if kind in (4, 5, 6):
+            number = _varint(data)
+            fields[field] = (number >> 1) ^ -(number & 1)
+        elif kind == 8:  # text
+            data.seek(min(_varint(data), PAGE_HEADER), 1)
+        elif kind == 12 and depth < 4:
+            _struct(data, depth + 1)
+        elif kind not in (1, 2):  # truth values, which have no bytes of their own
+            raise ValueError("a page's header is damaged")
+    return fields
+
+
+def _varint(data: IO[bytes], most: int = 10) -> int:
+    """A number in groups of seven bits, the lowest first; with `most` 1 a plain byte."""
+    number = 0
+    for place in range(most):
+        (byte,) = data.read(1) or (None,)
+        if byte is None:
+            raise ValueError("a page's header is too long")
+        if most == 1:
+            return byte
+        number |= (byte & 127) << (7 * place)
+        if byte < 128:
+            return number
+    raise ValueError("a page's header is damaged")

@@ -145,6 +145,43 @@ def test_rows_without_a_picture_are_empty_and_large_ones_are_cut(
             shard.open("0")
 
 
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_pages_are_believed_and_not_what_is_said_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "t.parquet"
+    pictures = pa.table({"image": [bytes(9000 + number) for number in range(9)]})
+    pq.write_table(
+        pictures, path, compression="gzip", data_page_version=version, data_page_size=1, write_batch_size=2
+    )
+    column = pq.ParquetFile(path).metadata.row_group(0).column(0)
+    start = column.dictionary_page_offset
+    with path.open("rb") as file:
+        found = shards.page_bytes(file, start, start + column.total_compressed_size)
+        assert 81_000 < found < column.total_uncompressed_size < found + 2000
+    data, true = path.read_bytes(), column.total_uncompressed_size * 2
+    said = bytes([true & 127 | 128, true >> 7 & 127 | 128, true >> 14])
+    assert said in data[-500:]
+    path.write_bytes(data.replace(said, b"\x82\x80\x00"))  # 1
+    assert pq.ParquetFile(path).metadata.row_group(0).column(0).total_uncompressed_size == 1
+    with path.open("rb") as file:
+        assert len(Table(file).open("8").read()) == 9008
+        monkeypatch.setattr(shards, "MAX_CHUNK", 80_000)
+        with pytest.raises(ValueError, match="write smaller ones"):
+            Table(file).open("0")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x15", b"\x15\x00\x00", b"\x1c" * 99, b"\x15" + b"\xff" * 99, b"\x1b", b"\x25\x01\x15\x02\x00"],
+)
+def test_damaged_headers_of_pages_are_told(data: bytes) -> None:
+    with pytest.raises(ValueError, match="a page"):
+        shards.page_bytes(io.BytesIO(data), 0, 100)
+
+
 def test_a_table_without_pictures_says_so(tmp_path: Path) -> None:
     path = table({"name": ["a"], "many": [[b"a", b"b"]]}, tmp_path / "t.parquet")
     ((_, error),) = find_stored(str(path))
