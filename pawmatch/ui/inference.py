@@ -141,6 +141,8 @@ class Classifiers:
         try:
             classifier = self.get(task, WARM_SECONDS)
             self.thread.submit(getattr(classifier, method), Image.new("RGB", (64, 64))).result()
+            if method == "explain":
+                _ = classifier.architecture  # drawn once: else somebody's first heatmaps wait for it
         except Exception:
             log.exception("The models for %s could not be loaded.", task)
 

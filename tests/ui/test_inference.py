@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -452,6 +453,13 @@ def test_a_failed_load_is_tried_again(breed: Classifier, caplog: pytest.LogCaptu
     assert not classifiers.is_ready("breed")
     classifiers.warm_up()
     assert classifiers.is_ready("breed")
+
+
+def test_warming_up_draws_the_figure_that_the_first_heatmaps_come_with(breed: Classifier) -> None:
+    fresh = copy(breed)
+    vars(fresh).pop("architecture", None)
+    Classifiers(lambda task: fresh, ONE_TASK).warm_up()
+    assert vars(fresh)["architecture"] == breed.architecture
 
 
 def test_a_fallback_is_replaced_and_what_was_meant_to_serve_is_not() -> None:
