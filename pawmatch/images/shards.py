@@ -57,9 +57,11 @@ def members(file: IO[bytes]) -> Iterator[Member]:
         with tarfile.TarFile(fileobj=_Headers(file)) as tar:  # type: ignore[arg-type]
             while (info := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]
+                if info.size < 0:  # the next one would be this one again
+                    raise tarfile.ReadError("a size is below zero")
                 if info.isreg() and not info.issparse():
                     yield Member(info.name, info.offset_data, info.size)
-    except (tarfile.TarError, ValueError) as exc:
+    except (tarfile.TarError, ValueError, RecursionError) as exc:  # which headers of headers bring about
         raise OSError(f"the tar is damaged: {exc}") from exc
 
 
@@ -76,7 +78,7 @@ def is_picture(name: str) -> bool:
 
 def plain(name: str) -> str:
     """A name from a shard without what would make another URL of the one it becomes part of."""
-    return re.sub("::+", ":", name).strip(":")
+    return re.sub("::+", ":", name).strip(":/")
 
 
 class Tar:
@@ -138,9 +140,10 @@ class Table:
             )
         for batch in self._file.iter_batches(1, [group], [path], use_threads=False):
             value = batch.column(0)[0]
-            for part in path.split(".")[1:]:
-                value = value[part] if value.is_valid else value
-            yield value
+            while value.is_valid and hasattr(value, "keys"):  # a struct, of which this column alone was read
+                (value,) = value.values()
+            # What a dictionary has, or what somebody's own type is made of.
+            yield getattr(value, "value", value) if value.is_valid else value
 
     def names(self) -> Iterator[str]:
         """What each row is called."""

@@ -38,6 +38,38 @@ def test_a_tar_gives_its_pictures_in_any_order() -> None:
         tar.open("3.jpg")
 
 
+def test_absolute_names_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "shard.tar"
+    path.write_bytes(packed(("/photos/1.jpg", b"one"), ("//2.jpg", b"two")).getvalue())
+    assert [open_stored(name).read() for name, _ in find_stored(str(path))] == [b"one", b"two"]
+
+
+def header(kind: bytes, size: int) -> bytes:
+    """A member's header, which says what it likes of its size."""
+    info = tarfile.TarInfo("1.jpg")
+    info.type = kind
+    raw = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    raw[124:136] = size.to_bytes(12, "big", signed=True) if size < 0 else b"%011o\0" % size
+    raw[148:156] = b"%06o\0 " % (sum(raw[:148]) + sum(raw[156:]) + 8 * 32)
+    return bytes(raw)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        header(tarfile.REGTYPE, -512),  # the next header would be this one again, for ever
+        (header(tarfile.GNUTYPE_LONGNAME, 1) + b"x".ljust(512, b"\0")) * 2000,
+    ],
+    ids=["a size below zero", "headers of headers"],
+)
+def test_a_hostile_header_is_a_damaged_tar(damage: bytes) -> None:
+    whole = header(tarfile.REGTYPE, 0) + damage + header(tarfile.REGTYPE, 0) + bytes(1024)
+    listed = members(io.BytesIO(whole))
+    assert next(listed).name == "1.jpg"
+    with pytest.raises(OSError, match="the tar is damaged"):
+        next(listed)
+
+
 def test_members_of_one_name_are_told_apart_by_their_order() -> None:
     tar = Tar(packed(("1.jpg", b"one"), ("1.jpg", b"two")))
     assert [tar.open(name).read() for name in tar.names()] == [b"one", b"two"]
@@ -114,6 +146,8 @@ def table(columns: dict[str, object], path: Path, rows: int = 2) -> Path:
             ["0/a", "1/b", "2/c", "3/d", "4/e"],
         ),
         ({"photo": [JPEG + bytes([n]) for n in range(5)]}, list("01234")),
+        ({"photo.jpg": [JPEG + bytes([n]) for n in range(5)]}, list("01234")),
+        ({"my.set": [{"image": {"bytes": JPEG + bytes([n])}} for n in range(5)]}, list("01234")),
     ],
 )
 def test_a_table_gives_its_pictures_in_any_order(
@@ -128,6 +162,12 @@ def test_a_table_gives_its_pictures_in_any_order(
         open_stored(f"parquet://5::{path}")
     with pytest.raises(ImageUnreadable):
         open_stored(f"parquet://first::{path}")
+
+
+def test_a_column_may_be_a_dictionary(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    path = table({"image": pa.array([JPEG, None, JPEG]).dictionary_encode()}, tmp_path / "t.parquet")
+    assert [open_stored(name).read() for name, _ in find_stored(str(path))] == [JPEG, b"", JPEG]
 
 
 def test_rows_without_a_picture_are_empty_and_large_ones_are_cut(
