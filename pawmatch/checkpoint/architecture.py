@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
-from textwrap import shorten
 from typing import Any
 
 import torch
@@ -90,7 +89,8 @@ def find_stages(config: CheckpointConfig) -> tuple[Stage, ...]:
 
 def draw_architecture(config: CheckpointConfig) -> str:
     """An SVG of the stages of the model that `config` describes; raises as find_stages."""
-    title = shorten(f"{config.task.title}: {VARIANT_NAMES[config.variant]}", MAX_TITLE, placeholder="…")
+    title = " ".join(f"{config.task.title}: {VARIANT_NAMES[config.variant]}".split())
+    title = title if len(title) <= MAX_TITLE else f"{title[: MAX_TITLE - 1]}…"
     size, number = config.input.size, 0
     rows = [("Picture", f"3 x {size} x {size}")]
     for one in find_stages(config):

@@ -81,6 +81,10 @@ def test_the_drawing_is_one_picture_with_words_for_those_who_do_not_see_it() -> 
     boxes = list(root.iter("{http://www.w3.org/2000/svg}rect"))
     assert len(boxes) == 4  # the paper, the picture and two stages
     assert all(float(each.get("x", 0)) + float(each.get("width", 0)) <= WIDTH for each in boxes)
+    # Titles need not have spaces.
+    assert "犬" * (MAX_TITLE - 1) + "…" in draw_architecture(
+        replace(CHAE, task=replace(CHAE.task, title="犬" * 40))
+    )
     # The page's colors where it has any.
     colors = set(re.findall(r'(?:fill|stroke)="([^"]+)"', drawn)) - {"none"}
     assert len(colors) == 5
