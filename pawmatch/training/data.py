@@ -235,7 +235,7 @@ def decode_all(
         try:
             image = decode(file, long_side)
             return image.shape if stream else image
-        except ImageError as exc:
+        except (ImageError, OSError) as exc:  # a shard may be gone
             name = file.path.name.encode("utf-8", "backslashreplace").decode()  # names need not be UTF-8
             return f"{name}: {exc}"
 

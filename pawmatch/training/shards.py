@@ -125,8 +125,11 @@ class Streamed(Sequence[NDArray[np.uint8]]):
 
     def _decode(self, file: LabelledFile) -> NDArray[np.uint8]:
         try:
-            return decode(file, self.long_side)
+            image = decode(file, self.long_side)
         except (ImageError, OSError) as exc:
             raise TrainingError(
                 f"{file.path} could be read before the first epoch, and cannot now: {exc}"
             ) from exc
+        if image.shape[0] > self.extent[0] or image.shape[1] > self.extent[1]:
+            raise TrainingError(f"{file.path} is another picture than before the first epoch; start anew.")
+        return image

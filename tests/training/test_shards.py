@@ -21,7 +21,7 @@ from pawmatch.training import shards
 from pawmatch.training.augment import TrainingBatches
 from pawmatch.training.data import ValidationBatches, decode_all, list_classes
 from pawmatch.training.loop import CURVE_FILE
-from pawmatch.training.shards import AHEAD, decode, shard_classes
+from pawmatch.training.shards import AHEAD, Streamed, decode, shard_classes
 from tests.support.training import RECIPE, SETTINGS, packed, train_tiny, write_colours, write_tar
 
 
@@ -98,6 +98,26 @@ def test_a_part_of_streamed_images_is_streamed(colours: Path) -> None:
     streamed.files[3].path.unlink()
     with pytest.raises(TrainingError, match="cannot now"):
         list(streamed.images)
+
+
+def test_an_image_that_grows_meanwhile_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "1.png"
+    Image.new("RGB", (20, 9)).save(path)
+    streamed = Streamed([LabelledFile(path, 0)], 20, (9, 20), 1)
+    assert streamed[0].shape == (9, 20, 3)
+    Image.new("RGB", (9, 20)).save(path)
+    with pytest.raises(TrainingError, match="another picture"):
+        list(streamed)
+
+
+def test_images_of_a_shard_that_is_gone_are_skipped(colours: Path, tmp_path: Path) -> None:
+    tars = packed(colours, tmp_path / "shards") / "train"
+    files = list_classes(tars)
+    before = decode_all(files, long_side=30)
+    (tars / "0.tar").unlink()
+    found = decode_all(files, long_side=30)
+    assert 0 < len(found.images) < len(before.images)
+    assert any("0.tar" in line for line in found.skipped)
 
 
 @pytest.mark.parametrize(
