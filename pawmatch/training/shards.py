@@ -36,7 +36,10 @@ def shard_classes(folder: Path) -> dict[str, list[LabelledFile]]:
     Raises TrainingError for an image without a class, and a shard that is damaged.
     """
     listed = [place / CLASS_NAMES for place in (folder, folder.parent) if (place / CLASS_NAMES).is_file()]
-    names = listed[0].read_text(encoding="utf-8").splitlines() if listed else []
+    try:  # editors of Windows begin with a mark of the encoding, which would be part of a name
+        names = listed[0].read_text(encoding="utf-8-sig").splitlines() if listed else []
+    except (OSError, ValueError) as exc:
+        raise TrainingError(f"{listed[0]} cannot be read ({exc}); write it as UTF-8.") from exc
     classes: dict[str, list[LabelledFile]] = {}
     for shard in sorted(folder.glob("*.tar")):
         try:

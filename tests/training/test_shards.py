@@ -137,6 +137,15 @@ def test_shards_without_classes_are_refused(
         shard_classes(tmp_path)
 
 
+def test_names_of_classes_are_utf8_with_or_without_a_mark(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [("1.jpg", b"x"), ("1.cls", b"0")])
+    (tmp_path / "classes.txt").write_text("Löwe\n", encoding="utf-8-sig")
+    assert list(shard_classes(tmp_path)) == ["Löwe"]
+    (tmp_path / "classes.txt").write_text("Löwe\n", encoding="latin-1")
+    with pytest.raises(TrainingError, match="UTF-8"):
+        shard_classes(tmp_path)
+
+
 def test_a_class_may_be_a_name(tmp_path: Path) -> None:
     write_tar(
         tmp_path / "0.tar",
