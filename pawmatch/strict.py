@@ -41,7 +41,7 @@ REASONS = {
     "string_too_short": "must not be empty",
     "string_too_long": "has more than {max_length} characters",
     "predicate_failed": "is not a printable text",
-    "json_invalid": "it is nested too deeply",
+    "json_invalid": "it holds half a character, or is nested too deeply",
     "value_error": "{error}",
 }
 MAX_SHOWN = 64  # characters of a key or value in a message

@@ -85,6 +85,7 @@ def test_a_config_from_before_groups_and_unknown_classes_still_loads() -> None:
         ("task/name", "../x", r"task\.name '\.\./x' is no lower-case name"),
         ("task", "artist", "task must be an object"),
         ("task/title", "a\nb", r"task\.title is not a printable"),
+        ("task/title", "a\ud800b", "half a character"),
         ("task/examples", ["../x.jpg"], "task.examples holds .* no plain file name"),
         ("family", "vit", "family 'vit' is unknown; use one of hybrid, chae"),
         ("variants/large", {}, r"variants\.large .*is unknown|lacks the key variants\.large"),
