@@ -201,9 +201,9 @@ def test_readers_start_before_the_models_are_loaded(
     order: list[str] = []
     load, start = classifier.load, pool.Reader.__init__
 
-    def loads(*given: Any) -> Any:
+    def loads(*given: Any, **options: Any) -> Any:
         order.append("load")
-        return load(*given)
+        return load(*given, **options)
 
     def starts(self: pool.Reader) -> None:
         order.append("reader")

@@ -32,9 +32,9 @@ def quick(monkeypatch: pytest.MonkeyPatch, loaded: dict[tuple[object, ...], obje
     """Rough intervals, small figures, and no classifier loaded twice."""
     load = classifier.load
 
-    def load_once(*options: str) -> object:
+    def load_once(*options: str, adaptive: bool) -> object:
         if options not in loaded:
-            loaded[options] = load(*options)
+            loaded[options] = load(*options, adaptive=adaptive)
         return loaded[options]
 
     monkeypatch.setattr(classifier, "load", load_once)
