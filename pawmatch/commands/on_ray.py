@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pawmatch.commands.console import complain, load_models, note, progress
-from pawmatch.commands.output import MAX_LISTED, REMEDY, change, kept_record, manifest_of
+from pawmatch.commands.output import MAX_LISTED, REMEDY, check_settings, kept_record, manifest_of
 from pawmatch.commands.rows import check_parquet, write_parquet
 from pawmatch.errors import BadOption, PawMatchError
 from pawmatch.evaluation.folders import BATCH, Found, examine_files, find_shard
@@ -75,8 +75,7 @@ class Destination:
             self.store.pipe_file(f"{self.root}/{MANIFEST}", (json.dumps(settings, indent=1) + "\n").encode())
             return set()
         found = json.loads(self.store.cat_file(f"{self.root}/{MANIFEST}"))
-        if words := change(found, settings):
-            raise BadOption(f"{self.root} was begun with other settings ({words}); {REMEDY}.")
+        check_settings(self.root, found, settings)
         self.remove(name for name in there if name.startswith("_new-"))  # of workers that died
         return {name for name in there if name.startswith("part-")}
 

@@ -275,14 +275,13 @@ def check_manifest(out: Path, settings: dict[str, Any]) -> None:
     found = read_manifest(out)
     if found is None:
         raise BadOption(f"{out} is there already, and no run that could go on; {REMEDY}.")
-    if words := change(found, settings):
-        raise BadOption(f"{out} was begun with other settings ({words}); {REMEDY}.")
+    check_settings(out, found, settings)
 
 
-def change(found: dict[str, Any], settings: dict[str, Any]) -> str:
-    """The first thing that differs, in a few words; nothing if all is the same."""
+def check_settings(place: object, found: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raise BadOption, which names what differs, unless the rows of `place` were made by these settings."""
     for key in settings | found:
         if found.get(key) != settings.get(key):
             was, now = (json.dumps(values.get(key)) for values in (found, settings))
-            return "the weights have changed" if key == "weights" else f"{key} was {was}, now {now}"
-    return ""
+            words = "the weights have changed" if key == "weights" else f"{key} was {was}, now {now}"
+            raise BadOption(f"{place} was begun with other settings ({words}); {REMEDY}.")

@@ -345,7 +345,7 @@ class PhotoPage:
             self.maps: drawn(state, colormap, strength, found.photo),
             self.details: html.details(found.prediction, found.to_dict()),
             self.json: found.to_dict(),
-            # Takes up to a second to draw, once for each task: the answer does not wait for it.
+            # Drawn while the models warmed up, or else once now, for up to a second.
             self.figure: html.architecture(self.handlers.classifiers.get(state.task).architecture),
         }
 
